@@ -1,0 +1,21 @@
+# SPDX-License-Identifier: Apache-2.0
+# add_op(STEM [KERNEL_ONLY] [CUDA pending]): one op is one row of files with the same stem. Configuring fails when a
+# place in the row is empty. KERNEL_ONLY rows (optimizer, norms of gradients) have no differentiable op above them.
+function(add_op stem)
+    cmake_parse_arguments(arg "KERNEL_ONLY" "CUDA" "" ${ARGN})
+    set(row kernels/${stem}.h kernels/cpu/${stem}.cpp tests/unit/ops/${stem}.cpp benchmarks/ops/${stem}.cpp)
+    if(NOT arg_KERNEL_ONLY)
+        list(APPEND row core/ops/${stem}.h core/ops/${stem}.cpp)
+    endif()
+    if(arg_CUDA STREQUAL "pending")
+        set_property(GLOBAL APPEND PROPERTY PLINTH_CUDA_PENDING ${stem})
+    else()
+        list(APPEND row kernels/cuda/${stem}.cu)
+    endif()
+    foreach(place ${row})
+        if(NOT EXISTS ${CMAKE_SOURCE_DIR}/${place})
+            message(FATAL_ERROR "op row '${stem}' is incomplete: ${place} is missing")
+        endif()
+    endforeach()
+    set_property(GLOBAL APPEND PROPERTY PLINTH_OPS ${stem})
+endfunction()

@@ -1,0 +1,76 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <memory>
+#include <span>
+#include <string>
+#include <vector>
+
+namespace plinth::core::io {
+
+/// A file opened for positioned reads. Thread safe: reads share no offset.
+class ReadableFile {
+  public:
+    virtual ~ReadableFile() = default;
+    virtual const std::string& path() const = 0;
+    virtual uint64_t size() const = 0;
+    /// Fills `out` from `offset`. Reading past the end is an error of kind io that names path and
+    /// offset.
+    virtual void read_at(uint64_t offset, std::span<std::byte> out) const = 0;
+};
+
+/// A file opened for writing. Nothing is durable before `sync`. `close` reports what the destructor
+/// must swallow.
+class WritableFile {
+  public:
+    virtual ~WritableFile() = default;
+    virtual const std::string& path() const = 0;
+    virtual void append(std::span<const std::byte> bytes) = 0;
+    virtual void write_at(uint64_t offset, std::span<const std::byte> bytes) = 0;
+    virtual void sync() = 0;
+    virtual void close() = 0;
+};
+
+enum class OpenMode {
+    create_new,  ///< fails if the file exists
+    truncate,    ///< creates or empties
+    update,      ///< opens an existing or new file for `write_at`, keeping its content
+    append,      ///< creates or continues at the end
+};
+
+/// Every file operation of Plinth goes through this seam, so that tests can inject faults at any of
+/// them. All errors are of kind io and name the operation, the path and the system's reason.
+class FileSystem {
+  public:
+    virtual ~FileSystem() = default;
+    virtual std::unique_ptr<ReadableFile> open_read(const std::string& path) = 0;
+    virtual std::unique_ptr<WritableFile> open_write(const std::string& path, OpenMode mode) = 0;
+    virtual bool exists(const std::string& path) = 0;
+    virtual bool is_directory(const std::string& path) = 0;
+    /// Names (not paths) in a folder, sorted bytewise.
+    virtual std::vector<std::string> list(const std::string& folder) = 0;
+    /// Creates the folder and its parents; existing ones are fine.
+    virtual void make_directories(const std::string& folder) = 0;
+    virtual void rename(const std::string& from, const std::string& to) = 0;
+    virtual void remove(const std::string& path) = 0;
+    /// Removes a folder with all in it; a missing one is fine.
+    virtual void remove_all(const std::string& folder) = 0;
+    /// Makes created, renamed and removed names in the folder durable.
+    virtual void sync_directory(const std::string& folder) = 0;
+};
+
+/// The operating system's files. Writes and reads continue after EINTR and short counts.
+FileSystem& posix();
+
+/// Whole small files.
+std::string read_all(FileSystem& files, const std::string& path);
+/// Temporary file, fsync, rename, fsync of the folder: readers see the old content or the new,
+/// never a mix.
+void write_atomically(FileSystem& files, const std::string& path, std::string_view content);
+
+/// "a/b" from "a" and "b"; an absolute second part wins.
+std::string join(const std::string& folder, const std::string& name);
+
+}  // namespace plinth::core::io

@@ -1,0 +1,2 @@
+# SPDX-License-Identifier: Apache-2.0
+# The op rows. A row whose CUDA place is still empty says "CUDA pending".
