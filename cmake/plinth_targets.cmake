@@ -60,7 +60,8 @@ function(plinth_test name)
     endif()
     add_executable(${name} ${sources})
     target_link_libraries(${name} PRIVATE ${arg_DEPENDS} plinth_options GTest::gtest_main)
-    target_compile_definitions(${name} PRIVATE PLINTH_SOURCE_DIR="${CMAKE_SOURCE_DIR}")
+    # GoogleTest has a FAIL of its own; ours wins, theirs is GTEST_FAIL.
+    target_compile_definitions(${name} PRIVATE PLINTH_SOURCE_DIR="${CMAKE_SOURCE_DIR}" GTEST_DONT_DEFINE_FAIL=1)
     gtest_discover_tests(${name} DISCOVERY_MODE PRE_TEST TEST_PREFIX ${name}.
         PROPERTIES LABELS "${arg_LABELS}" TIMEOUT ${arg_TIMEOUT})
 endfunction()
