@@ -1,2 +1,3 @@
 # SPDX-License-Identifier: Apache-2.0
 # The op rows. A row whose CUDA place is still empty says "CUDA pending".
+add_op(matmul CUDA pending)

@@ -1,0 +1,92 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <string>
+
+#include "core/tensor/shard.h"
+#include "core/tensor/tensor.h"
+#include "kernels/runtime/function_ref.h"
+
+namespace plinth::core {
+
+class Parameter;
+
+/// How a parameter's elements begin, as a function of the global element index: the same for every
+/// layout.
+struct Init {
+    enum class Kind { zeros, ones, normal } kind = Kind::zeros;
+    double stddev = 0.0;
+    static Init zeros() { return {Kind::zeros, 0.0}; }
+    static Init ones() { return {Kind::ones, 0.0}; }
+    static Init normal(double stddev) { return {Kind::normal, stddev}; }
+};
+
+/// Where finished weight gradients go. A use is one place in the model where the parameter is
+/// multiplied (a tied embedding has two); each use has its own total, and they are added once at
+/// the end of the step (docs/numerics.md).
+class GradientSink {
+  public:
+    virtual ~GradientSink() = default;
+    /// Calls `product(dweight)` once; it must overwrite every element of the fp32 view (the
+    /// parameter's local shape) with the finished gradient of this micro-batch slot.
+    virtual void add(Parameter& parameter, int use, FunctionRef<void(View dweight)> product) = 0;
+};
+
+/// A learned tensor: a handle that models and nodes keep, never its storage. Storage appears when
+/// the layout is known.
+class Parameter {
+  public:
+    struct Spec {
+        std::string name;  ///< full path, e.g. "blocks.0.attention.qkv.weight"
+        Shape shape;       ///< global
+        Init init;
+        bool decay =
+            true;  ///< weight decay applies (matrices and embeddings, not biases and norms)
+    };
+
+    explicit Parameter(Spec spec) : spec_(std::move(spec)), shard_(Shard::whole(spec_.shape)) {}
+    Parameter(const Parameter&) = delete;
+    Parameter& operator=(const Parameter&) = delete;
+
+    const std::string& name() const { return spec_.name; }
+    const Shape& shape() const { return spec_.shape; }
+    const Spec& spec() const { return spec_; }
+    const Shard& shard() const { return shard_; }
+
+    /// Declares one more use; returns its index.
+    int add_use() { return uses_++; }
+    int uses() const { return uses_; }
+
+    /// Gives the parameter its fp32 master weights and the place where its gradients go.
+    void materialize(Tensor master);
+    void set_sink(GradientSink* sink) { sink_ = sink; }
+    bool is_materialized() const { return master_.defined(); }
+
+    /// fp32 master weights; writing to them must be followed by `changed()`.
+    Tensor& master() { return master_; }
+    /// Counts optimizer steps and restores: derived copies are cached by it.
+    void changed() { ++version_; }
+    uint64_t version() const { return version_; }
+
+    /// The weights in `dtype`, valid until `release`. A derived copy is made at most once a
+    /// version.
+    const Tensor& acquire(DType dtype);
+    void release() {}
+
+    /// Hands over the finished gradient of one use of one micro-batch; see GradientSink::add.
+    void add_gradient(int use, FunctionRef<void(View dweight)> product);
+
+  private:
+    Spec spec_;
+    Shard shard_;
+    int uses_ = 0;
+    Tensor master_;
+    GradientSink* sink_ = nullptr;
+    uint64_t version_ = 1;
+    Tensor derived_;
+    uint64_t derived_version_ = 0;
+};
+
+}  // namespace plinth::core

@@ -1,0 +1,65 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <cstdint>
+
+#include "core/autograd/tape.h"
+#include "core/tensor/tensor.h"
+#include "kernels/runtime/stream.h"
+
+namespace plinth::core {
+
+/// What changes between steps and kernels read. On a GPU it lives in device memory, so that a
+/// captured step can be replayed.
+struct StepState {
+    uint64_t seed = 0;           ///< of the run: keys every random number
+    int64_t step = 0;            ///< optimizer steps begun, skipped ones included
+    int64_t update_count = 0;    ///< optimizer updates made: Adam's t
+    double learning_rate = 0.0;  ///< of this step
+};
+
+/// The surroundings of an operation: where it allocates, where it runs, what records it. Set by
+/// RAII for a thread; it is the only thread-local variable in the house.
+class Scope {
+  public:
+    struct Settings {
+        Stream* stream = nullptr;
+        CachingAllocator* allocator = nullptr;
+        Tape* tape = nullptr;             ///< null: nothing is recorded
+        const StepState* step = nullptr;  ///< null where no random number is drawn
+        bool training = false;            ///< dropout on
+        DType compute = DType::f32;       ///< dtype of activations and of the weights they meet
+    };
+
+    explicit Scope(const Settings& settings) : settings_(settings), outer_(current_) {
+        current_ = this;
+    }
+    ~Scope() { current_ = outer_; }
+    Scope(const Scope&) = delete;
+    Scope& operator=(const Scope&) = delete;
+
+    /// The innermost scope of this thread; having none is an internal error.
+    static Scope& current();
+
+    Stream& stream() const { return *settings_.stream; }
+    CachingAllocator& allocator() const { return *settings_.allocator; }
+    Tape* tape() const { return settings_.tape; }
+    const StepState& step() const {
+        CHECK(settings_.step != nullptr, "this scope has no step state");
+        return *settings_.step;
+    }
+    bool training() const { return settings_.training; }
+    DType compute() const { return settings_.compute; }
+    const Settings& settings() const { return settings_; }
+
+    Tensor empty(const Shape& shape, DType dtype) const {
+        return Tensor::empty(shape, dtype, allocator());
+    }
+
+  private:
+    Settings settings_;
+    Scope* outer_;
+    static thread_local Scope* current_;
+};
+
+}  // namespace plinth::core

@@ -1,0 +1,32 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <cstdint>
+
+#include "kernels/kernel.h"
+
+namespace plinth::kernels::cpu {
+
+/// Elements per chunk of an elementwise loop: 128 KiB of fp32, large enough to hide the hand-over
+/// to a thread.
+inline constexpr int64_t elementwise_grain = 32768;
+
+/// Calls body(T{}) with the C++ type of `dtype`, fp32 or bf16.
+template <typename Body>
+void with_float_type(DType dtype, const char* kernel, Body&& body) {
+    switch (dtype) {
+        case DType::f32:
+            return body(float{});
+        case DType::bf16:
+            return body(BFloat16{});
+        default:
+            FAIL(internal, "{}: no kernel for {}", kernel, name_of(dtype));
+    }
+}
+
+inline void check_same_elements(const char* kernel, ConstView a, ConstView b) {
+    CHECK(a.elements() == b.elements() && a.is_contiguous() && b.is_contiguous(),
+          "{}: shapes {} and {}", kernel, a.shape.text(), b.shape.text());
+}
+
+}  // namespace plinth::kernels::cpu

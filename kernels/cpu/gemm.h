@@ -1,0 +1,27 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <cstdint>
+
+#include "kernels/runtime/dtype.h"
+
+namespace plinth::kernels::cpu {
+
+/// A matrix as stored: `stride` elements from one row to the next. `transposed` means that the
+/// operand is its transpose.
+struct Operand {
+    const void* data;
+    int64_t stride;
+    bool transposed;
+};
+
+/// c[m,n] = op(a)[m,k] op(b)[k,n] on the calling thread alone, through oneDNN. The bits depend on
+/// the arguments only.
+void sgemm(int64_t m, int64_t n, int64_t k, Operand a, Operand b, float* c, int64_t c_stride);
+
+/// The same with bf16 operands and fp32 sums; c is fp32 or bf16. Without bf16 instructions the
+/// operands are widened to fp32.
+void bf16_gemm(int64_t m, int64_t n, int64_t k, Operand a, Operand b, void* c, DType c_dtype,
+               int64_t c_stride);
+
+}  // namespace plinth::kernels::cpu

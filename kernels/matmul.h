@@ -1,0 +1,25 @@
+// SPDX-License-Identifier: Apache-2.0
+// M rows, N columns, K inner extent.
+#pragma once
+
+#include "kernels/kernel.h"
+
+namespace plinth::kernels {
+
+struct Matmul {
+    bool transpose_a = false;  ///< a is stored [K, M]
+    bool transpose_b = false;  ///< b is stored [N, K]
+    /// Adds to c: the product is finished first, then added once, so that the bits are those of a
+    /// separate add.
+    bool accumulate = false;
+};
+
+/// c[M,N] = op(a)[M,K] op(b)[K,N] (+ bias[N], fp32, may be left out).
+/// dtypes: a and b are both fp32 or both bf16; c is fp32 or bf16. Sums are fp32. Rows may be
+/// strided.
+PLINTH_KERNEL(matmul, View c, ConstView a, ConstView b, ConstView bias, Matmul options);
+
+/// dbias[N] = column sums of dy[M,N] in fp32, in a fixed order (blocks of rows, then the blocks).
+PLINTH_KERNEL(column_sum, View dbias, ConstView dy);
+
+}  // namespace plinth::kernels

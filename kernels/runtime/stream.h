@@ -1,0 +1,41 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <memory>
+
+#include "kernels/runtime/device.h"
+#include "kernels/runtime/thread_pool.h"
+
+namespace plinth {
+
+/// An ordered queue of work on one device; every kernel takes one as its last argument. On the CPU
+/// the work is done when the call returns, by the stream's own threads. A stream is used by one
+/// thread at a time.
+class Stream {
+  public:
+    /// A CPU stream; `threads` counts the calling thread.
+    explicit Stream(int threads) : pool_(std::make_unique<ThreadPool>(threads)) {}
+
+    Device device() const { return device_; }
+    ThreadPool& pool() { return *pool_; }
+
+    /// The kernel of that name in the device's module. Throws by name when the build has none.
+    void* device_kernel(const char* name) const;
+
+  private:
+    Device device_;
+    std::unique_ptr<ThreadPool> pool_;
+};
+
+/// Runs body(begin, end) over fixed ranges of `grain` items of [0, items): the cut depends on the
+/// shape alone.
+template <typename Body>
+void parallel_for(Stream& stream, int64_t items, int64_t grain, Body&& body) {
+    const int64_t chunks = (items + grain - 1) / grain;
+    stream.pool().run(chunks, [&](int64_t chunk) {
+        const int64_t begin = chunk * grain;
+        body(begin, begin + grain < items ? begin + grain : items);
+    });
+}
+
+}  // namespace plinth

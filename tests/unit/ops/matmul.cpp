@@ -1,0 +1,115 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "core/ops/matmul.h"
+
+#include <cstring>
+
+#include "kernels/matmul.h"
+#include "tests/support/cases/matmul.h"
+#include "tests/support/op_fixture.h"
+
+namespace plinth::test {
+namespace {
+
+using core::Tensor;
+
+/// The oracle: three loops in double.
+std::vector<double> naive_linear(const std::vector<float>& x, const std::vector<float>& w,
+                                 const std::vector<float>& b, const MatmulCase& c) {
+    std::vector<double> y(static_cast<size_t>(c.rows * c.outputs));
+    for (int64_t r = 0; r < c.rows; ++r)
+        for (int64_t n = 0; n < c.outputs; ++n) {
+            double sum = b.empty() ? 0.0 : static_cast<double>(b[static_cast<size_t>(n)]);
+            for (int64_t k = 0; k < c.inputs; ++k)
+                sum += static_cast<double>(x[static_cast<size_t>(r * c.inputs + k)]) *
+                       static_cast<double>(w[static_cast<size_t>(n * c.inputs + k)]);
+            y[static_cast<size_t>(r * c.outputs + n)] = sum;
+        }
+    return y;
+}
+
+class MatmulTest : public OpTest {
+  protected:
+    void compare_with_naive(DType dtype, double tolerance) {
+        for (const MatmulCase& c : matmul_test_cases) {
+            SCOPED_TRACE(c.name);
+            auto x = random_values(c.rows * c.inputs, "x");
+            if (dtype == DType::bf16) x = rounded_to_bf16(x);
+            core::Parameter& w = parameter("w", {c.outputs, c.inputs});
+            core::Parameter& b = parameter("b", {c.outputs});
+            auto w_values = w.master().values<float>();
+            if (dtype == DType::bf16) w_values = rounded_to_bf16(w_values);
+            const auto y = run([&](const auto& in) { return core::ops::linear(in[0], {w}, &b); },
+                               {tensor(x, {c.rows, c.inputs}, dtype)});
+            expect_close(y, naive_linear(x, w_values, b.master().values<float>(), c), tolerance,
+                         c.name);
+        }
+    }
+};
+
+TEST_F(MatmulTest, Fp32EqualsNaiveLoopsInDouble) {
+    compare_with_naive(DType::f32, 2e-5);
+}
+TEST_F(MatmulTest, Bf16EqualsNaiveLoopsOfRoundedOperands) {
+    compare_with_naive(DType::bf16, 5e-3);
+}
+
+TEST_F(MatmulTest, GradientsMatchFiniteDifferences) {
+    core::Parameter& w = parameter("w", {7, 5});
+    core::Parameter& b = parameter("b", {7});
+    expect_gradients_match_differences(
+        [&](const auto& in) { return core::ops::linear(in[0], {w}, &b); },
+        {tensor(random_values(2 * 3 * 5, "x"), {2, 3, 5})});
+}
+
+TEST_F(MatmulTest, AccumulateEqualsProductThenAddBitForBit) {
+    for (DType dtype : {DType::f32, DType::bf16}) {
+        const auto a = tensor(random_values(61 * 384, "a"), {61, 384}, dtype);
+        const auto b = tensor(random_values(384 * 83, "b"), {384, 83}, dtype);
+        Tensor product = tensor(std::vector<float>(61 * 83), {61, 83});
+        Tensor sum = tensor(random_values(61 * 83, "c"), {61, 83});
+        std::vector<float> expected = sum.values<float>();
+        kernels::matmul(product.out(), a.in(), b.in(), {}, {}, stream_);
+        for (size_t i = 0; i < expected.size(); ++i)
+            expected[i] += product.in().as<float>()[i];
+        kernels::matmul(sum.out(), a.in(), b.in(), {}, {.accumulate = true}, stream_);
+        EXPECT_EQ(0,
+                  std::memcmp(expected.data(), sum.data<float>(), expected.size() * sizeof(float)));
+    }
+}
+
+TEST_F(MatmulTest, ThreadsDoNotChangeBits) {
+    const struct {
+        int64_t m, n, k;
+    } cases[] = {{192, 64, 2048}, {384, 384, 4096}, {97, 101, 2053}};
+    for (DType dtype : {DType::f32, DType::bf16})
+        for (const auto& c : cases) {
+            const auto a = tensor(random_values(c.k * c.m, "a"), {c.k, c.m}, dtype);
+            const auto b = tensor(random_values(c.k * c.n, "b"), {c.k, c.n}, dtype);
+            std::vector<float> first;
+            for (int threads = 1; threads <= 8; ++threads) {
+                Stream stream(threads);
+                Tensor y = tensor(std::vector<float>(static_cast<size_t>(c.m * c.n)), {c.m, c.n});
+                kernels::matmul(y.out(), a.in(), b.in(), {}, {.transpose_a = true}, stream);
+                const auto values = y.values<float>();
+                if (first.empty()) first = values;
+                EXPECT_EQ(0,
+                          std::memcmp(first.data(), values.data(), values.size() * sizeof(float)))
+                    << threads << " threads, " << c.m << "x" << c.n << "x" << c.k;
+            }
+        }
+}
+
+TEST_F(MatmulTest, ShapesThatDoNotFitAreRefusedByName) {
+    core::Parameter& w = parameter("blocks.0.mlp.up.weight", {7, 5});
+    try {
+        run([&](const auto& in) { return core::ops::linear(in[0], {w}); },
+            {tensor(random_values(8, "x"), {2, 4})});
+        GTEST_FAIL() << "not refused";
+    } catch (const Error& error) {
+        EXPECT_NE(std::string(error.what()).find("blocks.0.mlp.up.weight"), std::string::npos)
+            << error.what();
+    }
+}
+
+}  // namespace
+}  // namespace plinth::test
