@@ -4,6 +4,7 @@
 #include <dnnl.h>
 #include <omp.h>
 
+#include <cstdlib>
 #include <map>
 #include <memory>
 #include <mutex>
@@ -134,7 +135,8 @@ void bf16_gemm(int64_t m, int64_t n, int64_t k, Operand a, Operand b, void* c, D
     primitive->primitive.execute(
         stream, {{DNNL_ARG_SRC, {primitive->a, cpu_engine(), const_cast<void*>(a.data)}},
                  {DNNL_ARG_WEIGHTS, {primitive->b, cpu_engine(), const_cast<void*>(b.data)}},
-                 {DNNL_ARG_DST, {primitive->c, cpu_engine(), c}}});
+                 {DNNL_ARG_DST, {primitive->c, cpu_engine(), c}},
+                 {DNNL_ARG_SCRATCHPAD, {primitive->scratchpad, cpu_engine(), scratch.get()}}});
 }
 
 }  // namespace plinth::kernels::cpu
