@@ -34,10 +34,10 @@ const char* name_of_status(dnnl_status_t status) {
     }
 }
 
-/// A bf16 product of fixed shape and strides. oneDNN primitives may be executed by many threads at
-/// once.
+/// A bf16 product of fixed shape and strides. Many threads may execute it at once because each
+/// brings its own scratchpad: the library's own is shared, and concurrent calls give wrong sums.
 struct MatmulPrimitive {
-    dnnl::memory::desc a, b, c;
+    dnnl::memory::desc a, b, c, scratchpad;
     dnnl::matmul primitive;
 };
 
@@ -73,8 +73,12 @@ std::shared_ptr<const MatmulPrimitive> bf16_primitive(int64_t m, int64_t n, int6
     made->a = describe(m, k, a.stride, a.transposed, DType::bf16);
     made->b = describe(k, n, b.stride, b.transposed, DType::bf16);
     made->c = describe(m, n, c_stride, false, c_dtype);
-    made->primitive = dnnl::matmul(
-        dnnl::matmul::primitive_desc(dnnl::matmul::desc(made->a, made->b, made->c), cpu_engine()));
+    dnnl::primitive_attr attributes;
+    attributes.set_scratchpad_mode(dnnl::scratchpad_mode::user);
+    const dnnl::matmul::primitive_desc description({made->a, made->b, made->c}, attributes,
+                                                   cpu_engine());
+    made->scratchpad = description.scratchpad_desc();
+    made->primitive = dnnl::matmul(description);
     std::unique_lock lock(mutex);
     return cache.try_emplace(key, std::move(made)).first->second;
 }
@@ -132,6 +136,9 @@ void bf16_gemm(int64_t m, int64_t n, int64_t k, Operand a, Operand b, void* c, D
     omp_set_num_threads(1);
     const auto primitive = bf16_primitive(m, n, k, a, b, c_dtype, c_stride);
     dnnl::stream stream(cpu_engine());
+    const std::unique_ptr<void, decltype(&std::free)> scratch(
+        std::aligned_alloc(4096, (primitive->scratchpad.get_size() + 4096) / 4096 * 4096),
+        &std::free);
     primitive->primitive.execute(
         stream, {{DNNL_ARG_SRC, {primitive->a, cpu_engine(), const_cast<void*>(a.data)}},
                  {DNNL_ARG_WEIGHTS, {primitive->b, cpu_engine(), const_cast<void*>(b.data)}},
