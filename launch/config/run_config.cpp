@@ -1,0 +1,252 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "launch/config/run_config.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <set>
+
+namespace plinth::launch {
+namespace {
+
+std::string last_part(std::string path) {
+    while (path.size() > 1 && path.back() == '/')
+        path.pop_back();
+    return path.substr(path.rfind('/') + 1);
+}
+
+// The smallest batch that any step of the run has.
+int64_t smallest_batch(const TrainSection& train) {
+    int64_t smallest = train.global_batch;
+    for (const BatchRampStage& stage : train.batch_ramp)
+        smallest = std::min(smallest, stage.global_batch);
+    return smallest;
+}
+
+std::optional<Problem> check_ramp(const TrainSection& train) {
+    int64_t previous = -1;
+    for (size_t i = 0; i < train.batch_ramp.size(); ++i) {
+        const BatchRampStage& stage = train.batch_ramp[i];
+        const std::string key = fmt::format("train.batch_ramp.{}", i);
+        if (stage.samples <= previous)
+            return Problem{key, fmt::format("samples {} do not come after the stage before ({})",
+                                            stage.samples, previous)};
+        if (stage.global_batch % train.micro_batch != 0)
+            return Problem{key, fmt::format("global_batch {} is not a multiple of "
+                                            "train.micro_batch {}",
+                                            stage.global_batch, train.micro_batch)};
+        previous = stage.samples;
+    }
+    return {};
+}
+
+std::optional<Problem> check_sources(const DataSection& data) {
+    std::set<std::string> names;
+    for (size_t i = 0; i < data.sources.size(); ++i) {
+        const BlendSource& source = data.sources[i];
+        const std::string key = fmt::format("data.sources.{}", i);
+        if (source.path.empty())
+            return Problem{key, "path is missing: where are the shards of this source?"};
+        if (!names.insert(source.name).second)
+            return Problem{
+                key, fmt::format("two sources are called '{}'; give them names", source.name)};
+    }
+    int64_t previous = 0;
+    for (size_t i = 0; i < data.skip.size(); ++i) {
+        const SkipRange& range = data.skip[i];
+        const std::string key = fmt::format("data.skip.{}", i);
+        if (range.begin >= range.end)
+            return Problem{key, fmt::format("[{}, {}) is empty", range.begin, range.end)};
+        if (range.begin < previous)
+            return Problem{key, fmt::format("begins at {}, before the range before it ends ({})",
+                                            range.begin, previous)};
+        previous = range.end;
+    }
+    return {};
+}
+
+std::optional<Problem> check_lengths(const RunConfig& config) {
+    const ModelSection& model = config.model;
+    if (model.positions == PositionKind::learned &&
+        config.data.sequence_length > model.max_positions)
+        return Problem{"data.sequence_length",
+                       fmt::format("{} tokens, but model.max_positions is {} and learned positions "
+                                   "end there",
+                                   config.data.sequence_length, model.max_positions)};
+    if (config.train.eval_every > 0 && config.data.held_out.empty())
+        return Problem{"train.eval_every", "needs data.held_out, the shards to evaluate on"};
+    const int64_t steps = total_steps(config.train, config.data.sequence_length);
+    if (config.optimizer.warmup_steps > steps)
+        return Problem{"optimizer.warmup_steps",
+                       fmt::format("{} steps of warm-up, but the run has {}",
+                                   config.optimizer.warmup_steps, steps)};
+    return {};
+}
+
+}  // namespace
+
+void resolve(ModelSection& model) {
+    if (model.kv_heads == 0) model.kv_heads = model.heads;
+    if (model.head_width == 0 && model.width % model.heads == 0)
+        model.head_width = model.width / model.heads;
+    if (model.ffn_width == 0) model.ffn_width = 4 * model.width;
+}
+
+void resolve(TrainSection& train) {
+    if (train.lanes == 0)
+        train.lanes = std::clamp<int64_t>(smallest_batch(train) / train.micro_batch, 1, 8);
+}
+
+void resolve(CheckpointSection& checkpoint, RunSection& run) {
+    if (run.name.empty()) run.name = last_part(run.folder);
+    if (checkpoint.folder.empty()) checkpoint.folder = core::io::join(run.folder, "checkpoints");
+}
+
+void resolve(RunConfig& config) {
+    resolve(config.model);
+    resolve(config.train);
+    resolve(config.checkpoint, config.run);
+    for (BlendSource& source : config.data.sources)
+        if (source.name.empty()) source.name = last_part(source.path);
+}
+
+std::optional<Problem> validate(const ModelSection& model) {
+    // A head width of its own needs no division (Llama-like models with wide heads).
+    if (model.head_width == 0)
+        return Problem{"model.heads",
+                       fmt::format("model.width {} is not a multiple of {} heads; change one, or "
+                                   "give model.head_width",
+                                   model.width, model.heads)};
+    if (model.kv_heads > model.heads || model.heads % model.kv_heads != 0)
+        return Problem{"model.kv_heads", fmt::format("model.heads {} is not a multiple of {}",
+                                                     model.heads, model.kv_heads)};
+    if (model.positions == PositionKind::rotary && model.head_width % 2 != 0)
+        return Problem{"model.head_width",
+                       fmt::format("{} is odd; rotary positions turn pairs", model.head_width)};
+    const RopeScaling& scaling = model.rope_scaling;
+    if (scaling.kind != RopeScalingKind::none && model.positions != PositionKind::rotary)
+        return Problem{"model.rope_scaling.type", "needs model.positions rotary"};
+    if (scaling.low_freq_factor >= scaling.high_freq_factor)
+        return Problem{"model.rope_scaling.low_freq_factor",
+                       fmt::format("{} must be under high_freq_factor {}", scaling.low_freq_factor,
+                                   scaling.high_freq_factor)};
+    return {};
+}
+
+std::optional<Problem> validate(const TrainSection& train) {
+    if (train.steps && train.tokens)
+        return Problem{"train.tokens", "train.steps is given too; give one of them"};
+    if (!train.steps && !train.tokens)
+        return Problem{"train.steps", "is missing: how long shall the run be? (or train.tokens)"};
+    if (train.global_batch % train.micro_batch != 0)
+        return Problem{"train.global_batch",
+                       fmt::format("{} samples are not a multiple of train.micro_batch {}",
+                                   train.global_batch, train.micro_batch)};
+    if (auto problem = check_ramp(train)) return problem;
+    const int64_t slots = smallest_batch(train) / train.micro_batch;
+    if (train.lanes > slots)
+        return Problem{"train.lanes",
+                       fmt::format("{} lanes, but a step has only {} micro-batches ({} samples of "
+                                   "{}); at most one lane each",
+                                   train.lanes, slots, smallest_batch(train), train.micro_batch)};
+    return {};
+}
+
+std::optional<Problem> validate(const OptimizerSection& optimizer) {
+    if (optimizer.min_lr > optimizer.lr)
+        return Problem{"optimizer.min_lr",
+                       fmt::format("{} is over optimizer.lr {}", optimizer.min_lr, optimizer.lr)};
+    return {};
+}
+
+std::optional<Problem> validate(const ParallelSection& parallel, const TrainSection& train) {
+    const int64_t slots = train.global_batch / train.micro_batch;
+    if (parallel.data > train.lanes)
+        return Problem{"parallel.data",
+                       fmt::format("{} ranks share a step of {} lanes; write train.lanes={} or use "
+                                   "fewer ranks",
+                                   parallel.data, train.lanes, parallel.data)};
+    if (parallel.zero >= 2 && train.lanes != slots)
+        return Problem{"parallel.zero",
+                       fmt::format("{} folds gradients after every micro-batch and needs "
+                                   "train.lanes={} (it is {})",
+                                   parallel.zero, slots, train.lanes)};
+    if (parallel.zero >= 2 && !train.batch_ramp.empty())
+        return Problem{
+            "parallel.zero",
+            fmt::format("{} needs one lane a micro-batch, which train.batch_ramp changes",
+                        parallel.zero)};
+    return {};
+}
+
+std::optional<Problem> validate(const RunConfig& config) {
+    if (auto problem = validate(config.model)) return problem;
+    if (auto problem = check_sources(config.data)) return problem;
+    if (auto problem = validate(config.train)) return problem;
+    if (auto problem = validate(config.optimizer)) return problem;
+    if (auto problem = validate(config.parallel, config.train)) return problem;
+    if (auto problem = check_lengths(config)) return problem;
+    if (config.run.folder.empty())
+        return Problem{"run.folder", "is empty: where shall the run write?"};
+    return {};
+}
+
+std::optional<Problem> validate_world(const RunConfig& config, int64_t world) {
+    const ParallelSection& parallel = config.parallel;
+    const int64_t inner = parallel.tensor * parallel.pipeline;
+    if (world % inner != 0)
+        return Problem{"parallel.tensor",
+                       fmt::format("{} ranks are not a multiple of tensor {} x pipeline {}", world,
+                                   parallel.tensor, parallel.pipeline)};
+    if (parallel.data != 0 && parallel.data * inner != world)
+        return Problem{"parallel.data",
+                       fmt::format("data {} x tensor {} x pipeline {} need {} ranks, but {} run",
+                                   parallel.data, parallel.tensor, parallel.pipeline,
+                                   parallel.data * inner, world)};
+    if (config.model.heads % parallel.tensor != 0 || config.model.kv_heads % parallel.tensor != 0)
+        return Problem{"parallel.tensor",
+                       fmt::format("{} does not divide model.heads {} and model.kv_heads {}",
+                                   parallel.tensor, config.model.heads, config.model.kv_heads)};
+    if (parallel.pipeline > config.model.layers)
+        return Problem{"parallel.pipeline", fmt::format("{} stages, but the model has {} layers",
+                                                        parallel.pipeline, config.model.layers)};
+    const int64_t replicas = world / inner;
+    const int64_t slots = smallest_batch(config.train) / config.train.micro_batch;
+    if (replicas > slots)
+        return Problem{"train.global_batch",
+                       fmt::format("a step has {} micro-batches, but {} data-parallel ranks run; "
+                                   "use fewer ranks, a larger train.global_batch or a smaller "
+                                   "train.micro_batch",
+                                   slots, replicas)};
+    ParallelSection filled = parallel;
+    filled.data = replicas;
+    return validate(filled, config.train);
+}
+
+int64_t global_batch_at(const TrainSection& train, int64_t consumed) {
+    int64_t batch = train.global_batch;
+    for (const BatchRampStage& stage : train.batch_ramp)
+        if (consumed >= stage.samples) batch = stage.global_batch;
+    return batch;
+}
+
+int64_t total_steps(const TrainSection& train, int64_t sequence_length) {
+    if (train.steps) return *train.steps;
+    const int64_t samples = (train.tokens.value_or(0) + sequence_length - 1) / sequence_length;
+    int64_t steps = 0;
+    int64_t consumed = 0;
+    // Each stage is crossed in whole steps: the batch changes at the first step that starts in it.
+    for (const BatchRampStage& stage : train.batch_ramp) {
+        const int64_t batch = global_batch_at(train, consumed);
+        const int64_t end = std::min(stage.samples, samples);
+        if (consumed >= end) continue;
+        const int64_t crossed = (end - consumed + batch - 1) / batch;
+        steps += crossed;
+        consumed += crossed * batch;
+    }
+    const int64_t batch = global_batch_at(train, consumed);
+    if (consumed < samples) steps += (samples - consumed + batch - 1) / batch;
+    return steps;
+}
+
+}  // namespace plinth::launch

@@ -1,0 +1,200 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <cstdint>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "launch/config/load.h"
+
+// The configuration of `plinth pretrain`, one struct a section. What each key means, its unit,
+// range and resume class are declared beside the field's name in run_schema.cpp and printed in
+// docs/configuration.md; the comments here only name what is derived when a field is 0.
+namespace plinth::launch {
+
+enum class NormKind { layer, rms };
+enum class PositionKind { learned, rotary, alibi, none };
+enum class RopeScalingKind { none, llama3 };
+enum class Activation { gelu_tanh, gelu_erf, swiglu };
+enum class ComputeType { fp32, bf16 };
+enum class Recompute { none, full };
+enum class ScheduleKind { cosine, linear, wsd, constant };
+
+/// Llama-3's stretching of long wavelengths.
+struct RopeScaling {
+    RopeScalingKind kind = RopeScalingKind::none;
+    double factor = 8;
+    double low_freq_factor = 1;
+    double high_freq_factor = 4;
+    int64_t original_positions = 8192;
+};
+
+struct ModelSection {
+    int64_t vocab_size = 50257;
+    int64_t vocab_multiple = 1;
+    int64_t layers = 12;
+    int64_t width = 768;
+    int64_t heads = 12;
+    int64_t kv_heads = 0;    ///< 0: heads
+    int64_t head_width = 0;  ///< 0: width / heads
+    int64_t ffn_width = 0;   ///< 0: 4 x width
+    int64_t max_positions = 1024;
+    NormKind norm = NormKind::layer;
+    double norm_eps = 1e-5;
+    PositionKind positions = PositionKind::learned;
+    double rope_theta = 10000;
+    RopeScaling rope_scaling;
+    Activation activation = Activation::gelu_tanh;
+    bool tied_head = true;
+    bool attention_bias = true;
+    bool qkv_bias = true;
+    bool mlp_bias = true;
+    bool qk_norm = false;
+    bool embedding_norm = false;
+    bool causal = true;
+    double dropout = 0;
+    double init_std = 0.02;
+};
+
+struct BlendSource {
+    std::string path;
+    double weight = 1;
+    std::string name;  ///< empty: the last part of the path
+};
+
+/// Samples [begin, end) are left out.
+struct SkipRange {
+    int64_t begin = 0;
+    int64_t end = 0;
+};
+
+struct DataSection {
+    std::vector<BlendSource> sources;
+    std::string held_out;
+    int64_t sequence_length = 1024;
+    std::string tokenizer;
+    int64_t seed = 1234;
+    bool document_mask = false;
+    std::vector<SkipRange> skip;
+    int64_t prefetch = 8;
+    int64_t memory = int64_t{512} << 20;
+};
+
+/// From `samples` consumed on, a step holds `global_batch` samples.
+struct BatchRampStage {
+    int64_t samples = 0;
+    int64_t global_batch = 1;
+};
+
+struct TrainSection {
+    std::optional<int64_t> steps;
+    std::optional<int64_t> tokens;
+    int64_t global_batch = 8;
+    int64_t micro_batch = 1;
+    int64_t lanes =
+        0;  ///< 0: min(global_batch / micro_batch, 8), at the smallest batch of the ramp
+    std::vector<BatchRampStage> batch_ramp;
+    ComputeType dtype = ComputeType::fp32;
+    int64_t seed = 1234;
+    Recompute recompute = Recompute::none;
+    int64_t eval_every = 0;
+    int64_t eval_batches = 8;
+    int64_t sample_every = 0;
+    std::string sample_prompt;
+};
+
+struct OptimizerSection {
+    double lr = 6e-4;
+    double min_lr = 6e-5;
+    double beta1 = 0.9;
+    double beta2 = 0.95;
+    double eps = 1e-8;
+    double weight_decay = 0.1;
+    double clip = 1;
+    ScheduleKind schedule = ScheduleKind::cosine;
+    int64_t warmup_steps = 0;
+    int64_t decay_steps = 0;
+    double z_loss = 0;
+};
+
+struct ParallelSection {
+    int64_t data = 0;  ///< 0: ranks / (tensor x pipeline)
+    int64_t tensor = 1;
+    int64_t pipeline = 1;
+    int64_t zero = 0;
+    int64_t bucket_bytes = int64_t{32} << 20;
+    ComputeType wire_dtype = ComputeType::fp32;
+};
+
+struct CheckpointSection {
+    std::string folder;  ///< empty: RUN.FOLDER/checkpoints
+    int64_t every = 1000;
+    double every_seconds = 0;
+    int64_t keep = 3;
+    bool async = true;
+    std::string init;
+};
+
+struct MetricsSection {
+    bool jsonl = true;
+    bool tensorboard = true;
+};
+
+struct RunSection {
+    std::string folder = "runs/default";
+    std::string name;  ///< empty: the last part of run.folder
+    double time_limit = 0;
+    int64_t threads = 0;  ///< 0: the cores this rank may use
+    double timeout = 600;
+    int64_t hash_check_every = 1000;
+    int64_t log_every = 1;
+    MetricsSection metrics;
+    double peak_flops = 0;
+};
+
+struct RunConfig {
+    ModelSection model;
+    DataSection data;
+    TrainSection train;
+    OptimizerSection optimizer;
+    ParallelSection parallel;
+    CheckpointSection checkpoint;
+    RunSection run;
+};
+
+/// Binds a section's keys; `declare(schema, run_config)` binds them all. Stages share sections.
+void declare(Schema& schema, ModelSection& model);
+void declare(Schema& schema, DataSection& data);
+void declare(Schema& schema, TrainSection& train);
+void declare(Schema& schema, OptimizerSection& optimizer);
+void declare(Schema& schema, ParallelSection& parallel);
+void declare(Schema& schema, CheckpointSection& checkpoint);
+void declare(Schema& schema, RunSection& run);
+void declare(Schema& schema, RunConfig& config);
+
+/// Fills in every field whose 0 or empty text stands for a value derived from others.
+void resolve(ModelSection& model);
+void resolve(TrainSection& train);
+void resolve(CheckpointSection& checkpoint, RunSection& run);
+void resolve(RunConfig& config);
+
+/// What the single ranges cannot see: how keys fit each other. Expects resolved sections; the first
+/// problem, or none.
+std::optional<Problem> validate(const ModelSection& model);
+std::optional<Problem> validate(const TrainSection& train);
+std::optional<Problem> validate(const OptimizerSection& optimizer);
+std::optional<Problem> validate(const ParallelSection& parallel, const TrainSection& train);
+std::optional<Problem> validate(const RunConfig& config);
+/// The same for a number of ranks: the mesh must fill the world, and every data-parallel rank needs
+/// a lane.
+std::optional<Problem> validate_world(const RunConfig& config, int64_t world);
+
+/// Samples in the step that starts when `consumed` samples are done.
+int64_t global_batch_at(const TrainSection& train, int64_t consumed);
+
+/// Optimizer steps of the whole run: train.steps, or as many as train.tokens needs (rounded up) at
+/// `sequence_length` tokens a sample, batch ramp included.
+int64_t total_steps(const TrainSection& train, int64_t sequence_length);
+
+}  // namespace plinth::launch

@@ -1,0 +1,320 @@
+// SPDX-License-Identifier: Apache-2.0
+// What every key of a run is called, means and may be. docs/configuration.md is printed from here.
+#include "launch/config/run_config.h"
+
+namespace plinth::launch {
+namespace {
+
+const Names<ComputeType> compute_types{{"fp32", ComputeType::fp32}, {"bf16", ComputeType::bf16}};
+
+void declare_rope(Schema& schema, RopeScaling& scaling) {
+    schema.choice("model.rope_scaling.type", &scaling.kind,
+                  {{"none", RopeScalingKind::none}, {"llama3", RopeScalingKind::llama3}},
+                  {.doc = "How rotary frequencies are stretched beyond the original positions."});
+    schema.key("model.rope_scaling.factor", &scaling.factor,
+               {.doc = "Division of the lowest frequencies.", .min = 1});
+    schema.key(
+        "model.rope_scaling.low_freq_factor", &scaling.low_freq_factor,
+        {.doc = "Wavelengths over original_positions / this are divided by factor.", .above = 0});
+    schema.key(
+        "model.rope_scaling.high_freq_factor", &scaling.high_freq_factor,
+        {.doc = "Wavelengths under original_positions / this stay as they are.", .above = 0});
+    schema.key("model.rope_scaling.original_positions", &scaling.original_positions,
+               {.doc = "Positions before the stretching.", .unit = "tokens", .min = 1});
+}
+
+}  // namespace
+
+void declare(Schema& schema, ModelSection& model) {
+    schema.section("model", "The transformer. Every family is a setting of these keys.",
+                   Resume::refused);
+    schema.key("model.vocab_size", &model.vocab_size,
+               {.doc = "Tokens of the vocabulary.", .unit = "tokens", .min = 2});
+    schema.key(
+        "model.vocab_multiple", &model.vocab_multiple,
+        {.doc = "The embedding's rows are padded to a multiple of this; the padding is never "
+                "predicted and never saved.",
+         .unit = "tokens",
+         .min = 1});
+    schema.key("model.layers", &model.layers, {.doc = "Transformer blocks.", .min = 1});
+    schema.key("model.width", &model.width, {.doc = "Width of the residual stream.", .min = 1});
+    schema.key("model.heads", &model.heads, {.doc = "Query heads.", .min = 1});
+    schema.key("model.kv_heads", &model.kv_heads,
+               {.doc = "Key and value heads (grouped-query attention); 0 means heads.", .min = 0});
+    schema.key("model.head_width", &model.head_width,
+               {.doc = "Width of one head; 0 means width / heads.", .min = 0});
+    schema.key("model.ffn_width", &model.ffn_width,
+               {.doc = "Inner width of the MLP; 0 means 4 x width.", .min = 0});
+    schema.key(
+        "model.max_positions", &model.max_positions,
+        {.doc = "Longest sequence: rows of the learned positions, length of the rotary table.",
+         .unit = "tokens",
+         .min = 1});
+    schema.choice("model.norm", &model.norm, {{"layer", NormKind::layer}, {"rms", NormKind::rms}},
+                  {.doc = "Normalisation: layer norm (weight and bias) or RMS norm (weight)."});
+    schema.key("model.norm_eps", &model.norm_eps,
+               {.doc = "Added to the variance (or mean square).", .above = 0, .below = 1});
+    schema.choice("model.positions", &model.positions,
+                  {{"learned", PositionKind::learned},
+                   {"rotary", PositionKind::rotary},
+                   {"alibi", PositionKind::alibi},
+                   {"none", PositionKind::none}},
+                  {.doc = "How attention sees order."});
+    schema.key("model.rope_theta", &model.rope_theta,
+               {.doc = "Base of the rotary frequencies.", .above = 0});
+    declare_rope(schema, model.rope_scaling);
+    schema.choice("model.activation", &model.activation,
+                  {{"gelu_tanh", Activation::gelu_tanh},
+                   {"gelu_erf", Activation::gelu_erf},
+                   {"swiglu", Activation::swiglu}},
+                  {.doc = "Nonlinearity of the MLP; swiglu has a gate and an up projection."});
+    schema.key("model.tied_head", &model.tied_head,
+               {.doc = "The output head uses the token embedding's weight."});
+    schema.key("model.attention_bias", &model.attention_bias,
+               {.doc = "Bias on attention's output projection."});
+    schema.key("model.qkv_bias", &model.qkv_bias,
+               {.doc = "Bias on the query, key and value projections."});
+    schema.key("model.mlp_bias", &model.mlp_bias, {.doc = "Bias on the MLP's projections."});
+    schema.key("model.qk_norm", &model.qk_norm,
+               {.doc = "RMS norm over each head's queries and keys."});
+    schema.key("model.embedding_norm", &model.embedding_norm,
+               {.doc = "Norm right after the token embedding (BLOOM)."});
+    schema.key("model.causal", &model.causal,
+               {.doc = "A token sees only itself and earlier tokens."});
+    schema.key("model.dropout", &model.dropout,
+               {.doc = "Dropout on the embedding and on both residual branches.",
+                .min = 0,
+                .below = 1,
+                .resume = Resume::recorded});
+    schema.key("model.init_std", &model.init_std,
+               {.doc = "Standard deviation of the initial weights; residual projections get it "
+                       "divided by sqrt(2 x layers).",
+                .above = 0});
+}
+
+void declare(Schema& schema, DataSection& data) {
+    schema.section("data", "What the model reads: token shards that `plinth data prepare` wrote.",
+                   Resume::recorded);
+    schema.list<BlendSource>(
+        "data.sources", &data.sources,
+        {.doc =
+             "The blend. A changed weight appends a blend segment: nothing is lost or repeated."},
+        [](Schema& element, BlendSource& source) {
+            element.section("", "", Resume::recorded);
+            element.key("path", &source.path,
+                        {.doc = "Folder or prefix of the `.bin`/`.idx` shards."});
+            element.key("weight", &source.weight,
+                        {.doc = "Share of samples, relative to the other sources.", .above = 0});
+            element.key("name", &source.name,
+                        {.doc = "Permanent name, which keys the order of its samples; empty means "
+                                "the last part of the path."});
+        });
+    schema.key("data.held_out", &data.held_out,
+               {.doc = "Shards for evaluation during training; empty means none.",
+                .resume = Resume::free});
+    schema.key(
+        "data.sequence_length", &data.sequence_length,
+        {.doc = "Length of a sample.", .unit = "tokens", .min = 1, .resume = Resume::refused});
+    schema.key("data.tokenizer", &data.tokenizer,
+               {.doc = "Tokenizer folder or `byte`; empty means the one stored beside the shards.",
+                .resume = Resume::refused});
+    schema.key("data.seed", &data.seed,
+               {.doc = "Keys the order of samples.", .min = 0, .resume = Resume::refused});
+    schema.key("data.document_mask", &data.document_mask,
+               {.doc = "Attention and positions restart at each document."});
+    schema.list<SkipRange>(
+        "data.skip", &data.skip, {.doc = "Ranges of global sample numbers that are left out."},
+        [](Schema& element, SkipRange& range) {
+            element.section("", "", Resume::recorded);
+            element.key("begin", &range.begin, {.doc = "First sample left out.", .min = 0});
+            element.key("end", &range.end, {.doc = "First sample read again.", .min = 0});
+        });
+    schema.key("data.prefetch", &data.prefetch,
+               {.doc = "Micro-batches read ahead.", .min = 1, .max = 4096, .resume = Resume::free});
+    schema.bytes("data.memory", &data.memory,
+                 {.doc = "Bound on the loader's buffers in one rank.",
+                  .unit = "bytes",
+                  .min = 1 << 20,
+                  .resume = Resume::free});
+}
+
+void declare(Schema& schema, TrainSection& train) {
+    schema.section("train", "How long and in what pieces to train.", Resume::recorded);
+    schema.key("train.steps", &train.steps,
+               {.doc = "Length of the run; give this or tokens.", .unit = "steps", .min = 1});
+    schema.key("train.tokens", &train.tokens,
+               {.doc = "Length of the run; give this or steps.", .unit = "tokens", .min = 1});
+    schema.key(
+        "train.global_batch", &train.global_batch,
+        {.doc = "Samples in one optimizer step, over all ranks.", .unit = "samples", .min = 1});
+    schema.key("train.micro_batch", &train.micro_batch,
+               {.doc = "Samples in one forward and backward pass.", .unit = "samples", .min = 1});
+    schema.key("train.lanes", &train.lanes,
+               {.doc = "Lanes of the ordered gradient sum, the most data-parallel ranks that can "
+                       "share a step; 0 means min(global_batch / micro_batch, 8).",
+                .min = 0});
+    schema.list<BatchRampStage>(
+        "train.batch_ramp", &train.batch_ramp,
+        {.doc = "Smaller batches at the start: stages in order of samples; before the first one "
+                "global_batch holds."},
+        [](Schema& element, BatchRampStage& stage) {
+            element.section("", "", Resume::recorded);
+            element.key("samples", &stage.samples,
+                        {.doc = "Consumed samples from which the stage holds.",
+                         .unit = "samples",
+                         .min = 0});
+            element.key("global_batch", &stage.global_batch,
+                        {.doc = "Samples in one optimizer step.", .unit = "samples", .min = 1});
+        });
+    schema.choice("train.dtype", &train.dtype, compute_types,
+                  {.doc = "Type of activations and compute weights; master weights are fp32."});
+    schema.key("train.seed", &train.seed,
+               {.doc = "Keys initial weights and dropout.", .min = 0, .resume = Resume::refused});
+    schema.choice("train.recompute", &train.recompute,
+                  {{"none", Recompute::none}, {"full", Recompute::full}},
+                  {.doc = "Run each block's forward pass again instead of keeping its activations; "
+                          "the same bits.",
+                   .resume = Resume::free});
+    schema.key("train.eval_every", &train.eval_every,
+               {.doc = "Steps between evaluations on data.held_out; 0 means never.",
+                .unit = "steps",
+                .min = 0,
+                .resume = Resume::free});
+    schema.key("train.eval_batches", &train.eval_batches,
+               {.doc = "Micro-batches of one evaluation, over all ranks.",
+                .min = 1,
+                .resume = Resume::free});
+    schema.key("train.sample_every", &train.sample_every,
+               {.doc = "Steps between generated samples; 0 means never.",
+                .unit = "steps",
+                .min = 0,
+                .resume = Resume::free});
+    schema.key("train.sample_prompt", &train.sample_prompt,
+               {.doc = "Start of the generated samples.", .resume = Resume::free});
+}
+
+void declare(Schema& schema, OptimizerSection& optimizer) {
+    schema.section("optimizer", "AdamW and its learning-rate schedule.", Resume::recorded);
+    schema.key("optimizer.lr", &optimizer.lr, {.doc = "Highest learning rate.", .min = 0});
+    schema.key("optimizer.min_lr", &optimizer.min_lr,
+               {.doc = "Learning rate at the end of the decay.", .min = 0});
+    schema.key("optimizer.beta1", &optimizer.beta1,
+               {.doc = "Decay of the mean gradient.", .min = 0, .below = 1});
+    schema.key("optimizer.beta2", &optimizer.beta2,
+               {.doc = "Decay of the mean squared gradient.", .min = 0, .below = 1});
+    schema.key("optimizer.eps", &optimizer.eps,
+               {.doc = "Added to the root of the mean squared gradient.", .above = 0});
+    schema.key("optimizer.weight_decay", &optimizer.weight_decay,
+               {.doc = "Decoupled decay, on matrices only (not on norms and biases).", .min = 0});
+    schema.key("optimizer.clip", &optimizer.clip,
+               {.doc = "Largest global gradient norm; 0 means no clipping.", .min = 0});
+    schema.choice("optimizer.schedule", &optimizer.schedule,
+                  {{"cosine", ScheduleKind::cosine},
+                   {"linear", ScheduleKind::linear},
+                   {"wsd", ScheduleKind::wsd},
+                   {"constant", ScheduleKind::constant}},
+                  {.doc = "Shape after the warm-up; wsd is warm-up, stable, decay."});
+    schema.key("optimizer.warmup_steps", &optimizer.warmup_steps,
+               {.doc = "Steps of linear warm-up.", .unit = "steps", .min = 0});
+    schema.key(
+        "optimizer.decay_steps", &optimizer.decay_steps,
+        {.doc = "Length of the decay: for wsd the last steps of the run, else counted from "
+                "the end of the warm-up; 0 means a tenth of the run for wsd, else all of it.",
+         .unit = "steps",
+         .min = 0});
+    schema.key(
+        "optimizer.z_loss", &optimizer.z_loss,
+        {.doc = "Weight of the squared log of the softmax denominator in the loss.", .min = 0});
+}
+
+void declare(Schema& schema, ParallelSection& parallel) {
+    schema.section("parallel", "The layout over ranks. It changes no result.", Resume::free);
+    schema.key("parallel.data", &parallel.data,
+               {.doc = "Data-parallel ranks; 0 means ranks / (tensor x pipeline).", .min = 0});
+    schema.key("parallel.tensor", &parallel.tensor, {.doc = "Tensor-parallel ranks.", .min = 1});
+    schema.key("parallel.pipeline", &parallel.pipeline, {.doc = "Pipeline stages.", .min = 1});
+    schema.key("parallel.zero", &parallel.zero,
+               {.doc = "What data-parallel ranks share: 0 nothing, 1 optimizer states, 2 and "
+                       "gradients, 3 and parameters.",
+                .min = 0,
+                .max = 3});
+    schema.bytes("parallel.bucket_bytes", &parallel.bucket_bytes,
+                 {.doc = "Gradient bytes that are reduced together.",
+                  .unit = "bytes",
+                  .min = 4096,
+                  .max = int64_t{1} << 32});
+    schema.choice(
+        "parallel.wire_dtype", &parallel.wire_dtype, compute_types,
+        {.doc = "Type in which gradients travel; bf16 rounds every lane, on one rank too.",
+         .resume = Resume::recorded});
+}
+
+void declare(Schema& schema, CheckpointSection& checkpoint) {
+    schema.section("checkpoint", "When and where the run's state is saved.", Resume::free);
+    schema.key("checkpoint.folder", &checkpoint.folder,
+               {.doc = "Where checkpoints lie; empty means `checkpoints` in run.folder."});
+    schema.key(
+        "checkpoint.every", &checkpoint.every,
+        {.doc = "Steps between checkpoints; 0 means only at the end.", .unit = "steps", .min = 0});
+    schema.seconds("checkpoint.every_seconds", &checkpoint.every_seconds,
+                   {.doc = "Time between checkpoints, besides `every`; 0 means no such limit.",
+                    .unit = "seconds",
+                    .min = 0});
+    schema.key("checkpoint.keep", &checkpoint.keep,
+               {.doc = "Newest checkpoints that are kept; 0 keeps all.", .min = 0});
+    schema.key("checkpoint.async", &checkpoint.async,
+               {.doc = "Write in the background while training goes on."});
+    schema.key("checkpoint.init", &checkpoint.init,
+               {.doc = "Start a new run from this checkpoint's weights; empty means from fresh "
+                       "weights. A resume does not read it."});
+}
+
+void declare(Schema& schema, RunSection& run) {
+    schema.section("run", "The process: where it writes, how long it lives, what it reports.",
+                   Resume::free);
+    schema.key("run.folder", &run.folder, {.doc = "Folder of the run's checkpoints and metrics."});
+    schema.key("run.name", &run.name,
+               {.doc = "Name in logs; empty means the last part of run.folder."});
+    schema.seconds("run.time_limit", &run.time_limit,
+                   {.doc = "Save and exit before this much time has passed; 0 means no limit.",
+                    .unit = "seconds",
+                    .min = 0});
+    schema.key("run.threads", &run.threads,
+               {.doc = "CPU threads of one rank; 0 means the cores that it may use.",
+                .min = 0,
+                .max = 1024});
+    schema.seconds("run.timeout", &run.timeout,
+                   {.doc = "A collective that takes longer ends the run with a report.",
+                    .unit = "seconds",
+                    .above = 0});
+    schema.key("run.hash_check_every", &run.hash_check_every,
+               {.doc = "Steps between comparisons of the replicas' parameters; 0 means never.",
+                .unit = "steps",
+                .min = 0});
+    schema.key("run.log_every", &run.log_every,
+               {.doc = "Steps between progress lines; metrics files get every step.",
+                .unit = "steps",
+                .min = 1});
+    schema.key("run.metrics.jsonl", &run.metrics.jsonl,
+               {.doc = "Write metrics.jsonl in run.folder."});
+    schema.key("run.metrics.tensorboard", &run.metrics.tensorboard,
+               {.doc = "Write TensorBoard event files in run.folder."});
+    schema.key(
+        "run.peak_flops", &run.peak_flops,
+        {.doc = "One rank's peak for the utilisation figure; 0 means measure it with a short "
+                "matrix product at the start.",
+         .unit = "FLOP/s",
+         .min = 0});
+}
+
+void declare(Schema& schema, RunConfig& config) {
+    declare(schema, config.model);
+    declare(schema, config.data);
+    declare(schema, config.train);
+    declare(schema, config.optimizer);
+    declare(schema, config.parallel);
+    declare(schema, config.checkpoint);
+    declare(schema, config.run);
+}
+
+}  // namespace plinth::launch
