@@ -11,3 +11,10 @@
 #endif
 
 #define PLINTH_INLINE inline __attribute__((always_inline))
+
+/// Arithmetic that both devices share.
+#if defined(__CUDACC__)
+#define PLINTH_HOST_DEVICE __host__ __device__
+#else
+#define PLINTH_HOST_DEVICE
+#endif

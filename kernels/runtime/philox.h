@@ -5,11 +5,7 @@
 #include <cstdint>
 #include <string_view>
 
-#if defined(__CUDACC__)
-#define PLINTH_HOST_DEVICE __host__ __device__
-#else
-#define PLINTH_HOST_DEVICE
-#endif
+#include "kernels/simd.h"
 
 namespace plinth {
 
