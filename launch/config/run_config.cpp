@@ -6,14 +6,10 @@
 #include <algorithm>
 #include <set>
 
+#include "launch/config/text.h"
+
 namespace plinth::launch {
 namespace {
-
-std::string last_part(std::string path) {
-    while (path.size() > 1 && path.back() == '/')
-        path.pop_back();
-    return path.substr(path.rfind('/') + 1);
-}
 
 // The smallest batch that any step of the run has.
 int64_t smallest_batch(const TrainSection& train) {
@@ -47,7 +43,7 @@ std::optional<Problem> check_sources(const DataSection& data) {
         const std::string key = fmt::format("data.sources.{}", i);
         if (source.path.empty())
             return Problem{key, "path is missing: where are the shards of this source?"};
-        if (!names.insert(source.name).second)
+        if (!source.name.empty() && !names.insert(source.name).second)
             return Problem{
                 key, fmt::format("two sources are called '{}'; give them names", source.name)};
     }
@@ -73,8 +69,6 @@ std::optional<Problem> check_lengths(const RunConfig& config) {
                        fmt::format("{} tokens, but model.max_positions is {} and learned positions "
                                    "end there",
                                    config.data.sequence_length, model.max_positions)};
-    if (config.train.eval_every > 0 && config.data.held_out.empty())
-        return Problem{"train.eval_every", "needs data.held_out, the shards to evaluate on"};
     const int64_t steps = total_steps(config.train, config.data.sequence_length);
     if (config.optimizer.warmup_steps > steps)
         return Problem{"optimizer.warmup_steps",
@@ -106,8 +100,6 @@ void resolve(RunConfig& config) {
     resolve(config.model);
     resolve(config.train);
     resolve(config.checkpoint, config.run);
-    for (BlendSource& source : config.data.sources)
-        if (source.name.empty()) source.name = last_part(source.path);
 }
 
 std::optional<Problem> validate(const ModelSection& model) {
@@ -153,7 +145,7 @@ std::optional<Problem> validate(const TrainSection& train) {
 }
 
 std::optional<Problem> validate(const OptimizerSection& optimizer) {
-    if (optimizer.min_lr > optimizer.lr)
+    if (optimizer.schedule != ScheduleKind::constant && optimizer.min_lr > optimizer.lr)
         return Problem{"optimizer.min_lr",
                        fmt::format("{} is over optimizer.lr {}", optimizer.min_lr, optimizer.lr)};
     return {};

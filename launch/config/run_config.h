@@ -60,7 +60,7 @@ struct ModelSection {
 struct BlendSource {
     std::string path;
     double weight = 1;
-    std::string name;  ///< empty: the last part of the path
+    std::string name;  ///< empty: the name in the data set's manifest
 };
 
 /// Samples [begin, end) are left out.

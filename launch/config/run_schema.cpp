@@ -93,7 +93,7 @@ void declare(Schema& schema, ModelSection& model) {
 }
 
 void declare(Schema& schema, DataSection& data) {
-    schema.section("data", "What the model reads: token shards that `plinth data prepare` wrote.",
+    schema.section("data", "What the model reads: data sets that `plinth data prepare` wrote.",
                    Resume::recorded);
     schema.list<BlendSource>(
         "data.sources", &data.sources,
@@ -102,21 +102,22 @@ void declare(Schema& schema, DataSection& data) {
         [](Schema& element, BlendSource& source) {
             element.section("", "", Resume::recorded);
             element.key("path", &source.path,
-                        {.doc = "Folder or prefix of the `.bin`/`.idx` shards."});
+                        {.doc = "Folder of the data set (its manifest.json and shards)."});
             element.key("weight", &source.weight,
                         {.doc = "Share of samples, relative to the other sources.", .above = 0});
             element.key("name", &source.name,
                         {.doc = "Permanent name, which keys the order of its samples; empty means "
-                                "the last part of the path."});
+                                "the one in its manifest."});
         });
     schema.key("data.held_out", &data.held_out,
-               {.doc = "Shards for evaluation during training; empty means none.",
+               {.doc = "Data set whose held-out split is evaluated during training; empty means "
+                       "the held-out splits of the sources.",
                 .resume = Resume::free});
     schema.key(
         "data.sequence_length", &data.sequence_length,
         {.doc = "Length of a sample.", .unit = "tokens", .min = 1, .resume = Resume::refused});
     schema.key("data.tokenizer", &data.tokenizer,
-               {.doc = "Tokenizer folder or `byte`; empty means the one stored beside the shards.",
+               {.doc = "Tokenizer folder or `byte`; empty means the one that the data set names.",
                 .resume = Resume::refused});
     schema.key("data.seed", &data.seed,
                {.doc = "Keys the order of samples.", .min = 0, .resume = Resume::refused});
@@ -176,7 +177,7 @@ void declare(Schema& schema, TrainSection& train) {
                           "the same bits.",
                    .resume = Resume::free});
     schema.key("train.eval_every", &train.eval_every,
-               {.doc = "Steps between evaluations on data.held_out; 0 means never.",
+               {.doc = "Steps between evaluations on held-out data; 0 means never.",
                 .unit = "steps",
                 .min = 0,
                 .resume = Resume::free});

@@ -208,4 +208,10 @@ std::string nearest(std::string_view word, const std::vector<std::string>& candi
     return found;
 }
 
+std::string last_part(std::string path) {
+    while (path.size() > 1 && path.back() == '/')
+        path.pop_back();
+    return path.substr(path.rfind('/') + 1);
+}
+
 }  // namespace plinth::launch

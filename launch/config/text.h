@@ -38,4 +38,7 @@ std::string quote_yaml(std::string_view text);
 /// is near enough to be meant; else empty.
 std::string nearest(std::string_view word, const std::vector<std::string>& candidates);
 
+/// "b" of "a/b" and of "a/b/".
+std::string last_part(std::string path);
+
 }  // namespace plinth::launch

@@ -88,11 +88,11 @@ TEST_F(LoadTest, CrossChecksNameTheKeyAndItsPlace) {
     refuse(path, {"train.steps=null"}, "train.steps: is missing");
     refuse(path, {"optimizer.min_lr=1"}, "is over optimizer.lr");
     refuse(path, {"optimizer.warmup_steps=11"}, "but the run has 10");
-    refuse(path, {"train.eval_every=5"}, "needs data.held_out");
     refuse(path, {"parallel.data=5"}, "write train.lanes=5");
     refuse(path, {"parallel.zero=2", "train.lanes=2"}, "needs train.lanes=4");
     refuse(path, {"data.sources=[{weight: 2}]"}, "data.sources.0: path is missing");
-    refuse(path, {"data.sources=[{path: a/x}, {path: b/x}]"}, "two sources are called 'x'");
+    refuse(path, {"data.sources=[{path: a, name: x}, {path: b, name: x}]"},
+           "two sources are called 'x'");
     refuse(path, {"data.skip=[{begin: 4, end: 4}]"}, "data.skip.0: [4, 4) is empty");
     refuse(path, {"data.skip=[{begin: 4, end: 6}, {begin: 5, end: 9}]"},
            "data.skip.1: begins at 5");

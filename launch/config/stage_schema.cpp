@@ -1,0 +1,187 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "launch/config/stage_config.h"
+
+namespace plinth::launch {
+namespace {
+
+const Names<TextFormat> text_formats{
+    {"auto", TextFormat::automatic}, {"text", TextFormat::text}, {"jsonl", TextFormat::jsonl}};
+const Names<NormalForm> normal_forms{{"none", NormalForm::none}, {"nfc", NormalForm::nfc}};
+const Names<ComputeType> compute_types{{"fp32", ComputeType::fp32}, {"bf16", ComputeType::bf16}};
+
+const char* const inputs_doc =
+    "Files, folders and globs of raw text; `.gz` and `.zst` are read as they are.";
+const char* const format_doc =
+    "`text`: a file is a document; `jsonl`: a line is one; `auto`: by the file's name.";
+
+void declare_threads(Schema& schema, const std::string& path, int64_t* threads) {
+    schema.key(
+        path, threads,
+        {.doc = "CPU threads; 0 means the cores that the process may use.", .min = 0, .max = 1024});
+}
+
+void declare_memory(Schema& schema, const std::string& path, int64_t* memory) {
+    schema.bytes(path, memory,
+                 {.doc = "Bound on working memory; what does not fit is spilled to disk.",
+                  .unit = "bytes",
+                  .min = 1 << 20});
+}
+
+}  // namespace
+
+void declare(Schema& schema, PrepareConfig& config) {
+    PrepareSection& prepare = config.prepare;
+    schema.section("prepare", "Raw text to a data set of token shards.", Resume::refused);
+    schema.key("prepare.inputs", &prepare.inputs, {.doc = inputs_doc});
+    schema.choice("prepare.format", &prepare.format, text_formats, {.doc = format_doc});
+    schema.key("prepare.field", &prepare.field,
+               {.doc = "The member of a JSON line with the text."});
+    schema.key("prepare.output", &prepare.output,
+               {.doc = "Folder of the data set; it must not hold a finished one."});
+    schema.key("prepare.name", &prepare.name,
+               {.doc = "Permanent name of the data set in blends; empty means the last part of "
+                       "output."});
+    schema.key("prepare.tokenizer", &prepare.tokenizer,
+               {.doc = "`byte`, or a folder with vocab.json and merges.txt."});
+    schema.key("prepare.held_out", &prepare.held_out,
+               {.doc = "Share of documents that go to the held-out split.", .min = 0, .below = 1});
+    schema.choice("prepare.normalize", &prepare.normalize, normal_forms,
+                  {.doc = "Unicode normal form of the text."});
+    schema.key("prepare.deduplicate", &prepare.deduplicate,
+               {.doc = "Drop documents that are exactly the same as an earlier one."});
+    schema.key("prepare.min_characters", &prepare.min_characters,
+               {.doc = "Shorter documents are dropped.", .unit = "characters", .min = 0});
+    schema.key("prepare.shard_tokens", &prepare.shard_tokens,
+               {.doc = "Tokens in one shard file.", .unit = "tokens", .min = 1});
+    schema.key("prepare.seed", &prepare.seed,
+               {.doc = "Keys the shuffle of documents and the held-out choice.", .min = 0});
+    declare_memory(schema, "prepare.memory", &prepare.memory);
+    declare_threads(schema, "prepare.threads", &prepare.threads);
+}
+
+void declare(Schema& schema, TokenizerConfig& config) {
+    TokenizerSection& tokenizer = config.tokenizer;
+    schema.section("tokenizer", "A byte-level BPE from raw text.", Resume::refused);
+    schema.key("tokenizer.inputs", &tokenizer.inputs, {.doc = inputs_doc});
+    schema.choice("tokenizer.format", &tokenizer.format, text_formats, {.doc = format_doc});
+    schema.key("tokenizer.field", &tokenizer.field,
+               {.doc = "The member of a JSON line with the text."});
+    schema.key("tokenizer.output", &tokenizer.output,
+               {.doc = "Folder for vocab.json and merges.txt."});
+    schema.key(
+        "tokenizer.vocab_size", &tokenizer.vocab_size,
+        {.doc = "Tokens: 256 bytes, the merges and the end token.", .unit = "tokens", .min = 257});
+    schema.key("tokenizer.min_frequency", &tokenizer.min_frequency,
+               {.doc = "Pairs that are rarer are not merged.", .min = 1});
+    schema.key("tokenizer.end_token", &tokenizer.end_token,
+               {.doc = "The token that ends a document."});
+    schema.choice("tokenizer.normalize", &tokenizer.normalize, normal_forms,
+                  {.doc = "Unicode normal form of the text."});
+    declare_memory(schema, "tokenizer.memory", &tokenizer.memory);
+    declare_threads(schema, "tokenizer.threads", &tokenizer.threads);
+}
+
+void declare(Schema& schema, FinetuneConfig& config) {
+    FinetuneSection& finetune = config.finetune;
+    schema.section("finetune", "Examples for the model in checkpoint.init.", Resume::refused);
+    schema.choice(
+        "finetune.mode", &finetune.mode,
+        {{"text", FinetuneMode::text},
+         {"instruction", FinetuneMode::instruction},
+         {"classification", FinetuneMode::classification}},
+        {.doc = "`text`: the loss is on every token; `instruction`: on the response only; "
+                "`classification`: on a label, through a new head."});
+    schema.key("finetune.files", &finetune.files,
+               {.doc = "Training examples: text, JSONL, or TSV with a header line."});
+    schema.key("finetune.held_out", &finetune.held_out,
+               {.doc = "Examples that are only evaluated.", .resume = Resume::free});
+    schema.key("finetune.text_field", &finetune.text_field,
+               {.doc = "Member or column with the text."});
+    schema.key("finetune.prompt_field", &finetune.prompt_field,
+               {.doc = "Member with the prompt (instruction)."});
+    schema.key("finetune.response_field", &finetune.response_field,
+               {.doc = "Member with the response (instruction)."});
+    schema.key("finetune.label_field", &finetune.label_field,
+               {.doc = "Member or column with the label (classification)."});
+    schema.key("finetune.labels", &finetune.labels,
+               {.doc = "The labels in class order; empty means all that occur, sorted."});
+    schema.key("finetune.sequence_length", &finetune.sequence_length,
+               {.doc = "Longest example, longer ones are cut; 0 means the checkpoint's.",
+                .unit = "tokens",
+                .min = 0});
+    schema.key(
+        "finetune.epochs", &finetune.epochs,
+        {.doc = "Length of the run in passes over the examples; 0 means train.steps decides.",
+         .unit = "epochs",
+         .min = 0,
+         .resume = Resume::recorded});
+    schema.key("finetune.seed", &finetune.seed, {.doc = "Keys the order of examples.", .min = 0});
+    declare(schema, config.train);
+    declare(schema, config.optimizer);
+    declare(schema, config.parallel);
+    declare(schema, config.checkpoint);
+    declare(schema, config.run);
+}
+
+void declare(Schema& schema, EvaluateConfig& config) {
+    EvaluateSection& evaluate = config.evaluate;
+    schema.section("evaluate", "Loss and accuracy of a checkpoint.", Resume::free);
+    schema.key("evaluate.checkpoint", &evaluate.checkpoint,
+               {.doc = "A checkpoint, or a folder of them (the newest sound one)."});
+    schema.key("evaluate.data", &evaluate.data, {.doc = "Data set folders, or files."});
+    schema.choice("evaluate.format", &evaluate.format,
+                  {{"shards", EvaluateFormat::shards},
+                   {"text", EvaluateFormat::text},
+                   {"jsonl", EvaluateFormat::jsonl},
+                   {"classification", EvaluateFormat::classification}},
+                  {.doc = "What evaluate.data holds."});
+    schema.key("evaluate.split", &evaluate.split,
+               {.doc = "Split of a data set: heldout or train."});
+    schema.key("evaluate.field", &evaluate.field, {.doc = "Member or column with the text."});
+    schema.key("evaluate.label_field", &evaluate.label_field,
+               {.doc = "Member or column with the label."});
+    schema.key(
+        "evaluate.sequence_length", &evaluate.sequence_length,
+        {.doc = "Length of a window; 0 means the checkpoint's.", .unit = "tokens", .min = 0});
+    schema.key("evaluate.stride", &evaluate.stride,
+               {.doc = "Tokens by which the window moves; a smaller one gives every token more "
+                       "context; 0 means sequence_length.",
+                .unit = "tokens",
+                .min = 0});
+    schema.key("evaluate.micro_batch", &evaluate.micro_batch,
+               {.doc = "Windows in one forward pass.", .min = 1});
+    schema.key("evaluate.max_tokens", &evaluate.max_tokens,
+               {.doc = "Stop after this many; 0 means all.", .unit = "tokens", .min = 0});
+    schema.choice("evaluate.dtype", &evaluate.dtype, compute_types,
+                  {.doc = "Type of activations and compute weights."});
+    schema.key("evaluate.output", &evaluate.output,
+               {.doc = "JSON file for the result; empty means none."});
+    declare_threads(schema, "evaluate.threads", &evaluate.threads);
+}
+
+void declare(Schema& schema, GenerateConfig& config) {
+    GenerateSection& generate = config.generate;
+    schema.section("generate", "Text that continues prompts.", Resume::free);
+    schema.key("generate.checkpoint", &generate.checkpoint,
+               {.doc = "A checkpoint, or a folder of them (the newest sound one)."});
+    schema.key("generate.prompts", &generate.prompts, {.doc = "One continuation each."});
+    schema.key("generate.max_tokens", &generate.max_tokens,
+               {.doc = "Longest continuation.", .unit = "tokens", .min = 1});
+    schema.key("generate.temperature", &generate.temperature,
+               {.doc = "Divides the logits; 0 takes the most likely token.", .min = 0});
+    schema.key("generate.top_k", &generate.top_k,
+               {.doc = "Only the k most likely tokens; 0 means all.", .min = 0});
+    schema.key("generate.top_p", &generate.top_p,
+               {.doc = "Only the most likely tokens that together reach this probability.",
+                .above = 0,
+                .max = 1});
+    schema.key("generate.seed", &generate.seed, {.doc = "Keys the choice of tokens.", .min = 0});
+    schema.key("generate.stream", &generate.stream, {.doc = "Print tokens as they come."});
+    schema.key("generate.cache", &generate.cache,
+               {.doc = "Keep keys and values of earlier tokens; the same tokens, faster."});
+    schema.choice("generate.dtype", &generate.dtype, compute_types,
+                  {.doc = "Type of activations and compute weights."});
+    declare_threads(schema, "generate.threads", &generate.threads);
+}
+
+}  // namespace plinth::launch
