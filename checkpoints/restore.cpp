@@ -1,0 +1,292 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "checkpoints/restore.h"
+
+#include <algorithm>
+#include <atomic>
+#include <condition_variable>
+#include <cstring>
+#include <mutex>
+#include <thread>
+
+#include "checkpoints/failure.h"
+#include "checkpoints/reshard.h"
+#include "kernels/runtime/error.h"
+
+namespace plinth::checkpoints {
+
+namespace {
+
+constexpr uint64_t unit_bytes = 16ull << 20;  // read, and broadcast, at a time
+
+/// A contiguous part of one wanted tensor's buffer.
+struct Unit {
+    const core::StateTensor* tensor = nullptr;
+    int64_t begin = 0;  ///< element of the buffer
+    int64_t count = 0;
+    std::byte* data() const {
+        return static_cast<std::byte*>(tensor->data) + begin * static_cast<int64_t>(element());
+    }
+    size_t element() const { return size_of(tensor->dtype); }
+    size_t bytes() const { return static_cast<size_t>(count) * element(); }
+};
+
+/// Cuts a wanted tensor where the file's checksum blocks end, so that no block is read twice (as
+/// far as blocks are contiguous in the wanted layout).
+void add_units(const Checkpoint& checkpoint, const core::StateTensor& tensor,
+               std::vector<Unit>& units) {
+    const int64_t elements = tensor.shard.elements();
+    const auto step = static_cast<int64_t>(unit_bytes / size_of(tensor.dtype));
+    std::vector<int64_t> cuts{0, elements};
+    for (const Location& where : checkpoint.locations(tensor.name)) {
+        for (const Overlap& part : overlaps(where.piece.shard, tensor.shard)) {
+            const int64_t first = part.from / step + 1;
+            for (int64_t cut = first * step; cut < part.from + part.count; cut += step)
+                cuts.push_back(part.to + cut - part.from);
+            if (part.count >= step / 4) cuts.push_back(part.to);
+        }
+    }
+    std::sort(cuts.begin(), cuts.end());
+    for (size_t i = 1; i < cuts.size(); ++i)
+        if (cuts[i] > cuts[i - 1]) units.push_back({&tensor, cuts[i - 1], cuts[i] - cuts[i - 1]});
+}
+
+void read_unit(const Checkpoint& checkpoint, const Unit& unit) {
+    core::Shard shard = unit.tensor->shard;
+    shard.begin += unit.begin;
+    shard.end = shard.begin + unit.count;
+    checkpoint.read(unit.tensor->name, shard, unit.data());
+}
+
+/// Reads units in order in the background, straight to where they belong.
+class ReadAhead {
+  public:
+    ReadAhead(const Checkpoint& checkpoint, std::vector<Unit> units, int threads)
+        : checkpoint_(checkpoint), units_(std::move(units)), done_(units_.size(), false) {
+        for (int i = 0; i < threads; ++i)
+            threads_.emplace_back([this] { work(); });
+    }
+    ~ReadAhead() {
+        next_ = units_.size();
+        for (std::thread& thread : threads_)
+            thread.join();
+    }
+
+    /// Until unit i is in place; the failure of any unit so far.
+    Failure wait(size_t i) {
+        std::unique_lock lock(mutex_);
+        changed_.wait(lock, [&] { return failure_.failed || done_[i]; });
+        return failure_;
+    }
+    Failure failure() {
+        const std::lock_guard lock(mutex_);
+        return failure_;
+    }
+    Failure wait_all() {
+        Failure failure;
+        for (size_t i = 0; i < units_.size() && !failure.failed; ++i)
+            failure = wait(i);
+        return failure;
+    }
+
+  private:
+    void work() {
+        for (size_t i; (i = next_++) < units_.size();) {
+            Failure failure;
+            try {
+                read_unit(checkpoint_, units_[i]);
+            } catch (...) {
+                failure = current_failure();
+            }
+            const std::lock_guard lock(mutex_);
+            if (failure.failed) failure_ = failure;
+            done_[i] = true;
+            changed_.notify_all();
+            if (failure_.failed) return;
+        }
+    }
+
+    const Checkpoint& checkpoint_;
+    std::vector<Unit> units_;
+    std::vector<bool> done_;
+    std::atomic<size_t> next_{0};
+    Failure failure_;
+    std::mutex mutex_;
+    std::condition_variable changed_;
+    std::vector<std::thread> threads_;
+};
+
+void check_tensor(const Checkpoint& checkpoint, const core::StateTensor& tensor) {
+    const TensorInfo* info = checkpoint.find(tensor.name);
+    const Shape& shape = tensor.shard.global_shape;
+    if (info && info->dtype == tensor.dtype && info->global_shape == shape) return;
+    const std::string wanted = fmt::format("{} {}", name_of(tensor.dtype), shape.text());
+    const std::string found =
+        info ? fmt::format("holds it as {} {}", name_of(info->dtype), info->global_shape.text())
+             : "does not have it";
+    throw Refused(fmt::format("tensor {} ({}): the checkpoint {} {}: is it of another model?",
+                              tensor.name, wanted, checkpoint.folder(), found),
+                  __FILE__, __LINE__);
+}
+
+/// Refuses a checkpoint with tensors that no rank asks for.
+void check_nothing_left(const Checkpoint& checkpoint, core::Ranks& ranks,
+                        std::span<const core::StateTensor> tensors) {
+    const auto& table = checkpoint.manifest().tensors;
+    std::vector<int64_t> asked(table.size(), 0);
+    for (const core::StateTensor& tensor : tensors)
+        asked[static_cast<size_t>(checkpoint.find(tensor.name) - table.data())] = 1;
+    ranks.sum(asked);
+    std::vector<std::string_view> left;
+    for (size_t i = 0; i < table.size(); ++i)
+        if (asked[i] == 0) left.push_back(table[i].name);
+    if (left.empty()) return;
+    const size_t count = left.size();
+    left.resize(std::min<size_t>(count, 5));
+    throw Refused(fmt::format("the checkpoint {} holds {} tensors that this model does not have: "
+                              "{}{}: is it of another model?",
+                              checkpoint.folder(), count, fmt::join(left, ", "),
+                              count > left.size() ? ", ..." : ""),
+                  __FILE__, __LINE__);
+}
+
+/// For each of this rank's tensors, whether all ranks want the same part of it, in the same order
+/// as rank 0 lists them.
+std::vector<const core::StateTensor*> find_replicas(core::Ranks& ranks,
+                                                    std::span<const core::StateTensor> tensors) {
+    std::vector<const core::StateTensor*> replicas;
+    const std::vector<Piece> wanted = decode_table(ranks.broadcast(encode_table(tensors), 0));
+    std::map<std::string_view, const core::StateTensor*> mine;
+    for (const core::StateTensor& tensor : tensors)
+        mine.emplace(tensor.name, &tensor);
+    std::vector<int64_t> same(wanted.size(), 0);
+    for (size_t i = 0; i < wanted.size(); ++i) {
+        const auto found = mine.find(wanted[i].tensor);
+        same[i] = found != mine.end() && found->second->shard == wanted[i].shard ? 1 : 0;
+    }
+    ranks.sum(same);
+    for (size_t i = 0; i < wanted.size(); ++i)
+        if (same[i] == ranks.size()) replicas.push_back(mine.at(wanted[i].tensor));
+    return replicas;
+}
+
+/// Unit i is read by rank i mod size, all ranks at once, and then broadcast in order.
+Failure load_replicas(const Checkpoint& checkpoint, core::Ranks& ranks,
+                      const std::vector<Unit>& units, int threads) {
+    const auto size = static_cast<size_t>(ranks.size());
+    const auto rank = static_cast<size_t>(ranks.rank());
+    std::vector<Unit> mine;
+    for (size_t i = rank; i < units.size(); i += size)
+        mine.push_back(units[i]);
+    ReadAhead reading(checkpoint, std::move(mine), threads);
+    for (size_t i = 0; i < units.size(); ++i) {
+        const size_t root = i % size;
+        std::string bytes;  // empty: the root could not read it
+        if (rank == root && !reading.wait(i / size).failed)
+            bytes.assign(reinterpret_cast<const char*>(units[i].data()), units[i].bytes());
+        bytes = ranks.broadcast(bytes, static_cast<int>(root));
+        if (bytes.empty()) break;
+        if (rank != root) std::memcpy(units[i].data(), bytes.data(), bytes.size());
+    }
+    return reading.failure();
+}
+
+std::string explain(const std::vector<std::string>& problems) {
+    return fmt::format("{}", fmt::join(problems, "; "));
+}
+
+}  // namespace
+
+void load(const Checkpoint& checkpoint, core::Ranks& ranks,
+          std::span<const core::StateTensor> tensors, const LoadOptions& options) {
+    Failure failure;
+    try {
+        for (const core::StateTensor& tensor : tensors)
+            check_tensor(checkpoint, tensor);
+    } catch (...) {
+        failure = current_failure();
+    }
+    rethrow(agree(ranks, failure));
+    if (!options.subset) check_nothing_left(checkpoint, ranks, tensors);
+
+    std::vector<const core::StateTensor*> replicas;
+    if (ranks.size() > 1 && options.distribute) replicas = find_replicas(ranks, tensors);
+    std::vector<Unit> shared, own;
+    for (const core::StateTensor* tensor : replicas)
+        add_units(checkpoint, *tensor, shared);
+    std::sort(replicas.begin(), replicas.end());
+    for (const core::StateTensor& tensor : tensors)
+        if (!std::binary_search(replicas.begin(), replicas.end(), &tensor))
+            add_units(checkpoint, tensor, own);
+    rethrow(agree(ranks, load_replicas(checkpoint, ranks, shared, options.threads)));
+    rethrow(agree(ranks, ReadAhead(checkpoint, std::move(own), options.threads).wait_all()));
+}
+
+std::optional<Restored> restore_newest(core::io::FileSystem& files, core::Ranks& ranks,
+                                       const std::string& root,
+                                       std::span<const core::StateTensor> tensors, const Warn& warn,
+                                       const LoadOptions& options) {
+    // One rank looks, so that all agree on what there is.
+    std::string names;
+    Failure failure;
+    try {
+        if (ranks.rank() == 0)
+            for (const Candidate& candidate : list_checkpoints(files, root))
+                if (candidate.committed) names += candidate.folder + '\n';
+    } catch (...) {
+        failure = current_failure();
+    }
+    rethrow(agree(ranks, failure));
+    names = ranks.broadcast(names, 0);
+    std::vector<std::string> problems;
+    for (size_t at = 0; at < names.size(); at = names.find('\n', at) + 1) {
+        const std::string folder = names.substr(at, names.find('\n', at) - at);
+        std::optional<Checkpoint> checkpoint;
+        Failure problem;
+        try {
+            checkpoint = Checkpoint::open(files, folder);
+        } catch (...) {
+            problem = current_failure();
+        }
+        problem = agree(ranks, problem);
+        if (!problem.failed) {
+            try {
+                load(*checkpoint, ranks, tensors, options);
+                return Restored{folder, checkpoint->manifest()};
+            } catch (...) {
+                problem = current_failure();  // the same on every rank
+            }
+        }
+        const bool damage = problem.kind == ErrorKind::checkpoint || problem.kind == ErrorKind::io;
+        if (problem.refused || !damage) rethrow(problem);
+        problems.push_back(problem.message);
+        if (ranks.rank() == 0 && warn)
+            warn(fmt::format("{} is not sound, an older checkpoint is used: {}", folder,
+                             problem.message));
+    }
+    REQUIRE(checkpoint, problems.empty(), "{}: no checkpoint is sound: {}", root,
+            explain(problems));
+    return {};
+}
+
+std::optional<Checkpoint> open_newest(core::io::FileSystem& files, const std::string& root,
+                                      const Warn& warn) {
+    std::vector<std::string> problems;
+    for (const Candidate& candidate : list_checkpoints(files, root)) {
+        if (!candidate.committed) continue;
+        try {
+            return Checkpoint::open(files, candidate.folder);
+        } catch (const Refused&) {
+            throw;
+        } catch (const Error& error) {
+            problems.push_back(error.what());
+            if (warn)
+                warn(fmt::format("{} is not sound, an older checkpoint is used: {}",
+                                 candidate.folder, error.what()));
+        }
+    }
+    REQUIRE(checkpoint, problems.empty(), "{}: no checkpoint is sound: {}", root,
+            explain(problems));
+    return {};
+}
+
+}  // namespace plinth::checkpoints

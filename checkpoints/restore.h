@@ -1,0 +1,51 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <optional>
+#include <span>
+#include <string>
+
+#include "checkpoints/checkpoint.h"
+#include "checkpoints/reader.h"
+#include "core/io/file.h"
+#include "core/ranks.h"
+#include "core/tensor/shard.h"
+
+namespace plinth::checkpoints {
+
+struct LoadOptions {
+    /// Loading a part of the table is intended (weights without optimizer states). Otherwise the
+    /// ranks' tensors together must be the checkpoint's.
+    bool subset = false;
+    /// Tensors that all ranks want alike are read once and broadcast; false: every rank reads all
+    /// that it needs.
+    bool distribute = true;
+    int threads = 2;  ///< of reading
+};
+
+/// Collective. Fills `tensors` from an open checkpoint in any layout. Tensors that are missing, not
+/// asked for, or of another shape or dtype are `Refused` by name. The error of one rank is thrown
+/// on all; then the contents of `tensors` are undefined.
+void load(const Checkpoint& checkpoint, core::Ranks& ranks,
+          std::span<const core::StateTensor> tensors, const LoadOptions& options = {});
+
+/// What a resume starts from.
+struct Restored {
+    std::string folder;
+    Manifest manifest;
+};
+
+/// Collective. Loads the newest sound checkpoint of a run folder; each newer one that is not sound
+/// is named to `warn` (on rank 0). Empty if the run has none committed; an error of kind checkpoint
+/// that names all causes if none of them is sound.
+std::optional<Restored> restore_newest(core::io::FileSystem& files, core::Ranks& ranks,
+                                       const std::string& root,
+                                       std::span<const core::StateTensor> tensors, const Warn& warn,
+                                       const LoadOptions& options = {});
+
+/// The newest checkpoint whose structure is sound (tensor bytes are checked when they are read),
+/// for one process. Same warnings and errors.
+std::optional<Checkpoint> open_newest(core::io::FileSystem& files, const std::string& root,
+                                      const Warn& warn);
+
+}  // namespace plinth::checkpoints
