@@ -2,23 +2,12 @@
 #include "core/ops/matmul.h"
 
 #include "core/autograd/scope.h"
+#include "core/tensor/shapes.h"
 #include "kernels/matmul.h"
 
 namespace plinth::core::ops {
 
 namespace {
-
-Shape with_last_dim(const Shape& shape, int64_t last) {
-    int64_t dims[max_dims];
-    std::copy(shape.dims().begin(), shape.dims().end(), dims);
-    dims[shape.rank() - 1] = last;
-    return Shape(std::span<const int64_t>(dims, static_cast<size_t>(shape.rank())));
-}
-
-/// [..., K] as a matrix [rows, K].
-Tensor as_matrix(const Tensor& x) {
-    return x.reshape({x.shape().rows(), x.dim(-1)});
-}
 
 void linear_input_grad(NodeGradients& gradients, Parameter& weight, const Shape& x_shape) {
     if (!gradients.wants_input(0)) return;
