@@ -2,3 +2,7 @@
 # The op rows. A row whose CUDA place is still empty says "CUDA pending".
 add_op(matmul CUDA pending)
 add_op(swiglu CUDA pending)
+add_op(rms_norm CUDA pending)
+add_op(dropout CUDA pending)
+add_op(add CUDA pending)
+add_op(cast CUDA pending)

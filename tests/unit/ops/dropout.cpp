@@ -1,0 +1,89 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "core/ops/dropout.h"
+
+#include <cmath>
+#include <cstring>
+
+#include "kernels/dropout.h"
+#include "tests/support/op_fixture.h"
+
+namespace plinth::test {
+namespace {
+
+class DropoutTest : public OpTest {
+  protected:
+    core::Tensor samples(const std::vector<int64_t>& ids) {
+        return core::Tensor::of(ids, {static_cast<int64_t>(ids.size())}, *allocator_);
+    }
+};
+
+TEST_F(DropoutTest, KeepsTheStatedShareAndTheMean) {
+    const int64_t n = 200001;
+    const auto ids = samples({5});
+    for (double p : {0.1, 0.5, 0.9}) {
+        const auto y =
+            run([&](const auto& in) { return core::ops::dropout(in[0], p, "here", ids); },
+                {tensor(std::vector<float>(n, 1.0f), {1, n})});
+        int64_t lost = 0;
+        for (double value : y) {
+            lost += value == 0.0;
+            if (value != 0.0) {
+                EXPECT_NEAR(value, 1.0 / (1.0 - p), 1e-6 / (1.0 - p));
+            }
+        }
+        // Five standard deviations of a binomial.
+        EXPECT_NEAR(static_cast<double>(lost), p * n, 5.0 * std::sqrt(p * (1.0 - p) * n)) << p;
+    }
+}
+
+TEST_F(DropoutTest, GradientsUseTheSameMask) {
+    const auto ids = samples({7, 9, 1000000007});
+    expect_gradients_match_differences(
+        [&](const auto& in) { return core::ops::dropout_add(in[0], in[1], 0.3, "here", ids); },
+        {tensor(random_values(3 * 5 * 7, "residual"), {3, 5, 7}),
+         tensor(random_values(3 * 5 * 7, "x"), {3, 5, 7})});
+}
+
+TEST_F(DropoutTest, TheMaskBelongsToTheSampleNotToItsPlaceInTheBatch) {
+    const std::vector<float> ones(2 * 1037, 1.0f);
+    const auto masks = [&](const std::vector<int64_t>& ids, const std::string& place,
+                           int64_t step) {
+        step_.step = step;
+        const auto numbers = samples(ids);
+        return run([&](const auto& in) { return core::ops::dropout(in[0], 0.5, place, numbers); },
+                   {tensor(ones, {2, 1037})});
+    };
+    const auto ab = masks({3, 4}, "here", 1), ba = masks({4, 3}, "here", 1);
+    EXPECT_TRUE(std::equal(ab.begin(), ab.begin() + 1037, ba.begin() + 1037));
+    EXPECT_TRUE(std::equal(ab.begin() + 1037, ab.end(), ba.begin()));
+    EXPECT_FALSE(std::equal(ab.begin(), ab.begin() + 1037, ab.begin() + 1037))
+        << "two samples share a mask";
+    EXPECT_NE(ab, masks({3, 4}, "there", 1)) << "two places share a mask";
+    EXPECT_NE(ab, masks({3, 4}, "here", 2)) << "two steps share a mask";
+}
+
+TEST_F(DropoutTest, IsTheIdentityOutsideOfTraining) {
+    training_ = false;
+    const auto ids = samples({1});
+    const auto x = random_values(33, "x");
+    const auto y = run([&](const auto& in) { return core::ops::dropout(in[0], 0.5, "here", ids); },
+                       {tensor(x, {1, 33})});
+    EXPECT_EQ(y, std::vector<double>(x.begin(), x.end()));
+}
+
+TEST_F(DropoutTest, ThreadsDoNotChangeBits) {
+    const auto x = tensor(random_values(2 * 70001, "x"), {2, 70001});
+    const auto ids = samples({1, 2});
+    std::vector<float> first;
+    for (int threads = 1; threads <= 8; ++threads) {
+        Stream stream(threads);
+        core::Tensor y = tensor(x.values<float>(), x.shape());
+        kernels::dropout(y.out(), {}, x.in(), ids.in(), {0.25f, RandomKey(1, "p")}, stream);
+        const auto now = y.values<float>();
+        if (first.empty()) first = now;
+        EXPECT_EQ(0, std::memcmp(first.data(), now.data(), now.size() * sizeof(float))) << threads;
+    }
+}
+
+}  // namespace
+}  // namespace plinth::test
