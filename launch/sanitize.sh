@@ -1,0 +1,37 @@
+#!/usr/bin/env bash
+# SPDX-License-Identifier: Apache-2.0
+# The unit tests under the sanitizers (gcc's own; nothing to install beyond launch/install_packages.sh).
+#   launch/sanitize.sh                     both
+#   launch/sanitize.sh asan-ubsan [ctest arguments]
+#   launch/sanitize.sh tsan [ctest arguments]      by default the parts that run threads
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+sanitize() {
+    local preset=$1
+    shift
+    cmake --preset "$preset" >/dev/null
+    NINJA_STATUS="[$preset %f/%t %es] " cmake --build --preset "$preset" -j "$(nproc)"
+    ctest --preset "$preset" -j "$(nproc)" "$@"
+}
+
+address() {
+    export ASAN_OPTIONS=detect_leaks=1:detect_stack_use_after_return=1:strict_string_checks=1:abort_on_error=0
+    export UBSAN_OPTIONS=print_stacktrace=1:halt_on_error=1
+    [ $# -gt 0 ] || set -- -L cpu -LE slow
+    sanitize asan-ubsan "$@"
+}
+
+threads() {
+    # libgomp and oneDNN are not built for ThreadSanitizer: what they do inside is not ours to judge.
+    export TSAN_OPTIONS="halt_on_error=1:second_deadlock_stack=1:suppressions=$PWD/tests/support/tsan.supp"
+    [ $# -gt 0 ] || set -- -L cpu -LE slow -R '^unit_(kernels|tensor|ops|data|parallel|checkpoints)'
+    sanitize tsan "$@"
+}
+
+case "${1:-both}" in
+    both) address; threads ;;
+    asan-ubsan) shift; address "$@" ;;
+    tsan) shift; threads "$@" ;;
+    *) echo "sanitize: unknown preset '$1' (asan-ubsan or tsan)" >&2; exit 2 ;;
+esac
