@@ -242,15 +242,15 @@ TEST(TokenShard, EveryFlippedBitIsRefusedByTheManifest) {
             std::string flipped = sound;
             flipped[bit / 8] = static_cast<char>(flipped[bit / 8] ^ (1 << (bit % 8)));
             io::posix()
-                .open_write(folder / name, io::OpenMode::truncate)
-                ->append(std::as_bytes(std::span(flipped)));
+                .open_write(folder / name, io::OpenMode::update)
+                ->write_at(0, std::as_bytes(std::span(flipped)));
             expect_error(
                 ErrorKind::data, [&] { verify_shard(io::posix(), folder.path(), entry, manifest); },
                 folder / name);
         }
         io::posix()
-            .open_write(folder / name, io::OpenMode::truncate)
-            ->append(std::as_bytes(std::span(sound)));
+            .open_write(folder / name, io::OpenMode::update)
+            ->write_at(0, std::as_bytes(std::span(sound)));
     }
     entry.documents = 3;
     expect_error(
