@@ -1,0 +1,49 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <span>
+#include <vector>
+
+#include "core/optim/gradients.h"
+#include "core/optim/parameter_storage.h"
+#include "kernels/runtime/stream.h"
+
+namespace plinth::core::optim {
+
+/// Decoupled weight decay (Loshchilov and Hutter 2019, "Decoupled Weight Decay Regularization").
+struct AdamWConfig {
+    double beta1 = 0.9;
+    double beta2 = 0.95;
+    double eps = 1e-8;
+    double weight_decay = 0.1;  ///< on parameters declared with decay: matrices and embeddings
+};
+
+/// AdamW over fp32 master weights. Elementwise: any cut of its state gives the same bits.
+class AdamW {
+  public:
+    AdamW(std::span<Parameter* const> parameters, const AdamWConfig& config,
+          CachingAllocator& allocator);
+
+    struct Step {
+        double learning_rate = 0.0;
+        double gradient_scale =
+            1.0;  ///< clip factor / global weight: the only division of the gradient
+    };
+    /// One update; `gradients` holds each parameter of the optimizer once, in any order.
+    void step(std::span<const ParameterGradient> gradients, const Step& step, Stream& stream);
+
+    /// Adam's t: updates made, skipped steps not counted. Part of the training state.
+    int64_t update_count() const { return update_count_; }
+    void set_update_count(int64_t count) { update_count_ = count; }
+    /// Moments, as optimizer.m.NAME and optimizer.v.NAME.
+    std::vector<StateTensor> state();
+
+  private:
+    AdamWConfig config_;
+    std::vector<Parameter*> parameters_;
+    FlatTensors first_moments_;
+    FlatTensors second_moments_;
+    int64_t update_count_ = 0;
+};
+
+}  // namespace plinth::core::optim
