@@ -60,11 +60,16 @@ std::vector<Candidate> list_checkpoints(FileSystem& files, const std::string& ro
 std::pair<Root, Origin> read_root(FileSystem& files, const std::string& folder) {
     const std::string commit_path = join(folder, commit_name);
     REQUIRE(checkpoint, files.exists(commit_path),
-            "{}: not a checkpoint, or one that was never finished: it has no {}", folder,
-            commit_name);
+            "{}: is missing: not a checkpoint, or one that was never finished", commit_path);
     const auto commit_file = files.open_read(commit_path);
     REQUIRE(checkpoint, commit_file->size() <= 1024, "{}: not a commit record", commit_path);
     const Commit commit = parse_commit(core::io::read_all(files, commit_path), commit_path);
+    const auto named = parse_folder_name(folder.substr(folder.rfind('/') + 1));
+    REQUIRE(
+        checkpoint,
+        !named || (named->step == commit.origin.step && named->attempt == commit.origin.attempt),
+        "{}: belongs to {}: its folder was renamed or its files replaced", commit_path,
+        commit.origin.text());
     const std::string path = join(folder, manifest_name);
     const std::string bytes = read_exactly(files, path, commit.manifest_size);
     const std::string_view message = unframe(bytes, FileKind::manifest, 0, commit.origin, path);

@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <cstring>
+#include <functional>
 #include <map>
 #include <memory>
 #include <mutex>
@@ -22,14 +23,24 @@ class MemoryFiles final : public core::io::FileSystem {
   public:
     /// Power goes off: what was not synced is gone. As strict as POSIX allows a disk to be.
     void crash() {
+        crash([] { return false; });
+    }
+    /// The same with a coin for every unsynced file and name: a disk may have written some of them.
+    void crash(const std::function<bool()>& survives) {
         const std::lock_guard lock(mutex_);
+        merge(durable_names_, names_, survives);
+        merge(durable_folders_, folders_, survives);
+        for (auto& [path, file] : durable_names_) {
+            if (file->bytes != file->durable && survives()) file->durable = file->bytes;
+            file->bytes = file->durable;
+        }
         names_ = durable_names_;
         folders_ = durable_folders_;
-        for (auto& [path, file] : names_)
-            file->bytes = file->durable;
         std::erase_if(names_,
                       [&](const auto& entry) { return !reachable(folder_of(entry.first)); });
-        std::erase_if(folders_, [&](const std::string& folder) { return !reachable(folder); });
+        std::erase_if(folders_, [&](const std::string& folder) {
+            return !folder_of(folder).empty() && !durable_folders_.contains(folder_of(folder));
+        });
         durable_names_ = names_;
         durable_folders_ = folders_;
     }
@@ -188,6 +199,26 @@ class MemoryFiles final : public core::io::FileSystem {
         std::string path_;
         std::shared_ptr<File> file_;
     };
+
+    static const std::string& key(const std::string& path) { return path; }
+    static const std::string& key(const Names::value_type& entry) { return entry.first; }
+
+    /// What a disk may hold of a set of names that changed from `durable` to `current`.
+    template <typename Set>
+    static void merge(Set& durable, const Set& current, const std::function<bool()>& survives) {
+        Set result;
+        for (const auto& entry : current) {
+            const auto before = durable.find(key(entry));
+            const bool same = before != durable.end() && *before == entry;
+            if (same || survives())
+                result.insert(entry);
+            else if (before != durable.end())
+                result.insert(*before);
+        }
+        for (const auto& entry : durable)
+            if (!current.contains(key(entry)) && !survives()) result.insert(entry);
+        durable = std::move(result);
+    }
 
     static std::string folder_of(const std::string& path) {
         const size_t slash = path.rfind('/');
