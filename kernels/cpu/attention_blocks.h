@@ -1,0 +1,152 @@
+// SPDX-License-Identifier: Apache-2.0
+// What the forward and backward pass of attention share. A block of scores lies transposed in
+// memory, [keys][queries]: queries are the lanes of vector instructions, so that maxima and sums
+// over keys need no horizontal step and a query's bits do not depend on its neighbours.
+#pragma once
+
+#include <algorithm>
+#include <limits>
+#include <memory>
+
+#include "kernels/attention.h"
+#include "kernels/cpu/tile_product.h"
+#include "kernels/simd.h"
+
+namespace plinth::kernels::cpu {
+
+inline constexpr int64_t block_queries = 64;
+inline constexpr int64_t block_keys = 64;
+
+inline int64_t padded_to_lanes(int64_t n) {
+    return (n + tile_lanes - 1) / tile_lanes * tile_lanes;
+}
+
+/// Uninitialised fp32 scratch of one chunk of work.
+class Scratch {
+  public:
+    explicit Scratch(int64_t elements)
+        : data_(std::make_unique_for_overwrite<float[]>(static_cast<size_t>(elements))) {}
+    float* get() const { return data_.get(); }
+    float* operator+(int64_t offset) const { return data_.get() + offset; }
+
+  private:
+    std::unique_ptr<float[]> data_;
+};
+
+/// Rows of one head in a packed tensor: `width` elements each, `stride` apart.
+template <typename T>
+struct HeadRows {
+    T* data;
+    int64_t stride, width;
+    T* row(int64_t i) const { return data + i * stride; }
+};
+
+/// The extents of one call, checked.
+struct AttentionShape {
+    int64_t batch, tokens, heads, kv_heads, width;
+    float scale;
+
+    /// From y [B, T, H*K] and the attributes.
+    static AttentionShape of_heads(ConstView y, const Attention& options);
+    /// The same for packed qkv; refuses what does not fit.
+    static AttentionShape of_packed(ConstView qkv, ConstView y, ConstView log_sum,
+                                    const AttentionMask& mask, const Attention& options);
+};
+
+/// Query head h of sample b in packed qkv, and the key and value head that it reads.
+template <typename T>
+struct PackedHeads {
+    HeadRows<T> q, k, v;
+};
+
+template <typename T>
+PackedHeads<T> packed_heads(T* qkv, const AttentionShape& shape, int64_t b, int64_t h) {
+    const int64_t stride = (shape.heads + 2 * shape.kv_heads) * shape.width;
+    const int64_t g = h / (shape.heads / shape.kv_heads);
+    T* sample = qkv + b * shape.tokens * stride;
+    const auto head = [&](int64_t index) {
+        return HeadRows<T>{sample + index * shape.width, stride, shape.width};
+    };
+    return {head(h), head(shape.heads + g), head(shape.heads + shape.kv_heads + g)};
+}
+
+/// to[i][0..padded) = scale * rows [first, first + count), zeros in the padding.
+template <typename T>
+void copy_rows(float* to, HeadRows<const T> rows, int64_t first, int64_t count, float scale);
+/// to[d][0..lanes) = from[lane][d], for d < padded width; `from` has rows of the padded width.
+void transpose_rows(float* to, const float* from, int64_t width, int64_t lanes);
+/// rows [first, first + count) = scale * from[i][0..width).
+template <typename T>
+void store_rows(HeadRows<T> rows, int64_t first, int64_t count, const float* from, float scale);
+
+/// The part of a score matrix that is at hand: queries [query, query + queries) against keys
+/// [key, key + keys), positions within the sequence.
+struct Block {
+    int64_t query, queries, key, keys;
+    int64_t lanes() const { return padded_to_lanes(queries); }
+};
+
+/// Lanes from this one on are computed in row `row` of a block of scores; see HeadMask::diagonal.
+PLINTH_INLINE int64_t first_lane_of(int64_t diagonal, int64_t row) {
+    const int64_t lane = (diagonal + row / tile_lanes * tile_lanes) / tile_lanes * tile_lanes;
+    return lane < 0 ? 0 : lane;
+}
+
+/// The masks of one (sample, head).
+struct HeadMask {
+    bool causal;
+    float slope = 0.0f;
+    const int32_t* documents = nullptr;  ///< by position
+    float dropout = 0.0f;
+    RandomKey random;
+    uint64_t sample = 0;
+    uint64_t head = 0;
+
+    static HeadMask of(const AttentionMask& mask, const Attention& options, int64_t tokens,
+                       int64_t sample, int64_t head);
+
+    /// Keys [0, limit) are all that the queries of the block may see.
+    int64_t key_limit(const Block& block, int64_t keys) const {
+        return causal ? std::min(keys, block.query + block.queries) : keys;
+    }
+    /// False if no query of the block sees any of its keys.
+    bool touches(const Block& block) const;
+    /// First lane that may see the vector of keys around `row` of the block, rounded down to a
+    /// vector.
+    int64_t first_lane(const Block& block, int64_t row) const {
+        return first_lane_of(diagonal(block), row);
+    }
+    /// Lane of the query that is the first to see the block's first key; far below 0 if all do.
+    int64_t diagonal(const Block& block) const {
+        return causal ? block.key - block.query : std::numeric_limits<int32_t>::min();
+    }
+    /// Leading keys of the block that lanes [lane, lane + 16) may see.
+    int64_t keys_seen(const Block& block, int64_t lane) const {
+        if (!causal) return block.keys;
+        return std::clamp<int64_t>(block.query + lane + tile_lanes - block.key, 0, block.keys);
+    }
+    /// True if some lane of the block must not see some key of it.
+    bool cuts(const Block& block) const {
+        return (causal && block.key + block.keys - 1 > block.query) || documents != nullptr;
+    }
+};
+
+/// scores[keys][lanes] += ALiBi, -infinity where masked; lanes before first_lane are not touched.
+void mask_scores(float* scores, const Block& block, const HeadMask& mask);
+/// values[keys][lanes] *= 0 or 1 / (1 - dropout).
+void drop_weights(float* values, const Block& block, const HeadMask& mask);
+
+// Products of blocks. Rows of `width` are padded to whole vectors; parts that no lane can see are
+// skipped.
+
+/// out[keys][lanes] = left[keys][width] right[width][lanes].
+void block_scores(float* out, const float* left, const float* right, int64_t width,
+                  const Block& block, const HeadMask& mask);
+/// out[queries][padded] += weights[keys][lanes]^T right[keys][padded].
+void sum_over_keys(float* out, const float* weights, const float* right, int64_t padded,
+                   const Block& block, const HeadMask& mask);
+/// out[keys][padded] += weights[keys][lanes] right[queries][padded].
+void sum_over_queries(float* out, const float* weights, const float* right, int64_t padded,
+                      const Block& block, const HeadMask& mask);
+
+}  // namespace plinth::kernels::cpu
