@@ -1,0 +1,214 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "core/ops/cross_entropy.h"
+
+#include <cmath>
+#include <cstring>
+
+#include "kernels/cross_entropy.h"
+#include "tests/support/op_fixture.h"
+
+namespace plinth::test {
+namespace {
+
+using core::Tensor;
+
+struct Case {
+    int64_t rows, columns, valid;
+    double z_loss;
+};
+
+const std::vector<Case> cases = {{1, 1, 1, 0.0},
+                                 {1, 17, 17, 0.0},
+                                 {13, 31, 29, 0.0},
+                                 {67, 257, 257, 1e-3},
+                                 {5, 1024, 1001, 0.1}};
+
+/// The formula in double, and its gradient for dloss = scale.
+struct Naive {
+    double loss = 0.0;
+    int64_t weight = 0, correct = 0;
+    std::vector<double> dlogits;
+
+    Naive(const std::vector<float>& x, const std::vector<int32_t>& targets, const Case& c,
+          double scale) {
+        for (int64_t r = 0; r < c.rows; ++r) {
+            double sum = 0.0, largest = -1e300;
+            const auto at = [&](int64_t i) {
+                return static_cast<double>(x[static_cast<size_t>(r * c.columns + i)]);
+            };
+            for (int64_t i = 0; i < c.valid; ++i)
+                sum += std::exp(at(i)), largest = std::max(largest, at(i));
+            const double log_sum = std::log(sum);
+            const int32_t target = targets[static_cast<size_t>(r)];
+            const bool counts = target != -100;
+            for (int64_t i = 0; i < c.columns; ++i) {
+                const double p = i < c.valid ? std::exp(at(i)) / sum : 0.0;
+                dlogits.push_back(
+                    counts ? scale * ((1.0 + 2.0 * c.z_loss * log_sum) * p - (i == target)) : 0.0);
+            }
+            if (!counts) continue;
+            loss += log_sum - at(target) + c.z_loss * log_sum * log_sum;
+            ++weight;
+            correct += at(target) == largest;
+        }
+    }
+};
+
+class CrossEntropyTest : public OpTest {
+  protected:
+    std::vector<int32_t> targets_for(const Case& c) {
+        std::vector<int32_t> targets;
+        for (int64_t r = 0; r < c.rows; ++r)
+            targets.push_back(r % 5 == 3 ? -100 : static_cast<int32_t>((r * 7 + 3) % c.valid));
+        return targets;
+    }
+    /// Loss and the gradient for dloss = scale.
+    std::pair<core::ops::Loss, std::vector<double>> differentiate(
+        Tensor logits, const std::vector<int32_t>& targets, const Case& c, float scale) {
+        core::Tape tape;
+        const core::Scope scope(
+            {.stream = &stream_, .allocator = allocator_.get(), .tape = &tape, .step = &step_});
+        tape.watch(logits);
+        core::ops::Loss loss =
+            core::ops::cross_entropy(logits, indices(targets, {c.rows}), {c.valid, c.z_loss});
+        std::vector<core::Root> roots{{loss.sum, tensor({scale}, {1})}};
+        const auto dlogits = tape.backward(std::move(roots), {&logits, 1});
+        return {loss, to_doubles(dlogits[0])};
+    }
+};
+
+TEST_F(CrossEntropyTest, LossAndGradientEqualTheFormulaInDouble) {
+    for (const Case& c : cases)
+        for (DType dtype : {DType::f32, DType::bf16}) {
+            auto x = random_values(c.rows * c.columns, "x");
+            for (float& value : x)
+                value *= 8.0f;
+            if (dtype == DType::bf16) x = rounded_to_bf16(x);
+            const auto targets = targets_for(c);
+            const Naive naive(x, targets, c, 0.5);
+            const auto [loss, dlogits] =
+                differentiate(tensor(x, {c.rows, c.columns}, dtype), targets, c, 0.5f);
+            EXPECT_NEAR(*loss.sum.data<double>(), naive.loss, 1e-6 * (1.0 + std::abs(naive.loss)));
+            EXPECT_EQ(*loss.weight.data<int64_t>(), naive.weight);
+            EXPECT_EQ(*loss.correct.data<int64_t>(), naive.correct);
+            expect_close(dlogits, naive.dlogits, dtype == DType::f32 ? 2e-6 : 3e-3, "dlogits");
+        }
+}
+
+TEST_F(CrossEntropyTest, HugeLogitsStayFinite) {
+    const Case c{2, 3, 3, 0.0};
+    const auto [loss, dlogits] =
+        differentiate(tensor({1e30f, 0, 0, -1e30f, 0, 0}, {2, 3}), {0, 1}, c, 1.0f);
+    EXPECT_NEAR(*loss.sum.data<double>(), std::log(2.0), 1e-6);
+    expect_close(dlogits, {0, 0, 0, 0, -0.5, 0.5}, 1e-6, "dlogits");
+}
+
+TEST_F(CrossEntropyTest, TheBackwardPassReusesTheLogits) {
+    const Case c{7, 31, 31, 0.0};
+    Tensor logits = tensor(random_values(7 * 31, "x"), {7, 31});
+    const void* memory = logits.in().data;
+    core::Tape tape;
+    const core::Scope scope(
+        {.stream = &stream_, .allocator = allocator_.get(), .tape = &tape, .step = &step_});
+    tape.watch(logits);
+    auto loss = core::ops::cross_entropy(logits, indices(targets_for(c), {7}), {31, 0.0});
+    std::vector<core::Root> roots{{loss.sum, tensor({1.0f}, {1})}};
+    EXPECT_EQ(tape.backward(std::move(roots), {&logits, 1})[0].in().data, memory);
+}
+
+TEST_F(CrossEntropyTest, ATargetOutsideOfTheVocabularyIsNamed) {
+    const Case c{1, 8, 5, 0.0};
+    try {
+        differentiate(tensor(random_values(8, "x"), {1, 8}), {6}, c, 1.0f);
+        GTEST_FAIL() << "not refused";
+    } catch (const Error& error) {
+        EXPECT_EQ(error.kind(), ErrorKind::data);
+        EXPECT_NE(std::string(error.what()).find("target 6 of row 0"), std::string::npos)
+            << error.what();
+    }
+}
+
+/// What a vocabulary cut over two ranks computes, combined by hand.
+TEST_F(CrossEntropyTest, PartsOfACutVocabularyCombine) {
+    const Case c{11, 60, 57, 1e-2};
+    const auto x = random_values(c.rows * c.columns, "x");
+    const auto targets = targets_for(c);
+    const Naive naive(x, targets, c, 1.0);
+    const Tensor target_tensor = indices(targets, {c.rows});
+    const Shape rows{c.rows};
+    struct Part {
+        Tensor logits, largest, sum, target;
+    };
+    std::vector<Part> parts;
+    for (int64_t first : {0, 30}) {
+        std::vector<float> columns;
+        for (int64_t r = 0; r < c.rows; ++r)
+            columns.insert(columns.end(), x.begin() + r * 60 + first,
+                           x.begin() + r * 60 + first + 30);
+        const std::vector<float> blank(static_cast<size_t>(c.rows));
+        parts.push_back({tensor(columns, {c.rows, 30}), tensor(blank, rows), tensor(blank, rows),
+                         tensor(blank, rows)});
+        Part& part = parts.back();
+        kernels::cross_entropy_local(part.largest.out(), part.sum.out(), part.target.out(),
+                                     part.logits.in(), target_tensor.in(),
+                                     {.first_column = first, .valid_columns = 57}, stream_);
+    }
+    for (int64_t r = 0; r < c.rows; ++r) {
+        float &max0 = parts[0].largest.data<float>()[r], max1 = parts[1].largest.data<float>()[r];
+        const float high = std::max(max0, max1);
+        parts[0].sum.data<float>()[r] = parts[0].sum.data<float>()[r] * std::exp(max0 - high) +
+                                        parts[1].sum.data<float>()[r] * std::exp(max1 - high);
+        parts[0].target.data<float>()[r] =
+            std::max(parts[0].target.data<float>()[r], parts[1].target.data<float>()[r]);
+        max0 = high;
+    }
+    Tensor loss = Tensor::of<double>({0}, {1}, *allocator_),
+           weight = Tensor::of<int64_t>({0}, {1}, *allocator_),
+           correct = Tensor::of<int64_t>({0}, {1}, *allocator_),
+           log_sum = tensor(random_values(c.rows, "l"), rows);
+    kernels::cross_entropy_finish(loss.out(), weight.out(), correct.out(), log_sum.out(),
+                                  parts[0].largest.in(), parts[0].sum.in(), parts[0].target.in(),
+                                  target_tensor.in(), {.valid_columns = 57, .z_loss = c.z_loss},
+                                  stream_);
+    EXPECT_NEAR(*loss.data<double>(), naive.loss, 1e-5);
+    EXPECT_EQ(*correct.data<int64_t>(), naive.correct);
+    for (size_t p : {0u, 1u}) {
+        kernels::cross_entropy_backward(
+            parts[p].logits.out(), tensor({1.0f}, {1}).in(), log_sum.in(), target_tensor.in(),
+            {.first_column = static_cast<int64_t>(p) * 30, .valid_columns = 57, .z_loss = c.z_loss},
+            stream_);
+        std::vector<double> expected;
+        for (int64_t r = 0; r < c.rows; ++r)
+            for (int64_t i = 0; i < 30; ++i)
+                expected.push_back(
+                    naive.dlogits[static_cast<size_t>(r * 60 + static_cast<int64_t>(p) * 30 + i)]);
+        expect_close(to_doubles(parts[p].logits), expected, 2e-6, "part");
+    }
+}
+
+TEST_F(CrossEntropyTest, ThreadsDoNotChangeBits) {
+    const Case c{67, 1031, 1031, 1e-3};
+    const Tensor start = tensor(random_values(c.rows * c.columns, "x"), {c.rows, c.columns});
+    const Tensor target_tensor = indices(targets_for(c), {c.rows});
+    std::vector<float> first;
+    for (int threads = 1; threads <= 8; ++threads) {
+        Stream stream(threads);
+        Tensor logits = tensor(start.values<float>(), start.shape());
+        Tensor a = tensor(random_values(c.rows, "a"), {c.rows}),
+               b = tensor(random_values(c.rows, "a"), {c.rows}),
+               t = tensor(random_values(c.rows, "a"), {c.rows});
+        kernels::cross_entropy_local(a.out(), b.out(), t.out(), logits.in(), target_tensor.in(),
+                                     {.valid_columns = 1031}, stream);
+        kernels::cross_entropy_backward(logits.out(), tensor({1.0f}, {1}).in(), a.in(),
+                                        target_tensor.in(), {.valid_columns = 1031, .z_loss = 1e-3},
+                                        stream);
+        auto now = logits.values<float>();
+        const auto sums = b.values<float>();
+        now.insert(now.end(), sums.begin(), sums.end());
+        if (first.empty()) first = now;
+        EXPECT_EQ(0, std::memcmp(first.data(), now.data(), now.size() * sizeof(float))) << threads;
+    }
+}
+
+}  // namespace
+}  // namespace plinth::test
