@@ -11,7 +11,7 @@ namespace plinth::core::data {
 /// vocabulary of exactly 256, for models that never see document boundaries).
 class ByteTokenizer : public Tokenizer {
   public:
-    static constexpr const char* kind = "bytes";
+    static constexpr const char* kind = "byte";
 
     explicit ByteTokenizer(bool end_token);
 

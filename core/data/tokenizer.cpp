@@ -64,10 +64,10 @@ std::unique_ptr<Tokenizer> load_tokenizer(const TokenizerFiles& files, const std
 }
 
 std::unique_ptr<Tokenizer> load_tokenizer(io::FileSystem& files, const std::string& name) {
-    if (name == "bytes") return std::make_unique<ByteTokenizer>(true);
-    if (name == "bytes256") return std::make_unique<ByteTokenizer>(false);
+    if (name == "byte") return std::make_unique<ByteTokenizer>(true);
+    if (name == "byte256") return std::make_unique<ByteTokenizer>(false);
     REQUIRE(data, files.is_directory(name),
-            "tokenizer: \"{}\" is no folder; name one, or bytes or bytes256", name);
+            "tokenizer: \"{}\" is no folder; name one, or byte or byte256", name);
     TokenizerFiles content;
     for (const char* file : {tokenizer_description_file, bpe_vocab_file, bpe_merges_file}) {
         const std::string path = io::join(name, file);

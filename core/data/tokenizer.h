@@ -36,7 +36,7 @@ class Tokenizer {
   public:
     virtual ~Tokenizer() = default;
 
-    /// The kind, as written in the tokenizer's description file: "bytes", "byte_level_bpe".
+    /// The kind, as written in the tokenizer's description file: "byte", "byte_level_bpe".
     virtual std::string name() const = 0;
     /// Ids are 0 .. vocab_size() - 1.
     virtual int32_t vocab_size() const = 0;
@@ -67,7 +67,7 @@ inline constexpr const char* tokenizer_description_file = "plinth_tokenizer.json
 /// errors are of kind data and name file and line or token.
 std::unique_ptr<Tokenizer> load_tokenizer(const TokenizerFiles& files, const std::string& where);
 
-/// Makes the tokenizer that a configuration names: "bytes" (256 bytes and an end token), "bytes256"
+/// Makes the tokenizer that a configuration names: "byte" (256 bytes and an end token), "byte256"
 /// (no end token) or a folder.
 std::unique_ptr<Tokenizer> load_tokenizer(io::FileSystem& files, const std::string& name);
 

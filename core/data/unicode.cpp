@@ -3,6 +3,7 @@
 
 #include <utf8proc.h>
 
+#include <algorithm>
 #include <cstdint>
 #include <cstdlib>
 #include <cstring>
@@ -119,6 +120,35 @@ std::string normalize_nfc(std::string_view text) {
         text.remove_prefix(line.size());
     }
     return out;
+}
+
+int64_t count_characters(std::string_view text) {
+    return std::count_if(text.begin(), text.end(), [](char c) {
+        return (static_cast<unsigned char>(c) & 0xC0) != 0x80;  // not a continuation
+    });
+}
+
+bool is_blank(std::string_view text) {
+    auto at = reinterpret_cast<const utf8proc_uint8_t*>(text.data());
+    auto left = static_cast<utf8proc_ssize_t>(text.size());
+    while (left > 0) {
+        utf8proc_int32_t point = 0;
+        const utf8proc_ssize_t length = utf8proc_iterate(at, left, &point);
+        CHECK(length > 0, "is_blank: {}", utf8proc_errmsg(length));
+        switch (utf8proc_category(point)) {
+            case UTF8PROC_CATEGORY_ZS:
+            case UTF8PROC_CATEGORY_ZL:
+            case UTF8PROC_CATEGORY_ZP:
+            case UTF8PROC_CATEGORY_CC:
+            case UTF8PROC_CATEGORY_CF:
+                break;
+            default:
+                return false;
+        }
+        at += length;
+        left -= length;
+    }
+    return true;
 }
 
 }  // namespace plinth::core::data

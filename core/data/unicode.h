@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstddef>
+#include <cstdint>
 #include <string>
 #include <string_view>
 
@@ -32,5 +33,11 @@ std::string replace_invalid_utf8(std::string_view text);
 /// (a line feed is a starter that composes with nothing), so that memory follows the longest line
 /// and plain ASCII lines cost a scan.
 std::string normalize_nfc(std::string_view text);
+
+/// The number of code points of well-formed UTF-8.
+int64_t count_characters(std::string_view text);
+
+/// Whether well-formed UTF-8 holds nothing but separators, controls and format characters.
+bool is_blank(std::string_view text);
 
 }  // namespace plinth::core::data

@@ -277,14 +277,14 @@ TEST(ByteTokenizer, BytesAreIds) {
     }
     EXPECT_NE(with_end.content_hash(), without.content_hash());
     EXPECT_EQ(error_of([&] { without.token_bytes(256); }),
-              "token 256 is not in the bytes vocabulary of 256");
+              "token 256 is not in the byte vocabulary of 256");
 }
 
 TEST(LoadTokenizer, NamesWhatIsMissing) {
-    EXPECT_EQ(load_tokenizer(io::posix(), "bytes")->vocab_size(), 257);
-    EXPECT_EQ(load_tokenizer(io::posix(), "bytes256")->vocab_size(), 256);
+    EXPECT_EQ(load_tokenizer(io::posix(), "byte")->vocab_size(), 257);
+    EXPECT_EQ(load_tokenizer(io::posix(), "byte256")->vocab_size(), 256);
     EXPECT_EQ(error_of([] { load_tokenizer(io::posix(), "no/such"); }),
-              "tokenizer: \"no/such\" is no folder; name one, or bytes or bytes256");
+              "tokenizer: \"no/such\" is no folder; name one, or byte or byte256");
     EXPECT_EQ(
         error_of([] { load_tokenizer({}, "here"); }),
         "here: no tokenizer here: expected plinth_tokenizer.json, or vocab.json and merges.txt");
@@ -295,7 +295,7 @@ TEST(LoadTokenizer, NamesWhatIsMissing) {
     files = {{"plinth_tokenizer.json", "{\"kind\": \"words\"}"}};
     EXPECT_EQ(
         error_of([&] { load_tokenizer(files, "here"); }),
-        "here/plinth_tokenizer.json: unknown tokenizer kind \"words\": bytes or byte_level_bpe");
+        "here/plinth_tokenizer.json: unknown tokenizer kind \"words\": byte or byte_level_bpe");
 }
 
 TEST(StreamDecoder, NeverEmitsPartOfACharacter) {

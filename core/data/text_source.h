@@ -1,0 +1,94 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "core/io/compressed.h"
+#include "core/io/file.h"
+
+namespace plinth::core::data {
+
+enum class TextFormat {
+    automatic,  ///< .jsonl, .ndjson and .json (before .gz or .zst) are JSONL, the rest is text
+    text,
+    jsonl,
+};
+
+struct TextSourceConfig {
+    std::vector<std::string> inputs;  ///< files, folders, patterns: see find_input_files
+    TextFormat format = TextFormat::automatic;
+    std::string field = "text";  ///< the member of a JSON line that holds the document
+    /// Where a plain text ends one document and begins the next: "file" (never), "blank_line" (one
+    /// or more empty lines) or any other text, such as "<|endoftext|>".
+    std::string document_separator = "file";
+    int64_t max_bad_lines = 100;                    ///< JSON lines that may be skipped
+    int64_t max_document_bytes = int64_t{1} << 30;  ///< a longer one is an error
+
+    /// Errors are of kind config.
+    void validate() const;
+};
+
+/// A document as it lies in its file. Taking the text out is separate, so that it can be done on
+/// another thread.
+struct RawDocument {
+    std::string bytes;
+    std::shared_ptr<const std::string> path;
+    uint64_t line = 0;  ///< where it begins, from 1; 0 if lines were not counted
+    bool is_json = false;
+};
+
+/// The text of a document (moved out of it), or none and `problem` says what is wrong with the JSON
+/// line.
+std::optional<std::string> take_text(RawDocument& document, const std::string& field,
+                                     std::string& problem);
+
+/// Counts JSON lines that were skipped.
+class BadLines {
+  public:
+    explicit BadLines(int64_t limit) : limit_(limit) {}
+    /// The line over the limit is an error of kind data that names file and line.
+    void add(const RawDocument& document, const std::string& problem);
+    int64_t count() const { return count_; }
+
+  private:
+    int64_t limit_;
+    int64_t count_ = 0;
+};
+
+/// The documents of all input files, in order. Compression is detected by content. Memory: one
+/// document and fixed buffers.
+class TextSource {
+  public:
+    TextSource(io::FileSystem& files, TextSourceConfig config);
+    ~TextSource();
+
+    /// False at the end.
+    bool next(RawDocument& document);
+
+    const std::vector<std::string>& paths() const { return paths_; }
+    /// Sizes of the files on disk, and how much of that has been read.
+    uint64_t total_bytes() const { return total_bytes_; }
+    uint64_t bytes_read() const;
+
+  private:
+    class Documents;
+    class Lines;
+    class Paragraphs;
+    class Separated;
+    std::unique_ptr<Documents> open(const std::string& path);
+
+    io::FileSystem& files_;
+    TextSourceConfig config_;
+    std::vector<std::string> paths_;
+    uint64_t total_bytes_ = 0;
+    uint64_t finished_bytes_ = 0;  ///< of the files before the open one
+    size_t next_path_ = 0;
+    std::unique_ptr<Documents> documents_;
+    std::shared_ptr<const std::string> path_;
+};
+
+}  // namespace plinth::core::data

@@ -1,0 +1,148 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "core/data/text_source.h"
+
+#include <gtest/gtest.h>
+
+#include "core/data/input_files.h"
+#include "core/data/labelled_text.h"
+#include "core/io/compressed.h"
+#include "tests/support/expect_error.h"
+#include "tests/support/memory_files.h"
+
+namespace plinth::core::data {
+namespace {
+
+using Texts = std::vector<std::string>;
+
+class TextSourceTest : public ::testing::Test {
+  protected:
+    void write(const std::string& path, std::string_view content) {
+        files.make_directories(path.substr(0, path.rfind('/')));
+        files.open_write(path, io::OpenMode::truncate)->append(std::as_bytes(std::span(content)));
+    }
+
+    Texts read(TextSourceConfig config) {
+        TextSource source(files, config);
+        BadLines bad(config.max_bad_lines);
+        RawDocument document;
+        Texts texts;
+        while (source.next(document)) {
+            std::string problem;
+            if (auto text = take_text(document, config.field, problem)) {
+                texts.push_back(std::move(*text));
+            } else {
+                bad.add(document, problem);
+            }
+        }
+        EXPECT_EQ(source.bytes_read(), source.total_bytes());
+        bad_lines = bad.count();
+        return texts;
+    }
+
+    test::MemoryFiles files;
+    int64_t bad_lines = 0;
+};
+
+TEST_F(TextSourceTest, FoldersAreWalkedSorted) {
+    write("d/b.txt", "b");
+    write("d/a/z.txt", "z");
+    write("d/a/a.jsonl", "{\"text\": \"j1\"}\n\n{\"text\": \"j2\", \"id\": 3}");
+    write("d/.hidden", "h");
+    write("e/c.txt", "c");
+    EXPECT_EQ(read({.inputs = {"e", "d"}}), (Texts{"c", "j1", "j2", "z", "b"}));
+    EXPECT_EQ(read({.inputs = {"d/b.txt", "d/*.txt", "d/b.txt"}}), (Texts{"b"}));
+    EXPECT_EQ(find_input_files(files, {"d/**/*.txt"}), (Texts{"d/b.txt", "d/a/z.txt"}));
+    EXPECT_EQ(find_input_files(files, {"d/[bc].???", "e/[!d].*"}), (Texts{"d/b.txt", "e/c.txt"}));
+    test::expect_error(
+        ErrorKind::config, [&] { find_input_files(files, {"d/*.gz"}); },
+        "inputs: \"d/*.gz\" names no file");
+    test::expect_error(
+        ErrorKind::config, [&] { find_input_files(files, {"nowhere"}); }, "nowhere");
+}
+
+TEST_F(TextSourceTest, CompressionIsFoundByContent) {
+    const std::string lines = "{\"text\": \"one\"}\n{\"text\": \"two\"}\n";
+    write("d/plain.jsonl", lines);
+    write("d/gzip.jsonl.gz", io::compress_gzip(lines));
+    write("d/zstd.jsonl.zst", io::compress_zstd(lines));
+    write("d/unnamed.jsonl", io::compress_zstd(lines));
+    const Texts expected = read({.inputs = {"d/plain.jsonl"}});
+    EXPECT_EQ(expected, (Texts{"one", "two"}));
+    for (const char* name : {"d/gzip.jsonl.gz", "d/zstd.jsonl.zst", "d/unnamed.jsonl"}) {
+        EXPECT_EQ(read({.inputs = {name}}), expected) << name;
+    }
+}
+
+TEST_F(TextSourceTest, SeparatorsCutPlainText) {
+    write("d/a.txt", "one\ntwo\n\n\n\nthree\r\n\r\nfour");
+    EXPECT_EQ(read({.inputs = {"d/a.txt"}}).size(), 1u);
+    EXPECT_EQ(read({.inputs = {"d/a.txt"}, .document_separator = "blank_line"}),
+              (Texts{"one\ntwo\n", "three\n", "four\n"}));
+    EXPECT_EQ(read({.inputs = {"d/a.txt"}, .document_separator = "two"}),
+              (Texts{"one\n", "\n\n\n\nthree\r\n\r\nfour"}));
+}
+
+TEST_F(TextSourceTest, SeparatorsAreFoundAcrossReads) {
+    // Documents of many sizes around the size of one read, so that separators fall on every seam.
+    std::string content;
+    Texts expected;
+    for (size_t i = 0; i < 40; ++i) {
+        expected.emplace_back((size_t{1} << 18) - 20 + i, static_cast<char>('a' + i % 26));
+        content += (i == 0 ? "" : "<|endoftext|>") + expected.back();
+    }
+    write("d/a.txt", content);
+    EXPECT_EQ(read({.inputs = {"d"}, .document_separator = "<|endoftext|>"}), expected);
+}
+
+TEST_F(TextSourceTest, ADocumentTooLongIsNamed) {
+    write("d/a.txt", std::string(1 << 20, 'x'));
+    test::expect_error(
+        ErrorKind::data, [&] { read({.inputs = {"d"}, .max_document_bytes = 1 << 19}); },
+        "d/a.txt: a document of more than 524288 bytes", "document_separator");
+}
+
+TEST_F(TextSourceTest, BadLinesAreCountedAndLimited) {
+    write("d/a.jsonl",
+          "{\"text\": \"good\"}\n{\"text\": 3}\nnothing\n{\"txt\": \"\"}\n[]\n"
+          "{\"text\": \"last\"}\n");
+    EXPECT_EQ(read({.inputs = {"d"}, .max_bad_lines = 4}), (Texts{"good", "last"}));
+    EXPECT_EQ(bad_lines, 4);
+    test::expect_error(
+        ErrorKind::data, [&] { read({.inputs = {"d"}, .max_bad_lines = 0}); },
+        "d/a.jsonl:2: \"text\" is not a string but an integer", "max_bad_lines");
+    test::expect_error(
+        ErrorKind::data, [&] { read({.inputs = {"d"}, .max_bad_lines = 1}); }, "d/a.jsonl:3: ");
+    test::expect_error(
+        ErrorKind::data, [&] { read({.inputs = {"d"}, .max_bad_lines = 2}); },
+        "d/a.jsonl:4: no member \"text\"");
+    test::expect_error(
+        ErrorKind::data, [&] { read({.inputs = {"d"}, .max_bad_lines = 3}); },
+        "d/a.jsonl:5: not an object but an array");
+}
+
+TEST_F(TextSourceTest, LinesOfAnyLength) {
+    const std::string longest(5'000'000, 'y');
+    write("d/a.jsonl", "{\"text\": \"" + longest + "\"}\n{\"text\": \"x\"}\n");
+    EXPECT_EQ(read({.inputs = {"d"}}), (Texts{longest, "x"}));
+}
+
+TEST_F(TextSourceTest, PairsFromTabsAndJson) {
+    const std::vector<TextPair> expected{{"good film", "1"}, {"bad", "0"}};
+    write("d/plain.tsv", "1\tgood film\n0\tbad\n");
+    write("d/header.tsv", "id\ttext\tlabel\n7\tgood film\t1\n8\tbad\t0\r\n");
+    write("d/lines.jsonl",
+          "{\"text\": \"good film\", \"label\": 1}\n{\"label\": \"0\", \"text\": \"bad\"}");
+    for (const char* name : {"d/plain.tsv", "d/header.tsv", "d/lines.jsonl"}) {
+        EXPECT_EQ(read_text_pairs(files, {name}, "text", "label"), expected) << name;
+    }
+    write("d/short.tsv", "1\tgood\n0 bad\n");
+    test::expect_error(
+        ErrorKind::data, [&] { read_text_pairs(files, {"d/short.tsv"}, "text", "label"); },
+        "d/short.tsv:2: expected 2 columns with tabs between, found 1");
+    test::expect_error(
+        ErrorKind::data, [&] { read_text_pairs(files, {"d/lines.jsonl"}, "prompt", "label"); },
+        "d/lines.jsonl:1: no member \"prompt\"");
+}
+
+}  // namespace
+}  // namespace plinth::core::data
