@@ -5,6 +5,7 @@
 
 #include <algorithm>
 #include <cstring>
+#include <functional>
 
 #include "checkpoints/commit.h"
 #include "kernels/runtime/error.h"
@@ -15,6 +16,8 @@ using core::io::join;
 using core::io::OpenMode;
 
 namespace {
+
+constexpr uint64_t flush_bytes = 128ull << 20;
 
 double thread_cpu_seconds() {
     timespec time{};
@@ -200,31 +203,45 @@ void Writer::write_staged() {
         copied_ = true;
         changed_.notify_all();
     }
-    open_files();
-    rest = std::span(staging_.get(), part_.bytes);
+    const std::byte* next = staging_.get();
+    std::vector<std::span<const std::byte>> staged;
     for (const Chunk& chunk : part_.chunks) {
-        if (cancel_) return;
-        open_files_.at(chunk.file)->write_at(chunk.offset, rest.first(chunk.bytes));
-        rest = rest.subspan(chunk.bytes);
+        staged.emplace_back(next, chunk.bytes);
+        next += chunk.bytes;
     }
-    write_superblocks_and_sync();
+    write_chunks([&](size_t i, std::vector<std::byte>&) { return staged[i]; });
 }
 
-/// Copies, sums and writes chunk by chunk, in several threads, so that sums and copies overlap
+/// Copies, sums and writes chunk by chunk: what one thread copies and sums overlaps what another
 /// writes.
 void Writer::write_direct() {
+    write_chunks([&](size_t i, std::vector<std::byte>& scratch) -> std::span<const std::byte> {
+        scratch.resize(part_.chunks[i].bytes);
+        fill(scratch, part_.chunks[i], part_);
+        return scratch;
+    });
+    copy_seconds_ = seconds_since(started_);
+}
+
+/// Writes what `bytes_of` returns for each chunk, in several threads. Every `flush_bytes` the
+/// thread that gets there syncs while the others write on, so that the disk does not idle until the
+/// end.
+void Writer::write_chunks(const ChunkBytes& bytes_of) {
     open_files();
     std::atomic<size_t> next{0};
+    std::atomic<uint64_t> written{0};
     std::exception_ptr error;
     std::mutex error_mutex;
     const auto work = [&] {
         try {
-            const auto buffer = std::make_unique_for_overwrite<std::byte[]>(options_.chunk_bytes);
+            std::vector<std::byte> scratch;
             for (size_t i; (i = next++) < part_.chunks.size() && !cancel_;) {
                 const Chunk& chunk = part_.chunks[i];
-                const std::span bytes(buffer.get(), chunk.bytes);
-                fill(bytes, chunk, part_);
-                open_files_.at(chunk.file)->write_at(chunk.offset, bytes);
+                core::io::WritableFile& file = *open_files_.at(chunk.file);
+                file.write_at(chunk.offset, bytes_of(i, scratch));
+                const uint64_t before = written.fetch_add(chunk.bytes);
+                const bool due = before / flush_bytes != (before + chunk.bytes) / flush_bytes;
+                if (due && options_.threads > 1) file.sync();
             }
         } catch (...) {
             next = part_.chunks.size();
@@ -243,7 +260,6 @@ void Writer::write_direct() {
         helper.join();
     if (error) std::rethrow_exception(error);
     if (!cancel_) write_superblocks_and_sync();
-    copy_seconds_ = seconds_since(started_);
 }
 
 /// The first and the last writer of a file close it off, and each makes its own range durable.

@@ -5,6 +5,7 @@
 #include <chrono>
 #include <condition_variable>
 #include <cstdint>
+#include <functional>
 #include <map>
 #include <memory>
 #include <mutex>
@@ -113,6 +114,10 @@ class Writer {
     // Work of the background thread.
     void write_staged();
     void write_direct();
+    /// The bytes of chunk i, in memory of its own or in `scratch`.
+    using ChunkBytes =
+        std::function<std::span<const std::byte>(size_t i, std::vector<std::byte>& scratch)>;
+    void write_chunks(const ChunkBytes& bytes_of);
     void commit_and_retain();
     void open_files();
     void write_superblocks_and_sync();
