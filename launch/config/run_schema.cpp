@@ -5,6 +5,9 @@
 namespace plinth::launch {
 namespace {
 
+// Upper bounds keep every product of sizes far inside 64 bits.
+constexpr double largest_dim = 1 << 30;
+
 const Names<ComputeType> compute_types{{"fp32", ComputeType::fp32}, {"bf16", ComputeType::bf16}};
 
 void declare_rope(Schema& schema, RopeScaling& scaling) {
@@ -28,28 +31,35 @@ void declare_rope(Schema& schema, RopeScaling& scaling) {
 void declare(Schema& schema, ModelSection& model) {
     schema.section("model", "The transformer. Every family is a setting of these keys.",
                    Resume::refused);
-    schema.key("model.vocab_size", &model.vocab_size,
-               {.doc = "Tokens of the vocabulary.", .unit = "tokens", .min = 2});
+    schema.key(
+        "model.vocab_size", &model.vocab_size,
+        {.doc = "Tokens of the vocabulary.", .unit = "tokens", .min = 2, .max = largest_dim});
     schema.key(
         "model.vocab_multiple", &model.vocab_multiple,
         {.doc = "The embedding's rows are padded to a multiple of this; the padding is never "
                 "predicted and never saved.",
          .unit = "tokens",
-         .min = 1});
-    schema.key("model.layers", &model.layers, {.doc = "Transformer blocks.", .min = 1});
-    schema.key("model.width", &model.width, {.doc = "Width of the residual stream.", .min = 1});
-    schema.key("model.heads", &model.heads, {.doc = "Query heads.", .min = 1});
+         .min = 1,
+         .max = 1 << 20});
+    schema.key("model.layers", &model.layers,
+               {.doc = "Transformer blocks.", .min = 1, .max = 1 << 16});
+    schema.key("model.width", &model.width,
+               {.doc = "Width of the residual stream.", .min = 1, .max = 1 << 20});
+    schema.key("model.heads", &model.heads, {.doc = "Query heads.", .min = 1, .max = 1 << 16});
     schema.key("model.kv_heads", &model.kv_heads,
-               {.doc = "Key and value heads (grouped-query attention); 0 means heads.", .min = 0});
+               {.doc = "Key and value heads (grouped-query attention); 0 means heads.",
+                .min = 0,
+                .max = 1 << 16});
     schema.key("model.head_width", &model.head_width,
-               {.doc = "Width of one head; 0 means width / heads.", .min = 0});
+               {.doc = "Width of one head; 0 means width / heads.", .min = 0, .max = 1 << 20});
     schema.key("model.ffn_width", &model.ffn_width,
-               {.doc = "Inner width of the MLP; 0 means 4 x width.", .min = 0});
+               {.doc = "Inner width of the MLP; 0 means 4 x width.", .min = 0, .max = 1 << 24});
     schema.key(
         "model.max_positions", &model.max_positions,
         {.doc = "Longest sequence: rows of the learned positions, length of the rotary table.",
          .unit = "tokens",
-         .min = 1});
+         .min = 1,
+         .max = largest_dim});
     schema.choice("model.norm", &model.norm, {{"layer", NormKind::layer}, {"rms", NormKind::rms}},
                   {.doc = "Normalisation: layer norm (weight and bias) or RMS norm (weight)."});
     schema.key("model.norm_eps", &model.norm_eps,
@@ -113,9 +123,12 @@ void declare(Schema& schema, DataSection& data) {
                {.doc = "Data set whose held-out split is evaluated during training; empty means "
                        "the held-out splits of the sources.",
                 .resume = Resume::free});
-    schema.key(
-        "data.sequence_length", &data.sequence_length,
-        {.doc = "Length of a sample.", .unit = "tokens", .min = 1, .resume = Resume::refused});
+    schema.key("data.sequence_length", &data.sequence_length,
+               {.doc = "Length of a sample.",
+                .unit = "tokens",
+                .min = 1,
+                .max = largest_dim,
+                .resume = Resume::refused});
     schema.key("data.tokenizer", &data.tokenizer,
                {.doc = "Tokenizer folder or `byte`; empty means the one that the data set names.",
                 .resume = Resume::refused});
@@ -141,19 +154,27 @@ void declare(Schema& schema, DataSection& data) {
 
 void declare(Schema& schema, TrainSection& train) {
     schema.section("train", "How long and in what pieces to train.", Resume::recorded);
-    schema.key("train.steps", &train.steps,
-               {.doc = "Length of the run; give this or tokens.", .unit = "steps", .min = 1});
-    schema.key("train.tokens", &train.tokens,
-               {.doc = "Length of the run; give this or steps.", .unit = "tokens", .min = 1});
     schema.key(
-        "train.global_batch", &train.global_batch,
-        {.doc = "Samples in one optimizer step, over all ranks.", .unit = "samples", .min = 1});
+        "train.steps", &train.steps,
+        {.doc = "Length of the run; give this or tokens.", .unit = "steps", .min = 1, .max = 1e12});
+    schema.key(
+        "train.tokens", &train.tokens,
+        {.doc = "Length of the run; give this or steps.", .unit = "tokens", .min = 1, .max = 1e17});
+    schema.key("train.global_batch", &train.global_batch,
+               {.doc = "Samples in one optimizer step, over all ranks.",
+                .unit = "samples",
+                .min = 1,
+                .max = largest_dim});
     schema.key("train.micro_batch", &train.micro_batch,
-               {.doc = "Samples in one forward and backward pass.", .unit = "samples", .min = 1});
+               {.doc = "Samples in one forward and backward pass.",
+                .unit = "samples",
+                .min = 1,
+                .max = largest_dim});
     schema.key("train.lanes", &train.lanes,
                {.doc = "Lanes of the ordered gradient sum, the most data-parallel ranks that can "
                        "share a step; 0 means min(global_batch / micro_batch, 8).",
-                .min = 0});
+                .min = 0,
+                .max = 1 << 20});
     schema.list<BatchRampStage>(
         "train.batch_ramp", &train.batch_ramp,
         {.doc = "Smaller batches at the start: stages in order of samples; before the first one "
@@ -163,9 +184,13 @@ void declare(Schema& schema, TrainSection& train) {
             element.key("samples", &stage.samples,
                         {.doc = "Consumed samples from which the stage holds.",
                          .unit = "samples",
-                         .min = 0});
+                         .min = 0,
+                         .max = 1e17});
             element.key("global_batch", &stage.global_batch,
-                        {.doc = "Samples in one optimizer step.", .unit = "samples", .min = 1});
+                        {.doc = "Samples in one optimizer step.",
+                         .unit = "samples",
+                         .min = 1,
+                         .max = largest_dim});
         });
     schema.choice("train.dtype", &train.dtype, compute_types,
                   {.doc = "Type of activations and compute weights; master weights are fp32."});
@@ -184,6 +209,7 @@ void declare(Schema& schema, TrainSection& train) {
     schema.key("train.eval_batches", &train.eval_batches,
                {.doc = "Micro-batches of one evaluation, over all ranks.",
                 .min = 1,
+                .max = largest_dim,
                 .resume = Resume::free});
     schema.key("train.sample_every", &train.sample_every,
                {.doc = "Steps between generated samples; 0 means never.",
@@ -216,13 +242,14 @@ void declare(Schema& schema, OptimizerSection& optimizer) {
                    {"constant", ScheduleKind::constant}},
                   {.doc = "Shape after the warm-up; wsd is warm-up, stable, decay."});
     schema.key("optimizer.warmup_steps", &optimizer.warmup_steps,
-               {.doc = "Steps of linear warm-up.", .unit = "steps", .min = 0});
+               {.doc = "Steps of linear warm-up.", .unit = "steps", .min = 0, .max = 1e12});
     schema.key(
         "optimizer.decay_steps", &optimizer.decay_steps,
         {.doc = "Length of the decay: for wsd the last steps of the run, else counted from "
                 "the end of the warm-up; 0 means a tenth of the run for wsd, else all of it.",
          .unit = "steps",
-         .min = 0});
+         .min = 0,
+         .max = 1e12});
     schema.key(
         "optimizer.z_loss", &optimizer.z_loss,
         {.doc = "Weight of the squared log of the softmax denominator in the loss.", .min = 0});
@@ -231,9 +258,13 @@ void declare(Schema& schema, OptimizerSection& optimizer) {
 void declare(Schema& schema, ParallelSection& parallel) {
     schema.section("parallel", "The layout over ranks. It changes no result.", Resume::free);
     schema.key("parallel.data", &parallel.data,
-               {.doc = "Data-parallel ranks; 0 means ranks / (tensor x pipeline).", .min = 0});
-    schema.key("parallel.tensor", &parallel.tensor, {.doc = "Tensor-parallel ranks.", .min = 1});
-    schema.key("parallel.pipeline", &parallel.pipeline, {.doc = "Pipeline stages.", .min = 1});
+               {.doc = "Data-parallel ranks; 0 means ranks / (tensor x pipeline).",
+                .min = 0,
+                .max = 1 << 20});
+    schema.key("parallel.tensor", &parallel.tensor,
+               {.doc = "Tensor-parallel ranks.", .min = 1, .max = 1 << 20});
+    schema.key("parallel.pipeline", &parallel.pipeline,
+               {.doc = "Pipeline stages.", .min = 1, .max = 1 << 16});
     schema.key("parallel.zero", &parallel.zero,
                {.doc = "What data-parallel ranks share: 0 nothing, 1 optimizer states, 2 and "
                        "gradients, 3 and parameters.",

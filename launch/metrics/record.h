@@ -1,0 +1,44 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <cstdint>
+#include <optional>
+
+namespace plinth::launch {
+
+/// What is known about one optimizer step when it has ended, the same on every rank.
+struct StepRecord {
+    int64_t step = 0;  ///< steps done, this one included: the first is 1
+    int64_t total_steps = 0;
+    int64_t samples = 0;       ///< consumed so far, this step included
+    int64_t tokens = 0;        ///< consumed so far
+    int64_t global_batch = 0;  ///< samples of this step
+    int64_t ranks = 1;
+    double wall_time = 0;  ///< seconds since 1970
+    double loss = 0;       ///< mean over the step's tokens, nats
+    double learning_rate = 0;
+    double grad_norm = 0;  ///< before clipping
+    double step_seconds = 0;
+    double tokens_per_second = 0;  ///< of all ranks
+    double flops_per_second = 0;   ///< model FLOPs of one rank (model_flops.h)
+    std::optional<double> mfu;     ///< of one rank's peak, 0 to 1; empty: the peak is unknown
+    int64_t memory_bytes = 0;      ///< most that one rank held at any time
+    int64_t skipped_steps = 0;     ///< non-finite ones, since the run began
+    double eta_seconds = 0;
+    std::optional<double> data_wait_seconds;
+    std::optional<double> communication_wait_seconds;
+    std::optional<double> slowest_rank_seconds;  ///< compute time of this step
+    std::optional<double> fastest_rank_seconds;
+};
+
+/// An evaluation on held-out data after `step` steps.
+struct EvaluationRecord {
+    int64_t step = 0;
+    int64_t samples = 0;
+    double wall_time = 0;
+    double loss = 0;  ///< nats a token
+    std::optional<double> bits_per_byte;
+    double seconds = 0;
+};
+
+}  // namespace plinth::launch

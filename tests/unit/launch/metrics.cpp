@@ -1,0 +1,314 @@
+// SPDX-License-Identifier: Apache-2.0
+#include <gtest/gtest.h>
+
+#include <bit>
+#include <cmath>
+#include <limits>
+
+#include "core/io/crc32c.h"
+#include "launch/metrics/jsonl_log.h"
+#include "launch/metrics/loss_curve.h"
+#include "launch/metrics/model_flops.h"
+#include "launch/metrics/progress_line.h"
+#include "launch/metrics/tensorboard.h"
+#include "tests/support/expect_error.h"
+#include "tests/support/temporary_folder.h"
+
+namespace plinth::launch {
+namespace {
+
+using core::io::Json;
+using core::io::posix;
+using core::io::read_all;
+
+StepRecord sample_step(int64_t step) {
+    return {.step = step,
+            .total_steps = 2000,
+            .samples = step * 16,
+            .tokens = step * 16 * 64,
+            .global_batch = 16,
+            .ranks = 2,
+            .wall_time = 1700000000.5,
+            .loss = 3.2145671,
+            .learning_rate = 6e-4,
+            .grad_norm = 1.25,
+            .step_seconds = 0.6637,
+            .tokens_per_second = 12345.4,
+            .flops_per_second = 5.2e10,
+            .mfu = 0.412,
+            .memory_bytes = 1300000000,
+            .skipped_steps = 1,
+            .eta_seconds = 1243.6};
+}
+
+std::string hex(const std::string& text) {
+    std::string digits;
+    for (const unsigned char c : text)
+        digits += fmt::format("{:02x}", c);
+    return digits;
+}
+
+std::string slurp(std::FILE* file) {
+    std::rewind(file);
+    std::string text;
+    for (int c; (c = std::fgetc(file)) != EOF;)
+        text += static_cast<char>(c);
+    return text;
+}
+
+TEST(ProgressLine, StablePairs) {
+    EXPECT_EQ(
+        progress_line(sample_step(120)),
+        "step 120/2000  loss 3.214567  lr 6.000e-04  grad-norm 1.2500  tokens/s 12345  "
+        "ms/step 663.7  tflop/s/rank 0.052  mfu 41.2%  memory 1.21GiB  skipped 1  eta 20m44s");
+    StepRecord unknown = sample_step(1);
+    unknown.mfu = {};
+    unknown.loss = std::numeric_limits<double>::quiet_NaN();
+    unknown.memory_bytes = 5 << 20;
+    EXPECT_NE(progress_line(unknown).find("  loss nan  "), std::string::npos);
+    EXPECT_NE(progress_line(unknown).find("  mfu -  memory 5.0MiB  "), std::string::npos);
+    EXPECT_EQ(evaluation_line({.step = 5, .loss = 2, .seconds = 1.5}),
+              "step 5  held-out loss 2.000000  perplexity 7.389  bits/byte -  seconds 1.5");
+}
+
+TEST(ProgressSink, PlainFilesGetEveryNthLineTerminalsTheRestInPlace) {
+    std::FILE* plain = std::tmpfile();
+    std::FILE* terminal = std::tmpfile();
+    ProgressSink to_file(plain, 10, false);
+    ProgressSink to_terminal(terminal, 10, true);
+    for (int64_t step = 1; step <= 20; ++step) {
+        to_file.step(sample_step(step));
+        to_terminal.step(sample_step(step));
+    }
+    const std::string lines = slurp(plain);
+    EXPECT_EQ(std::count(lines.begin(), lines.end(), '\n'), 3);  // steps 1, 10 and 20
+    EXPECT_EQ(lines.find('\r'), std::string::npos);
+    EXPECT_EQ(lines.find('\x1b'), std::string::npos);
+    const std::string live = slurp(terminal);
+    EXPECT_EQ(std::count(live.begin(), live.end(), '\n'), 3);
+    EXPECT_EQ(std::count(live.begin(), live.end(), '\r'), 20);
+    std::fclose(plain);
+    std::fclose(terminal);
+}
+
+TEST(JsonlLog, WritesNumbersAndTheirBits) {
+    const test::TemporaryFolder folder;
+    const std::string path = folder / "metrics.jsonl";
+    JsonlLog log(posix(), path);
+    StepRecord record = sample_step(7);
+    record.loss = 0.1 + 0.2;
+    log.step(record);
+    record.loss = std::numeric_limits<double>::quiet_NaN();
+    record.step = 8;
+    log.step(record);
+    log.evaluation({.step = 8, .loss = 2.5});
+    std::vector<Json> lines;
+    read_metrics(posix(), path, [&](const Json& line) { lines.push_back(line); });
+    ASSERT_EQ(lines.size(), 3u);
+    EXPECT_EQ(lines[0].get_string("kind"), "step");
+    EXPECT_EQ(lines[0].get_double("loss"), 0.1 + 0.2);
+    EXPECT_EQ(std::strtod(lines[0].get_string("loss_hex").c_str(), nullptr), 0.1 + 0.2);
+    EXPECT_EQ(lines[0].get_int("tokens"), 7 * 16 * 64);
+    EXPECT_TRUE(lines[1].at("loss").is_null());
+    EXPECT_EQ(lines[1].get_string("loss_hex"), "nan");
+    EXPECT_EQ(lines[2].get_string("kind"), "evaluation");
+    EXPECT_EQ(lines[2].get_double("held_out_loss"), 2.5);
+}
+
+TEST(JsonlLog, EveryTruncationReadsTheWholeLinesAndResumes) {
+    const test::TemporaryFolder folder;
+    const std::string path = folder / "metrics.jsonl";
+    {
+        JsonlLog log(posix(), path);
+        for (int64_t step = 1; step <= 4; ++step)
+            log.step(sample_step(step));
+    }
+    const std::string whole = read_all(posix(), path);
+    for (size_t length = 0; length <= whole.size(); length += 13) {
+        core::io::write_atomically(posix(), path, whole.substr(0, length));
+        const int64_t complete =
+            std::count(whole.begin(), whole.begin() + static_cast<long>(length), '\n');
+        int64_t read = 0;
+        read_metrics(posix(), path,
+                     [&](const Json& line) { EXPECT_EQ(line.get_int("step"), ++read); });
+        EXPECT_EQ(read, complete);
+        cut_metrics(posix(), path, 2);
+        JsonlLog log(posix(), path);
+        log.step(sample_step(3));
+        int64_t expected = 0;
+        read_metrics(posix(), path, [&](const Json& line) {
+            ++expected;
+            EXPECT_EQ(line.get_int("step"),
+                      expected <= std::min<int64_t>(complete, 2) ? expected : 3);
+        });
+        EXPECT_EQ(expected, std::min<int64_t>(complete, 2) + 1);
+    }
+}
+
+TEST(JsonlLog, CutKeepsEvaluationsOfTheResumedStepAndLeavesShortFilesAlone) {
+    const test::TemporaryFolder folder;
+    const std::string path = folder / "metrics.jsonl";
+    EXPECT_EQ(cut_metrics(posix(), path, 3), 0u);
+    {
+        JsonlLog log(posix(), path);
+        for (int64_t step = 1; step <= 5000; ++step) {
+            log.step(sample_step(step));
+            log.evaluation({.step = step, .loss = 1});
+        }
+    }
+    const std::string whole = read_all(posix(), path);
+    ASSERT_GT(whole.size(), size_t{2} << 20);  // several pieces
+    EXPECT_EQ(cut_metrics(posix(), path, 5000), 0u);
+    EXPECT_EQ(read_all(posix(), path), whole);
+    EXPECT_GT(cut_metrics(posix(), path, 4000), 0u);
+    int64_t lines = 0;
+    read_metrics(posix(), path, [&](const Json&) { ++lines; });
+    EXPECT_EQ(lines, 8000);
+    EXPECT_EQ(read_all(posix(), path), whole.substr(0, read_all(posix(), path).size()));
+}
+
+TEST(JsonlLog, ForeignLinesAreNamed) {
+    const test::TemporaryFolder folder;
+    const std::string path = folder / "m.jsonl";
+    const auto refuse = [&](const std::string& text, const std::string& message) {
+        core::io::write_atomically(posix(), path, text);
+        test::expect_error(
+            ErrorKind::data, [&] { read_metrics(posix(), path, [](const Json&) {}); }, message);
+    };
+    refuse("{\"step\": 1}\n{\"stp\": 2}\n", "m.jsonl: line 2: not an object with a \"step\"");
+    refuse("{\"step\": 1}\nnot json\n{\"step\": 3}\n", "m.jsonl: line 2");
+    refuse("[1]\n", "m.jsonl: line 1");
+}
+
+TEST(Tensorboard, GoldenBytes) {
+    EXPECT_EQ(hex(tensorboard_record(version_event(1.0))),
+              "1800000000000000a37f4b2209000000000000f03f1a0d627261696e2e4576656e743a3286bf577a");
+    EXPECT_EQ(
+        hex(tensorboard_record(scalar_event(2.0, 7, {{"loss", 2.5f}}))),
+        "1a00000000000000129bd82d09000000000000004010072a0d0a0b0a046c6f73731500002040c2dfec60");
+    // SessionLog{status: START} at step 300: 09 <double> 10 ac02 3a 02 08 01.
+    EXPECT_EQ(hex(restart_event(1.0, 300)), "09000000000000f03f10ac023a020801");
+}
+
+// An independent reader of the framing: every record's length and payload checksums hold.
+std::vector<std::string> read_records(const std::string& file) {
+    std::vector<std::string> payloads;
+    const auto crc_at = [&](size_t offset) {
+        uint32_t masked = 0;
+        std::memcpy(&masked, file.data() + offset, 4);
+        return std::rotl(masked - 0xA282EAD8u, 15);
+    };
+    const auto crc_of = [&](size_t offset, size_t length) {
+        return core::io::crc32c(0, std::as_bytes(std::span(file.data() + offset, length)));
+    };
+    for (size_t offset = 0; offset < file.size();) {
+        uint64_t length = 0;
+        std::memcpy(&length, file.data() + offset, 8);
+        EXPECT_EQ(crc_at(offset + 8), crc_of(offset, 8));
+        EXPECT_EQ(crc_at(offset + 12 + length), crc_of(offset + 12, length));
+        payloads.push_back(file.substr(offset + 12, length));
+        offset += 16 + length;
+    }
+    return payloads;
+}
+
+TEST(Tensorboard, FilesHoldTheFieldsTags) {
+    const test::TemporaryFolder folder;
+    {
+        TensorboardLog log(posix(), {.folder = folder.path(),
+                                     .wall_time = 1700000000,
+                                     .host = "node1",
+                                     .process = 42,
+                                     .resumed_step = 6,
+                                     .resumed_samples = 96});
+        log.step(sample_step(7));
+        log.evaluation({.step = 7, .loss = 1, .bits_per_byte = 2});
+    }
+    const std::string name = "events.out.tfevents.1700000000.node1.42.0";
+    const auto steps = read_records(read_all(posix(), folder / name));
+    ASSERT_EQ(steps.size(), 4u);
+    EXPECT_EQ(steps[0], version_event(1700000000));
+    EXPECT_EQ(steps[1], restart_event(1700000000, 7));
+    for (const char* tag : {"lm loss", "learning-rate", "grad-norm", "batch-size", "iteration-time",
+                            "throughput", "mfu"})
+        EXPECT_NE(steps[2].find(tag), std::string::npos) << tag;
+    EXPECT_NE(steps[3].find("lm loss validation ppl"), std::string::npos);
+    const auto samples = read_records(read_all(posix(), folder / ("samples/" + name)));
+    ASSERT_EQ(samples.size(), 3u);
+    EXPECT_EQ(samples[1], restart_event(1700000000, 97));
+    EXPECT_EQ(samples[2], scalar_event(1700000000.5, 112, {{"lm loss vs samples", 3.2145671f}}));
+}
+
+TEST(ModelFlops, FollowTheStatedFormula) {
+    ModelSection model;  // GPT-2 124M
+    resolve(model);
+    const double matmul = 12.0 * 12 * 768 * 768 + 50257.0 * 768;
+    EXPECT_EQ(training_flops_per_token(model, 1024), 6 * matmul + 6.0 * 12 * 768 * 1024);
+    EXPECT_EQ(forward_flops_per_token(model, 1024), 2 * matmul + 2.0 * 12 * 768 * 1024);
+    model.causal = false;
+    EXPECT_EQ(training_flops_per_token(model, 1024), 6 * matmul + 12.0 * 12 * 768 * 1024);
+    model.causal = true;
+    model.kv_heads = 3;  // attention's products stay, the projections shrink
+    EXPECT_EQ(training_flops_per_token(model, 1024),
+              6 * (matmul - 12.0 * 2 * 768 * 576) + 6.0 * 12 * 768 * 1024);
+    EXPECT_EQ(model_flops_utilisation(1000, 2e9, 4, 1e12), 0.5);
+    EXPECT_FALSE(model_flops_utilisation(1000, 2e9, 4, 0));
+}
+
+TEST(LossCurve, ReadsAndDraws) {
+    const test::TemporaryFolder folder;
+    const std::string path = folder / "metrics.jsonl";
+    {
+        JsonlLog log(posix(), path);
+        for (int64_t step = 1; step <= 100; ++step) {
+            StepRecord record = sample_step(step);
+            record.loss = step == 50 ? std::numeric_limits<double>::infinity()
+                                     : 1 + 4.0 / static_cast<double>(step);
+            log.step(record);
+        }
+        log.evaluation({.step = 100, .loss = 1.5});
+    }
+    const Curve curve = read_curve(posix(), path, "loss");
+    EXPECT_EQ(curve.x.size(), 99u);  // the infinite one has no number
+    EXPECT_EQ(read_curve(posix(), path, "held_out_loss").y, std::vector<double>{1.5});
+    test::expect_error(
+        ErrorKind::data, [&] { read_curve(posix(), path, "nothing"); }, "no line has a number");
+
+    const std::string svg = plot_svg({curve, {"a <b> & c", {1, 100}, {2, 2}}}, {.title = "t"});
+    EXPECT_TRUE(svg.starts_with("<svg "));
+    EXPECT_TRUE(svg.ends_with("</svg>\n"));
+    EXPECT_NE(svg.find("a &lt;b&gt; &amp; c"), std::string::npos);
+    EXPECT_EQ(svg.find("nan"), std::string::npos);
+    EXPECT_EQ(svg.find("inf"), std::string::npos);
+
+    const std::string text =
+        plot_terminal({{"down", {0, 1, 2}, {2, 1, 0}}}, {.width = 11 + 21, .height = 5});
+    EXPECT_EQ(text,
+              "        2 |*                    \n"
+              "          |                     \n"
+              "        1 |          *          \n"
+              "          |                     \n"
+              "        0 |                    *\n"
+              "          +---------------------\n"
+              "           0              2 step\n"
+              "           * down\n");
+}
+
+TEST(LossCurve, ThinningKeepsEverySpike) {
+    Curve curve{"long", {}, {}};
+    for (int i = 0; i < 100000; ++i) {
+        curve.x.push_back(i);
+        curve.y.push_back(i == 77777 ? 10 : 1);
+    }
+    const std::string svg = plot_svg({curve}, {});
+    EXPECT_LT(svg.size(), 60000u);
+    EXPECT_NE(svg.find(",40.0"), std::string::npos);  // the spike reaches the top edge
+    curve.y[77777] = 1;
+    curve.y[0] = 2;
+    const std::string flat = plot_svg({curve}, {});
+    EXPECT_NE(flat, svg);
+    EXPECT_NO_THROW(plot_svg({{"one", {5}, {5}}}, {}));
+}
+
+}  // namespace
+}  // namespace plinth::launch
