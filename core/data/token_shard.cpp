@@ -199,6 +199,9 @@ std::vector<DocumentStart> TokenShard::documents_in(int64_t begin, int64_t end) 
         const auto starts = starts_of(document, count);
         for (int64_t i = 0; i < count; ++i) {
             const int64_t start = starts[static_cast<size_t>(i)];
+            REQUIRE(data, found.empty() ? start <= begin : start >= found.back().token,
+                    "{}: document {} begins at token {}, out of order: the file is damaged",
+                    idx_->path(), document + i, start);
             if (start >= end) return found;
             if (!found.empty() && found.back().token == start) found.pop_back();
             found.push_back({document + i, start});

@@ -229,6 +229,19 @@ TEST(TokenShard, DamageIsNamed) {
     refused([](auto& bin, auto&) { put<uint16_t>(bin, 4, 65500); }, "token 2", "65500");
 }
 
+TEST(TokenShard, DocumentsOutOfOrderAreRefusedWhenTheyAreMet) {
+    TemporaryFolder folder;
+    write_golden(io::posix(), folder / "s");
+    std::string idx = io::read_all(io::posix(), folder / "s.idx");
+    put<int64_t>(idx, 46, 12);  // the first sequence begins at the end
+    put<int64_t>(idx, 78, 0);   // and both documents at the first sequence
+    const TokenShard shard(
+        std::make_unique<MemoryFile>(io::read_all(io::posix(), folder / "s.bin"), "s.bin"),
+        std::make_unique<MemoryFile>(idx, "s.idx"));
+    expect_error(
+        ErrorKind::data, [&] { shard.documents_in(0, 6); }, "s.idx", "out of order");
+}
+
 TEST(TokenShard, EveryFlippedBitIsRefusedByTheManifest) {
     TemporaryFolder folder;
     DatasetManifest manifest;
