@@ -191,17 +191,17 @@ BpeTrainer::BpeTrainer(BpeTrainerConfig config)
 
 void BpeTrainer::add(std::string_view text) {
     report_.bytes += static_cast<int64_t>(text.size());
-    for (const std::string_view word : splitter_.split(text)) {
+    splitter_.split(text, [this](std::string_view word) {
         ++report_.words;
         const auto found = counts_.find(word);
         if (found != counts_.end()) {
             ++found->second;
-            continue;
+            return;
         }
         counts_.emplace(word, 1);
         table_bytes_ += cost_of(word);
         if (table_bytes_ > config_.memory) cut_rare_words();
-    }
+    });
 }
 
 /// Halves the table: all words up to the smallest count that makes enough room go.

@@ -115,8 +115,7 @@ class BpeEncoder : public Encoder {
     };
 
     void encode_plain(std::string_view text, std::vector<int32_t>& ids) {
-        for (const std::string_view piece : splitter_.split(text))
-            encode_piece(piece, ids);
+        splitter_.split(text, [&](std::string_view piece) { encode_piece(piece, ids); });
     }
 
     void encode_piece(std::string_view piece, std::vector<int32_t>& ids) {

@@ -61,11 +61,11 @@ PreTokenizer::Splitter::~Splitter() = default;
 PreTokenizer::Splitter::Splitter(Splitter&&) noexcept = default;
 PreTokenizer::Splitter& PreTokenizer::Splitter::operator=(Splitter&&) noexcept = default;
 
-const std::vector<std::string_view>& PreTokenizer::Splitter::split(std::string_view text) {
-    pieces_.clear();
+void PreTokenizer::Splitter::split(std::string_view text,
+                                   FunctionRef<void(std::string_view)> take) {
     while (!text.empty()) {
         const size_t valid = valid_utf8_prefix(text);
-        split_valid(text.substr(0, valid));
+        split_valid(text.substr(0, valid), take);
         text.remove_prefix(valid);
         size_t bad = 0;
         while (bad < text.size()) {
@@ -73,13 +73,13 @@ const std::vector<std::string_view>& PreTokenizer::Splitter::split(std::string_v
             if (sequence.state == Utf8Sequence::State::whole) break;
             bad += sequence.length;
         }
-        if (bad > 0) pieces_.push_back(text.substr(0, bad));
+        if (bad > 0) take(text.substr(0, bad));
         text.remove_prefix(bad);
     }
-    return pieces_;
 }
 
-void PreTokenizer::Splitter::split_valid(std::string_view text) {
+void PreTokenizer::Splitter::split_valid(std::string_view text,
+                                         FunctionRef<void(std::string_view)> take) {
     const PCRE2_SIZE* bounds = pcre2_get_ovector_pointer(scratch_->match);
     const auto subject = reinterpret_cast<PCRE2_SPTR>(text.data());
     size_t at = 0;
@@ -89,11 +89,11 @@ void PreTokenizer::Splitter::split_valid(std::string_view text) {
                         PCRE2_NO_UTF_CHECK | PCRE2_NOTEMPTY, scratch_->match, nullptr);
         if (result == PCRE2_ERROR_NOMATCH) break;
         CHECK(result > 0, "pre-tokeniser: {}", message_of(result));
-        if (bounds[0] > at) pieces_.push_back(text.substr(at, bounds[0] - at));
-        pieces_.push_back(text.substr(bounds[0], bounds[1] - bounds[0]));
+        if (bounds[0] > at) take(text.substr(at, bounds[0] - at));
+        take(text.substr(bounds[0], bounds[1] - bounds[0]));
         at = bounds[1];
     }
-    if (at < text.size()) pieces_.push_back(text.substr(at));
+    if (at < text.size()) take(text.substr(at));
 }
 
 }  // namespace plinth::core::data

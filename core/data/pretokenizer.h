@@ -4,7 +4,8 @@
 #include <memory>
 #include <string>
 #include <string_view>
-#include <vector>
+
+#include "kernels/runtime/function_ref.h"
 
 namespace plinth::core::data {
 
@@ -32,19 +33,18 @@ class PreTokenizer {
         Splitter(Splitter&&) noexcept;
         Splitter& operator=(Splitter&&) noexcept;
 
-        /// The pieces of `text`, in order; joined they are the text. What no alternative matches is
-        /// a piece of its own. Bytes that are not UTF-8 cannot be matched: each ill-formed run is
-        /// one piece, and the text on both sides is cut as if it stood alone. The views point into
-        /// `text`; the vector is reused by the next call.
-        const std::vector<std::string_view>& split(std::string_view text);
+        /// Calls `take` for each piece of `text`, in order; joined they are the text. What no
+        /// alternative matches is a piece of its own. Bytes that are not UTF-8 cannot be matched:
+        /// each ill-formed run is one piece, and the text on both sides is cut as if it stood
+        /// alone.
+        void split(std::string_view text, FunctionRef<void(std::string_view)> take);
 
       private:
-        void split_valid(std::string_view text);
+        void split_valid(std::string_view text, FunctionRef<void(std::string_view)> take);
 
         const PreTokenizer* owner_;
         struct Scratch;
         std::unique_ptr<Scratch> scratch_;
-        std::vector<std::string_view> pieces_;
     };
 
   private:

@@ -3,6 +3,7 @@
 
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <map>
 #include <random>
 
@@ -22,14 +23,14 @@ std::vector<std::string> naive_merges(const std::vector<std::string>& texts, siz
         tokens.emplace_back(1, static_cast<char>(byte));
     std::vector<std::vector<int>> words;
     for (const std::string& text : texts) {
-        for (const std::string_view piece : splitter.split(text)) {
+        splitter.split(text, [&](std::string_view piece) {
             auto& word = words.emplace_back();
             for (const char c : piece) {
-                word.push_back(static_cast<int>(
-                    std::find(tokens.begin(), tokens.begin() + 256, std::string(1, c)) -
-                    tokens.begin()));
+                const auto byte = static_cast<unsigned char>(c);
+                word.push_back(
+                    static_cast<int>(std::find(order.begin(), order.end(), byte) - order.begin()));
             }
-        }
+        });
     }
     std::vector<std::string> result;
     for (size_t step = 0; step < merges; ++step) {

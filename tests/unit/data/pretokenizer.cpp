@@ -14,8 +14,7 @@ Pieces split(const std::string& text, const std::string& pattern = gpt2_pattern)
     const PreTokenizer pretokenizer(pattern);
     PreTokenizer::Splitter splitter(pretokenizer);
     Pieces pieces;
-    for (const std::string_view piece : splitter.split(text))
-        pieces.emplace_back(piece);
+    splitter.split(text, [&](std::string_view piece) { pieces.emplace_back(piece); });
     return pieces;
 }
 
