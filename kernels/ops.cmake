@@ -3,6 +3,7 @@
 add_op(attention CUDA pending)
 add_op(rotary CUDA pending)
 add_op(qk_norm CUDA pending)
+add_op(embedding CUDA pending)
 add_op(matmul CUDA pending)
 add_op(swiglu CUDA pending)
 add_op(rms_norm CUDA pending)

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
+#include <algorithm>
 #include <cstdint>
 
 #include "kernels/kernel.h"
@@ -10,6 +11,11 @@ namespace plinth::kernels::cpu {
 /// Elements per chunk of an elementwise loop: 128 KiB of fp32, large enough to hide the hand-over
 /// to a thread.
 inline constexpr int64_t elementwise_grain = 32768;
+
+/// Rows per chunk of a row-wise loop: about `elementwise_grain` elements.
+inline int64_t row_grain(int64_t width) {
+    return std::max<int64_t>(1, elementwise_grain / std::max<int64_t>(1, width));
+}
 
 /// Calls body(T{}) with the C++ type of `dtype`, fp32 or bf16.
 template <typename Body>
