@@ -6,29 +6,22 @@
 #include <benchmark/benchmark.h>
 
 #include <functional>
+#include <memory>
 #include <string>
-#include <vector>
 
+#include "benchmarks/ops/rows.h"
 #include "kernels/runtime/stream.h"
-#include "kernels/view.h"
 
 namespace plinth::test {
 
-/// Zeroed memory that a benchmark's views point into.
-class Buffer {
-  public:
-    Buffer(const Shape& shape, DType dtype)
-        : shape_(shape),
-          dtype_(dtype),
-          bytes_(static_cast<size_t>(shape.elements()) * size_of(dtype)) {}
-    View view() { return {bytes_.data(), dtype_, shape_}; }
-    double size() const { return static_cast<double>(bytes_.size()); }
+/// GPT-2 124M with 4,096 tokens; logits of 1,024.
+inline const RowsCase gpt2_width = {"4096x768", 4096, 768};
+inline const RowsCase gpt2_ffn = {"4096x3072", 4096, 3072};
+inline const RowsCase gpt2_logits = {"1024x50257", 1024, 50257};
 
-  private:
-    Shape shape_;
-    DType dtype_;
-    std::vector<std::byte> bytes_;
-};
+inline double size_in_bytes(Buffer& buffer) {
+    return static_cast<double>(buffer.view().bytes());
+}
 
 /// Makes the buffers once a run and returns what is timed; sets `bytes` to what one call must move.
 using BandwidthSetup = std::function<std::function<void(Stream&)>(double& bytes)>;

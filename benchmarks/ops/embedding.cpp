@@ -3,7 +3,6 @@
 
 #include "benchmarks/ops/bandwidth.h"
 #include "kernels/runtime/philox.h"
-#include "tests/support/cases/rows.h"
 
 namespace plinth::test {
 namespace {
@@ -36,7 +35,7 @@ const int registered = [] {
         const auto name = fmt::format("embedding/{}/{}/", gpt2_width.name, name_of(dtype));
         register_bandwidth(name + "forward", [=](double& bytes) {
             auto d = std::make_shared<Data>(gpt2_width, dtype);
-            bytes = 3.0 * d->y.size();
+            bytes = 3.0 * size_in_bytes(d->y);
             return [=](Stream& stream) {
                 kernels::embedding_forward(d->y.view(), d->ids.view(), d->table.view(),
                                            d->positions.view(), d->position_table.view(), rows,
@@ -45,7 +44,7 @@ const int registered = [] {
         });
         register_bandwidth(name + "dtable", [=](double& bytes) {
             auto d = std::make_shared<Data>(gpt2_width, dtype);
-            bytes = d->dtable.size() + d->y.size();
+            bytes = size_in_bytes(d->dtable) + size_in_bytes(d->y);
             return [=](Stream& stream) {
                 kernels::embedding_backward(d->dtable.view(), d->y.view(), d->ids.view(), rows,
                                             stream);

@@ -1,0 +1,74 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "core/ops/layer_norm.h"
+
+#include "core/autograd/scope.h"
+#include "kernels/layer_norm.h"
+#include "kernels/matmul.h"
+
+namespace plinth::core::ops {
+
+namespace {
+
+/// What the halves of the backward pass share: the input half reads dy and x anyway, so it also
+/// makes the block sums of the weight gradients.
+struct Saved {
+    SavedTensor x, mean, rstd;
+    Tensor dweight_blocks, dbias_blocks;
+};
+
+void layer_norm_input_grad(NodeGradients& gradients, Saved& saved, Parameter& weight,
+                           bool has_bias) {
+    Scope& scope = Scope::current();
+    const Tensor& x = saved.x.get("layer_norm");
+    const Shape blocks{kernels::norm_blocks(x.shape().rows()), x.dim(-1)};
+    saved.dweight_blocks = scope.empty(blocks, DType::f32);
+    if (has_bias) saved.dbias_blocks = scope.empty(blocks, DType::f32);
+    Tensor dx = gradients.wants_input(0) ? scope.empty(x.shape(), x.dtype()) : Tensor{};
+    kernels::layer_norm_backward(dx.out(), saved.dweight_blocks.out(), saved.dbias_blocks.out(),
+                                 gradients.of_output(0).in(), x.in(),
+                                 weight.acquire(DType::f32).in(), saved.mean.get("layer_norm").in(),
+                                 saved.rstd.get("layer_norm").in(), scope.stream());
+    weight.release();
+    if (dx.defined()) gradients.set_input(0, std::move(dx));
+    saved.x = saved.mean = saved.rstd = {};
+}
+
+void add_block_sums(Parameter& parameter, const Tensor& blocks) {
+    parameter.add_gradient(0, [&](View gradient) {
+        kernels::column_sum(gradient, blocks.in(), Scope::current().stream());
+    });
+}
+
+}  // namespace
+
+Tensor layer_norm(const Tensor& x, Parameter& weight, Parameter* bias, double eps) {
+    Scope& scope = Scope::current();
+    CHECK(weight.shard().local_shape == Shape({x.dim(-1)}), "{}: input {} does not fit weight {}",
+          weight.name(), x.shape().text(), weight.shard().local_shape.text());
+    Tensor y = scope.empty(x.shape(), x.dtype());
+    Tensor mean = scope.empty({x.shape().rows()}, DType::f32);
+    Tensor rstd = scope.empty({x.shape().rows()}, DType::f32);
+    kernels::layer_norm_forward(y.out(), mean.out(), rstd.out(), x.in(),
+                                weight.acquire(DType::f32).in(),
+                                bias ? bias->acquire(DType::f32).in() : ConstView{},
+                                static_cast<float>(eps), scope.stream());
+    weight.release();
+    if (bias) bias->release();
+    if (scope.tape()) {
+        auto saved = std::make_shared<Saved>(
+            Saved{SavedTensor(x), SavedTensor(mean), SavedTensor(rstd), {}, {}});
+        scope.tape()->record(
+            "layer_norm", {&x}, {&y},
+            [saved, &weight, bias](NodeGradients& gradients) {
+                layer_norm_input_grad(gradients, *saved, weight, bias != nullptr);
+            },
+            [saved, &weight, bias](NodeGradients&) {
+                add_block_sums(weight, saved->dweight_blocks);
+                if (bias) add_block_sums(*bias, saved->dbias_blocks);
+            },
+            /*has_parameters=*/true);
+    }
+    return y;
+}
+
+}  // namespace plinth::core::ops
