@@ -1,0 +1,74 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <array>
+#include <bit>
+#include <cmath>
+#include <cstdint>
+#include <span>
+
+namespace plinth::kernels {
+
+/// A sum of finite, non-negative doubles without any rounding: a fixed-point number from 2^-1074 on
+/// in limbs of 32 bits, each held in an int64 so that limbs of many sums can be added (all-reduced)
+/// as plain integers. The result depends on the summands alone, not on their order or grouping (the
+/// idea of Kulisch's long accumulator).
+class ExactSum {
+  public:
+    static constexpr int limb_bits = 32;
+    static constexpr int limb_count =
+        68;  ///< 2,098 bits of a double's range, and room for 2^64 summands
+
+    /// x must be finite and not negative.
+    void add(double x) {
+        const auto bits = std::bit_cast<uint64_t>(x);
+        const int exponent = static_cast<int>(bits >> 52);
+        uint64_t mantissa = bits & ((uint64_t{1} << 52) - 1);
+        if (exponent > 0) mantissa |= uint64_t{1} << 52;
+        const int position =
+            exponent > 0 ? exponent - 1 : 0;  // of the mantissa's lowest bit, from 2^-1074
+        const auto limb = static_cast<size_t>(position / limb_bits);
+        const int shift = position % limb_bits;
+        // 53 bits shifted by up to 31 span three limbs.
+        const uint64_t low = mantissa << shift;
+        limbs_[limb] += static_cast<int64_t>(low & 0xffffffffu);
+        limbs_[limb + 1] += static_cast<int64_t>(low >> 32);
+        if (shift > 0) limbs_[limb + 2] += static_cast<int64_t>(mantissa >> (64 - shift));
+        if (++pending_ == most_pending) normalize();
+    }
+
+    /// Limbs below 2^32 each, to be added to those of up to 2^30 other sums.
+    std::span<int64_t> limbs() {
+        normalize();
+        return limbs_;
+    }
+
+    /// The sum rounded to double once all limbs are in (after an all-reduce of `limbs()`).
+    double value() {
+        normalize();
+        double sum = 0.0;  // from the highest limb down: at most the last additions round
+        for (int i = limb_count - 1; i >= 0; --i)
+            if (limbs_[static_cast<size_t>(i)] != 0)
+                sum += std::ldexp(static_cast<double>(limbs_[static_cast<size_t>(i)]),
+                                  i * limb_bits - 1074);
+        return sum;
+    }
+
+  private:
+    static constexpr int64_t most_pending = int64_t{1} << 30;
+
+    void normalize() {
+        int64_t carry = 0;
+        for (int64_t& limb : limbs_) {
+            limb += carry;
+            carry = limb >> limb_bits;
+            limb &= 0xffffffff;
+        }
+        pending_ = 0;
+    }
+
+    std::array<int64_t, limb_count> limbs_{};
+    int64_t pending_ = 0;
+};
+
+}  // namespace plinth::kernels

@@ -1,0 +1,15 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include "kernels/kernel.h"
+
+namespace plinth::kernels {
+
+/// Elements of one block of the global gradient norm. Optimizer shards are cut at multiples of it.
+inline constexpr int64_t norm_block = 1024;
+
+/// block_sums f64 [ceil(n / 1024)]: sum of squares of each block of gradient[n] (fp32), in double
+/// and in a fixed order. A block that holds a NaN or an infinity has a sum that is not finite.
+PLINTH_KERNEL(squared_block_sums, View block_sums, ConstView gradient);
+
+}  // namespace plinth::kernels
