@@ -1,0 +1,45 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "core/autograd/recompute.h"
+
+#include "core/autograd/scope.h"
+
+namespace plinth::core {
+
+namespace {
+
+Scope::Settings with_tape(Tape* tape) {
+    Scope::Settings settings = Scope::current().settings();
+    settings.tape = tape;
+    return settings;
+}
+
+void run_again(const std::function<Tensor(const Tensor&)>& f, Tensor x, NodeGradients& gradients) {
+    Tape tape;
+    const Scope scope(with_tape(&tape));
+    tape.watch(x);
+    Tensor y = f(x);
+    std::vector<Root> roots{{std::move(y), gradients.of_output(0)}};
+    Tensor dx = std::move(tape.backward(std::move(roots), {&x, 1}).front());
+    if (gradients.wants_input(0)) gradients.set_input(0, std::move(dx));
+}
+
+}  // namespace
+
+Tensor recompute(std::function<Tensor(const Tensor&)> f, const Tensor& x) {
+    Scope& outer = Scope::current();
+    if (!outer.tape()) return f(x);
+    Tensor y;
+    {
+        const Scope unrecorded(with_tape(nullptr));
+        y = f(x.detach());
+    }
+    outer.tape()->record(
+        "recompute", {&x}, {&y},
+        [f = std::move(f), saved = SavedTensor(x)](NodeGradients& gradients) {
+            run_again(f, saved.get("recompute"), gradients);
+        },
+        {}, /*has_parameters=*/true);
+    return y;
+}
+
+}  // namespace plinth::core

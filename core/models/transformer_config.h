@@ -1,0 +1,49 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <cstdint>
+
+#include "core/nn/mlp.h"
+#include "core/nn/norm.h"
+#include "kernels/rotary.h"
+
+namespace plinth::core::models {
+
+/// The one configurable transformer. GPT-2/3, Llama and BLOOM are values of it (configs/).
+struct TransformerConfig {
+    enum class Positions { learned, rotary, alibi, none };
+    using Activation = nn::MlpConfig::Activation;
+
+    int64_t vocab_size = 0;
+    int64_t vocab_multiple = 1;  ///< rows of the token table are padded to a multiple of it
+    int64_t layers = 0;
+    int64_t width = 0;
+    int64_t heads = 0;
+    int64_t kv_heads = 0;
+    int64_t head_width = 0;
+    int64_t ffn_width = 0;
+    int64_t max_positions = 0;
+    nn::NormConfig norm;
+    Positions positions = Positions::learned;
+    kernels::Rotary rotary;
+    Activation activation = Activation::gelu_tanh;
+    bool tied_head = true;
+    bool attention_bias = true;  ///< of the attention output projection
+    bool qkv_bias = true;
+    bool mlp_bias = true;
+    bool qk_norm = false;
+    bool embedding_norm = false;
+    bool causal = true;
+    bool recompute = false;  ///< keep only block inputs, run each block again in the backward pass
+    double dropout = 0.0;
+    double init_stddev = 0.02;
+    double z_loss = 0.0;
+
+    int64_t padded_vocab() const {
+        return (vocab_size + vocab_multiple - 1) / vocab_multiple * vocab_multiple;
+    }
+    /// Throws an internal error; the user's configuration was checked, with key names, before.
+    void validate() const;
+};
+
+}  // namespace plinth::core::models

@@ -1,0 +1,59 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <cstdint>
+#include <map>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "core/autograd/parameter.h"
+
+namespace plinth::core::nn {
+
+/// The parameters of a model in the order of their declaration. Declaring gives them no storage.
+class ParameterSet {
+  public:
+    /// A second parameter of the same name is an internal error.
+    Parameter& add(Parameter::Spec spec);
+    const std::vector<Parameter*>& all() const { return order_; }
+    /// Null if there is none of that name.
+    Parameter* find(const std::string& name) const;
+    /// Elements of all parameters; a tied one counts once.
+    int64_t elements() const;
+
+  private:
+    std::vector<std::unique_ptr<Parameter>> parameters_;
+    std::vector<Parameter*> order_;
+    std::map<std::string, Parameter*> by_name_;
+};
+
+/// A place in the tree of names where a module declares its parameters.
+class Declaration {
+  public:
+    explicit Declaration(ParameterSet& set, std::string path = "")
+        : set_(&set), path_(std::move(path)) {}
+
+    /// The child place `path.name`.
+    Declaration operator/(const std::string& name) const { return Declaration(*set_, full(name)); }
+    Declaration operator/(int64_t index) const { return *this / std::to_string(index); }
+
+    /// A matrix or table: weight decay applies.
+    Parameter& weight(const Shape& shape, Init init) const {
+        return set_->add({.name = full("weight"), .shape = shape, .init = init, .decay = true});
+    }
+    /// A norm's gain or a bias: no weight decay.
+    Parameter& vector(const std::string& name, int64_t size, Init init) const {
+        return set_->add({.name = full(name), .shape = {size}, .init = init, .decay = false});
+    }
+
+  private:
+    std::string full(const std::string& name) const {
+        return path_.empty() ? name : path_ + "." + name;
+    }
+
+    ParameterSet* set_;
+    std::string path_;
+};
+
+}  // namespace plinth::core::nn

@@ -1,0 +1,47 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <optional>
+
+#include "core/nn/linear.h"
+#include "core/ops/gelu.h"
+#include "core/ops/swiglu.h"
+
+namespace plinth::core::nn {
+
+struct MlpConfig {
+    enum class Activation { gelu_tanh, gelu_erf, swiglu } activation = Activation::gelu_tanh;
+    int64_t width = 0;
+    int64_t ffn_width = 0;
+    bool bias = true;
+    double init_stddev = 0.02;
+    double output_init_stddev = 0.02;
+};
+
+/// down(gelu(up x)), or down(silu(gate x) * up x) with gate and up in one product (Shazeer 2020).
+class Mlp {
+  public:
+    Mlp(const Declaration& at, const MlpConfig& config)
+        : activation_(config.activation),
+          up_(is_gated() ? at / "gate_up" : at / "up", config.width,
+              is_gated() ? 2 * config.ffn_width : config.ffn_width, config.bias,
+              config.init_stddev),
+          down_(at / "down", config.ffn_width, config.width, config.bias,
+                config.output_init_stddev) {}
+
+    Tensor operator()(const Tensor& x) const {
+        const Tensor hidden = up_(x);
+        if (is_gated()) return down_(ops::swiglu(hidden));
+        const bool exact = activation_ == MlpConfig::Activation::gelu_erf;
+        return down_(ops::gelu(hidden, exact ? kernels::Gelu::erf : kernels::Gelu::tanh));
+    }
+
+  private:
+    bool is_gated() const { return activation_ == MlpConfig::Activation::swiglu; }
+
+    MlpConfig::Activation activation_;
+    Linear up_;
+    Linear down_;
+};
+
+}  // namespace plinth::core::nn
