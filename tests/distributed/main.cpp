@@ -9,6 +9,7 @@
 
 #include "parallel/comm/mpi.h"
 #include "tests/distributed/communicator_body.h"
+#include "tests/distributed/lanes_body.h"
 
 namespace plinth::test {
 namespace {
@@ -38,6 +39,7 @@ void error_on_one_rank(Communicator& comm) {
 
 const std::map<std::string, std::function<void(Communicator&)>> cases = {
     {"communicator", check_communicator},
+    {"lanes", check_all_lanes},
     {"hang", hang},
     {"lost_message", lost_message},
     {"error_on_one_rank", error_on_one_rank},

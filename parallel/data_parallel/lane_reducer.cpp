@@ -1,0 +1,352 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "parallel/data_parallel/lane_reducer.h"
+
+#include <algorithm>
+#include <cstring>
+
+#include "kernels/add.h"
+#include "kernels/cast.h"
+
+namespace plinth::parallel {
+
+using core::Parameter;
+using core::Tensor;
+
+namespace {
+
+ConstBytes bytes_of(ConstView view) {
+    return {static_cast<const std::byte*>(view.data), view.bytes()};
+}
+Bytes bytes_of(View view) {
+    return {static_cast<std::byte*>(view.data), view.bytes()};
+}
+
+View part(View view, int64_t begin, int64_t count) {
+    auto* data =
+        static_cast<std::byte*>(view.data) + static_cast<size_t>(begin) * size_of(view.dtype);
+    return View(data, view.dtype, {count}, view.device);
+}
+
+}  // namespace
+
+LaneReducer::LaneReducer(std::span<Parameter* const> parameters, Communicator& communicator,
+                         CachingAllocator& allocator, Stream& stream,
+                         const LaneReducerConfig& config)
+    : communicator_(communicator),
+      allocator_(allocator),
+      stream_(stream),
+      config_(config),
+      parameters_(parameters.begin(), parameters.end()),
+      layout_(parameters, config.bucket_bytes),
+      rank_(communicator.rank()),
+      ranks_(communicator.size()),
+      lane_(Tensor::empty({layout_.elements()}, DType::f32, allocator)),
+      given_(layout_.entries().size()),
+      missing_(layout_.buckets()) {
+    CHECK(config_.in_flight >= 1, "in_flight is {}", config_.in_flight);
+    CHECK(config_.wire == DType::f32 || config_.wire == DType::bf16, "gradients on the wire as {}",
+          name_of(config_.wire));
+    // Padding is exchanged but never written: it stays zero.
+    kernels::fill(lane_.out(), 0.0f, stream_);
+    for (Parameter* parameter : parameters_)
+        parameter->set_sink(this);
+}
+
+LaneReducer::~LaneReducer() {
+    for (Parameter* parameter : parameters_)
+        parameter->set_sink(nullptr);
+}
+
+View LaneReducer::elements(Tensor& buffer, FlatRange range) {
+    return part(buffer.out(), range.begin, range.elements());
+}
+
+View LaneReducer::total_of(size_t bucket) {
+    const FlatRange owned = layout_.owned(bucket, rank_, ranks_);
+    if (totals_are_in_lane()) return elements(lane_, owned);
+    return part(totals_.out(), totals_at_[bucket], owned.elements());
+}
+
+void LaneReducer::prepare_totals() {
+    if (totals_are_in_lane() || totals_.defined()) return;
+    int64_t owned = 0;
+    for (size_t b = 0; b < layout_.buckets(); ++b) {
+        totals_at_.push_back(owned);
+        owned += layout_.owned(b, rank_, ranks_).elements();
+    }
+    totals_ = Tensor::empty({owned}, DType::f32, allocator_);
+}
+
+// --- the step -----------------------------------------------------------------------------------
+
+void LaneReducer::begin_step(const LanePlan& plan) {
+    plan.validate();
+    CHECK(plan.ranks == ranks_, "a plan for {} ranks in a group of {}", plan.ranks, ranks_);
+    CHECK(exchanges_.empty() && !in_slot_, "the step before was not finished");
+    plan_ = plan;
+    prepare_totals();
+    slots_ = plan.slots_of(rank_);
+    next_slot_ = 0;
+    statistics_ = {};
+    waited_before_ = communicator_.seconds_waited();
+    gradients_.clear();
+}
+
+void LaneReducer::begin_slot(int64_t slot) {
+    CHECK(!in_slot_ && next_slot_ < slots_.size() && slots_[next_slot_] == slot,
+          "slot {} is not the next one of rank {}", slot, rank_);
+    const int64_t lane = plan_.lane_of_slot(slot);
+    in_slot_ = true;
+    first_of_lane_ = slot == plan_.lane_begin(lane);
+    last_of_lane_ = slot + 1 == plan_.lane_begin(lane + 1);
+    round_ = lane / ranks_;
+    std::fill(given_.begin(), given_.end(), 0);
+    if (first_of_lane_) next_start_ = 0;
+    if (learned_.empty()) return;
+    if (first_of_lane_) clear_unused_uses();
+    if (last_of_lane_) count_missing();
+}
+
+void LaneReducer::count_missing() {
+    std::fill(missing_.begin(), missing_.end(), 0);
+    for (size_t e = 0; e < layout_.entries().size(); ++e)
+        for (size_t b = layout_.entries()[e].first_bucket; b <= layout_.entries()[e].last_bucket;
+             ++b)
+            missing_[b] += learned_[e];
+}
+
+void LaneReducer::clear_unused_uses() {
+    for (size_t e = 0; e < layout_.entries().size(); ++e) {
+        if (learned_[e] != 0) continue;
+        const BucketLayout::Entry& entry = layout_.entries()[e];
+        for (size_t b = entry.first_bucket; b <= entry.last_bucket; ++b)
+            wait_until_free(b);
+        kernels::fill(elements(lane_, entry.range), 0.0f, stream_);
+    }
+}
+
+void LaneReducer::add(Parameter& parameter, int use, FunctionRef<void(View dweight)> product) {
+    CHECK(in_slot_, "{}: a gradient outside of a micro-batch", parameter.name());
+    const size_t e = layout_.entry_of(parameter, use);
+    const BucketLayout::Entry& entry = layout_.entries()[e];
+    CHECK(++given_[e] == 1,
+          "{}: use {} gave two gradients in one micro-batch; each place where a parameter is "
+          "multiplied declares its own use",
+          parameter.name(), use);
+    CHECK(learned_.empty() || learned_[e] == 1,
+          "{}: use {} has a gradient in this micro-batch but had none in the first",
+          parameter.name(), use);
+    View sum = elements(lane_, entry.range);
+    sum = View(sum.data, DType::f32, parameter.shard().local_shape, sum.device);
+    if (first_of_lane_) {
+        // The lane before may still be on its way out of this memory.
+        for (size_t b = entry.first_bucket; b <= entry.last_bucket; ++b)
+            wait_until_free(b);
+        product(sum);
+    } else {
+        if (!scratch_.defined()) {
+            int64_t largest = 0;
+            for (const BucketLayout::Entry& each : layout_.entries())
+                largest = std::max(largest, each.range.elements());
+            scratch_ = Tensor::empty({largest}, DType::f32, allocator_);
+        }
+        const View finished(scratch_.out().data, DType::f32, sum.shape, sum.device);
+        product(finished);
+        kernels::add(sum, sum, finished, stream_);
+    }
+    if (!last_of_lane_ || learned_.empty()) return;
+    for (size_t b = entry.first_bucket; b <= entry.last_bucket; ++b)
+        --missing_[b];
+    start_final_buckets();
+}
+
+void LaneReducer::end_slot() {
+    CHECK(in_slot_, "end_slot without begin_slot");
+    in_slot_ = false;
+    if (++next_slot_ == slots_.size()) {
+        progress();
+        statistics_.bytes_hidden = statistics_.bytes;
+        for (const Exchange& exchange : exchanges_)
+            statistics_.bytes_hidden -= layout_.bucket(exchange.bucket).elements() *
+                                        static_cast<int64_t>(size_of(config_.wire));
+    }
+    if (learned_.empty()) {
+        learned_ = given_;
+        clear_unused_uses();
+    }
+    for (size_t e = 0; e < given_.size(); ++e)
+        CHECK(given_[e] == learned_[e],
+              "{}: use {} had a gradient in the first micro-batch but has none in this one",
+              layout_.entries()[e].parameter->name(), layout_.entries()[e].use);
+    if (last_of_lane_) start_all_buckets(round_);
+}
+
+void LaneReducer::finish() {
+    CHECK(!in_slot_ && next_slot_ == slots_.size(), "rank {} has computed {} of its {} slots",
+          rank_, next_slot_, slots_.size());
+    // A rank without a lane in the last round owns totals all the same.
+    const int64_t last = plan_.rounds() - 1;
+    if (!has_lane(last)) {
+        next_start_ = 0;
+        start_all_buckets(last);
+    }
+    while (!exchanges_.empty())
+        complete(0);
+    gather_totals();
+    add_uses();
+    statistics_.seconds_waiting = communicator_.seconds_waited() - waited_before_;
+}
+
+// --- exchanges ----------------------------------------------------------------------------------
+
+void LaneReducer::progress() {
+    if (in_slot_ && last_of_lane_ && !learned_.empty()) start_final_buckets();
+    if (exchanges_.empty()) return;
+    communicator_.progress();
+    for (size_t i = 0; i < exchanges_.size();)
+        if (exchanges_[i].pending.test())
+            complete(i);
+        else
+            ++i;
+}
+
+void LaneReducer::start_final_buckets() {
+    while (next_start_ < layout_.buckets() && missing_[next_start_] == 0 &&
+           exchanges_.size() < static_cast<size_t>(config_.in_flight))
+        start_exchange(next_start_++, round_);
+}
+
+void LaneReducer::start_all_buckets(int64_t round) {
+    while (next_start_ < layout_.buckets()) {
+        while (exchanges_.size() >= static_cast<size_t>(config_.in_flight))
+            complete(0);
+        start_exchange(next_start_++, round);
+    }
+}
+
+void LaneReducer::start_exchange(size_t b, int64_t round) {
+    wait_until_free(b);
+    const bool mine = has_lane(round);
+    const int senders = plan_.lanes_in(round) - (mine ? 1 : 0);
+    const FlatRange bucket = layout_.bucket(b), owned = layout_.owned(b, rank_, ranks_);
+    Exchange exchange{.bucket = b, .round = round};
+    View out = elements(lane_, bucket);
+    if (mine && config_.wire != DType::f32) {
+        exchange.staged = Tensor::empty({bucket.elements()}, config_.wire, allocator_);
+        kernels::cast(exchange.staged.out(), out, stream_);
+        out = exchange.staged.out();
+        // The own share is rounded like one that travels.
+        kernels::cast(elements(lane_, owned),
+                      part(out, owned.begin - bucket.begin, owned.elements()), stream_);
+    }
+    if (senders > 0)
+        exchange.received = Tensor::empty({senders * owned.elements()}, config_.wire, allocator_);
+    std::vector<ConstBytes> sends(static_cast<size_t>(ranks_));
+    std::vector<Bytes> receives(static_cast<size_t>(ranks_));
+    int64_t at = 0;
+    for (int peer = 0; peer < ranks_; ++peer) {
+        if (peer == rank_) continue;
+        if (mine) {
+            const FlatRange theirs = layout_.owned(b, peer, ranks_);
+            const View piece = part(out, theirs.begin - bucket.begin, theirs.elements());
+            sends[static_cast<size_t>(peer)] = bytes_of(ConstView(piece));
+            statistics_.bytes_sent += static_cast<int64_t>(piece.bytes());
+        }
+        if (plan_.lane_of(peer, round)) {
+            receives[static_cast<size_t>(peer)] =
+                bytes_of(part(exchange.received.out(), at, owned.elements()));
+            at += owned.elements();
+        }
+    }
+    statistics_.bytes += bucket.elements() * static_cast<int64_t>(size_of(config_.wire));
+    exchange.pending = communicator_.start_all_to_all(layout_.label(b), sends, receives);
+    exchanges_.push_back(std::move(exchange));
+    if (exchanges_.back().pending.test()) complete(exchanges_.size() - 1);
+}
+
+void LaneReducer::wait_until_free(size_t bucket) {
+    for (size_t i = 0; i < exchanges_.size(); ++i)
+        if (exchanges_[i].bucket == bucket) return complete(i);
+}
+
+void LaneReducer::complete(size_t index) {
+    Exchange& exchange = exchanges_[index];
+    exchange.pending.wait();
+    fold(exchange);
+    exchanges_.erase(exchanges_.begin() + static_cast<std::ptrdiff_t>(index));
+}
+
+std::vector<View> LaneReducer::lane_pieces(Exchange& exchange) {
+    const FlatRange owned = layout_.owned(exchange.bucket, rank_, ranks_);
+    if (config_.wire != DType::f32 && exchange.received.defined()) {
+        Tensor wide = Tensor::empty(exchange.received.shape(), DType::f32, allocator_);
+        kernels::cast(wide.out(), exchange.received.in(), stream_);
+        exchange.received = wide;
+    }
+    std::vector<View> pieces;
+    int64_t at = 0;
+    for (int peer = 0; peer < plan_.lanes_in(exchange.round); ++peer) {
+        if (peer == rank_) {
+            pieces.push_back(elements(lane_, owned));
+            continue;
+        }
+        pieces.push_back(part(exchange.received.out(), at, owned.elements()));
+        at += owned.elements();
+    }
+    return pieces;
+}
+
+/// total = ((total + piece 0) + piece 1) + ..., pieces in lane order. Where the total shares memory
+/// with the own piece (one round), the pieces before it are summed in the first one's memory.
+void LaneReducer::fold(Exchange& exchange) {
+    const View total = total_of(exchange.bucket);
+    if (total.elements() == 0) return;
+    const std::vector<View> pieces = lane_pieces(exchange);
+    const bool shared = totals_are_in_lane() && has_lane(exchange.round);
+    const size_t own = shared ? static_cast<size_t>(rank_) : 0;
+    View sum = exchange.round == 0 ? pieces[0] : total;
+    for (size_t i = exchange.round == 0 ? 1 : 0; i < pieces.size(); ++i) {
+        const View out = i < own ? pieces[0] : total;
+        kernels::add(out, sum, pieces[i], stream_);
+        sum = out;
+    }
+    if (sum.data != total.data) kernels::cast(total, sum, stream_);
+}
+
+// --- the end of a step --------------------------------------------------------------------------
+
+void LaneReducer::gather_totals() {
+    if (ranks_ == 1) return;  // the totals are whole where they are
+    std::deque<Pending> gathers;
+    for (size_t b = 0; b < layout_.buckets(); ++b) {
+        std::vector<Bytes> pieces;
+        for (int peer = 0; peer < ranks_; ++peer)
+            pieces.push_back(bytes_of(elements(lane_, layout_.owned(b, peer, ranks_))));
+        const View mine = total_of(b);
+        statistics_.bytes_sent += static_cast<int64_t>(mine.bytes()) * (ranks_ - 1);
+        while (gathers.size() >= static_cast<size_t>(config_.in_flight)) {
+            gathers.front().wait();
+            gathers.pop_front();
+        }
+        gathers.push_back(communicator_.start_all_gather(layout_.label(b) + " totals",
+                                                         bytes_of(ConstView(mine)), pieces));
+    }
+    for (Pending& gather : gathers)
+        gather.wait();
+}
+
+void LaneReducer::add_uses() {
+    Tensor& result = ranks_ == 1 && !totals_are_in_lane() ? totals_ : lane_;
+    const auto flat = [&](Parameter& parameter, int use) {
+        return elements(result, layout_.entries()[layout_.entry_of(parameter, use)].range);
+    };
+    for (Parameter* parameter : parameters_) {
+        const View sum = flat(*parameter, 0);
+        for (int use = 1; use < parameter->uses(); ++use)
+            kernels::add(sum, sum, flat(*parameter, use), stream_);
+        gradients_.push_back(
+            {parameter, View(sum.data, DType::f32, parameter->shard().local_shape, sum.device)});
+    }
+}
+
+}  // namespace plinth::parallel

@@ -1,0 +1,223 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "parallel/data_parallel/lane_reducer.h"
+
+#include <gtest/gtest.h>
+
+#include <optional>
+
+#include "parallel/comm/self.h"
+#include "parallel/comm/threads.h"
+#include "tests/distributed/lanes_body.h"
+#include "tests/support/expect_error.h"
+
+namespace plinth::test {
+namespace {
+
+using parallel::Bytes;
+using parallel::ConstBytes;
+using parallel::Pending;
+using parallel::run_as_threads;
+using parallel::Transfer;
+
+TEST(LanePlan, SlotsLanesAndRounds) {
+    const LanePlan plan{.slots = 7, .lanes = 4, .ranks = 3};
+    plan.validate();
+    EXPECT_EQ(plan.slots_of(0), (std::vector<int64_t>{0, 5, 6}));
+    EXPECT_EQ(plan.slots_of(1), (std::vector<int64_t>{1, 2}));
+    EXPECT_EQ(plan.slots_of(2), (std::vector<int64_t>{3, 4}));
+    EXPECT_EQ(plan.rounds(), 2);
+    EXPECT_EQ(plan.lanes_in(1), 1);
+    EXPECT_EQ(plan.lane_of(1, 1), std::nullopt);
+    EXPECT_NEAR(plan.idle_share(), 1.0 - 7.0 / 9.0, 1e-12);
+    for (int64_t slots = 1; slots < 20; ++slots)
+        for (int64_t lanes = 1; lanes <= slots; ++lanes) {
+            const LanePlan each{.slots = slots, .lanes = lanes};
+            for (int64_t slot = 0; slot < slots; ++slot) {
+                const int64_t lane = each.lane_of_slot(slot);
+                EXPECT_TRUE(each.lane_begin(lane) <= slot && slot < each.lane_begin(lane + 1));
+            }
+        }
+}
+
+TEST(LanePlan, RefusesByKey) {
+    expect_error(
+        ErrorKind::config, [] { LanePlan{.slots = 8, .lanes = 2, .ranks = 3}.validate(); },
+        "train.lanes=3");
+    expect_error(
+        ErrorKind::config, [] { LanePlan{.slots = 2, .lanes = 2, .ranks = 3}.validate(); },
+        "train.global_batch", "at most 2 ranks");
+    expect_error(
+        ErrorKind::config, [] { LanePlan{.slots = 2, .lanes = 3}.validate(); }, "train.lanes");
+}
+
+TEST(BucketLayout, AlignedInBackwardOrderAndCutIntoOwners) {
+    LanesModel model;
+    const parallel::BucketLayout layout(model.parameters, 8192);
+    EXPECT_EQ(layout.entries()[0].parameter->name(), "embedding");
+    EXPECT_EQ(layout.entries()[0].use, 1);  // the tied head is ready first
+    EXPECT_EQ(layout.entries()[1].parameter->name(), "block");
+    EXPECT_EQ(layout.entries().back().use, 0);
+    EXPECT_GE(layout.buckets(), 5u);
+    for (const auto& entry : layout.entries())
+        EXPECT_EQ(entry.range.begin % 1024, 0);
+    for (int ranks = 1; ranks <= 5; ++ranks)
+        for (size_t b = 0; b < layout.buckets(); ++b) {
+            int64_t at = layout.bucket(b).begin;
+            for (int rank = 0; rank < ranks; ++rank) {
+                const auto owned = layout.owned(b, rank, ranks);
+                EXPECT_EQ(owned.begin, at);
+                EXPECT_EQ(owned.begin % 1024, 0);
+                at = owned.end;
+            }
+            EXPECT_EQ(at, layout.bucket(b).end);
+        }
+}
+
+class Lanes : public testing::TestWithParam<int> {};
+TEST_P(Lanes, EqualTheSerialSumBitForBit) {
+    run_as_threads(GetParam(), check_all_lanes);
+}
+INSTANTIATE_TEST_SUITE_P(Ranks, Lanes, testing::Values(1, 2, 3, 4, 5));
+
+/// Exchanges of buckets go wrong in one way.
+enum class Fault { arrival_order, dropped_lane, swapped_pieces };
+
+/// Passes everything on to another communicator, wrongly where a bucket is exchanged.
+class FaultyCommunicator final : public Communicator {
+  public:
+    FaultyCommunicator(Communicator& sound, Fault fault)
+        : Communicator(sound.rank(), sound.size(), sound.host(), {}),
+          sound_(sound),
+          fault_(fault) {}
+    std::unique_ptr<Communicator> split(int color, std::string name) override {
+        return sound_.split(color, name);
+    }
+    void progress() override { sound_.progress(); }
+    void abort(const std::string& reason, ErrorKind kind) override { sound_.abort(reason, kind); }
+
+  protected:
+    struct Faulty final : Transfer {
+        Pending pending;
+        std::vector<Bytes> received;
+        Fault fault;
+        bool test() override {
+            if (!pending.test()) return false;
+            if (received.size() < 2 || received[0].size() != received[1].size()) return true;
+            if (fault == Fault::arrival_order)
+                std::swap_ranges(received[0].begin(), received[0].end(), received[1].begin());
+            if (fault == Fault::dropped_lane)
+                std::fill(received[0].begin(), received[0].end(), std::byte{});
+            return true;
+        }
+    };
+    std::unique_ptr<Transfer> exchange(const Call& call, std::vector<Outgoing> sends,
+                                       std::vector<Incoming> receives) override {
+        auto transfer = std::make_unique<Faulty>();
+        transfer->fault = fault_;
+        const bool is_bucket = call.label.find("bucket") != std::string::npos &&
+                               call.label.find("totals") == std::string::npos;
+        std::vector<ConstBytes> out(static_cast<size_t>(size()));
+        std::vector<Bytes> in(static_cast<size_t>(size()));
+        if (is_bucket && fault_ == Fault::swapped_pieces && sends.size() >= 2 &&
+            sends[0].bytes.size() == sends[1].bytes.size())
+            std::swap(sends[0].bytes, sends[1].bytes);
+        for (const Outgoing& each : sends)
+            out[static_cast<size_t>(each.peer)] = each.bytes;
+        for (const Incoming& each : receives) {
+            in[static_cast<size_t>(each.peer)] = each.bytes;
+            if (is_bucket) transfer->received.push_back(each.bytes);
+        }
+        transfer->pending = sound_.start_all_to_all(call.label, out, in);
+        return transfer;
+    }
+    void relax(std::chrono::duration<double>) override { sound_.progress(); }
+    std::string missing_ranks(int64_t) override { return ""; }
+
+  private:
+    Communicator& sound_;
+    Fault fault_;
+};
+
+TEST(LanesMutants, EveryFaultBreaksTheEquality) {
+    const LanesCase c{.plan = {.slots = 7, .lanes = 4}, .bucket_bytes = 12288};
+    for (Fault fault : {Fault::arrival_order, Fault::dropped_lane, Fault::swapped_pieces})
+        expect_error(
+            ErrorKind::internal,
+            [&] {
+                run_as_threads(3, [&](Communicator& comm) {
+                    FaultyCommunicator faulty(comm, fault);
+                    check_lanes(faulty, c);
+                });
+            },
+            "differs from the serial sum");
+}
+
+TEST(LanesMutants, TheGradientsDependOnTheOrder) {
+    // Other lanes give other bits: the equality above is not one of numbers that add exactly.
+    LanesModel model;
+    const LanesCase two{.plan = {.slots = 8, .lanes = 2}}, four{.plan = {.slots = 8, .lanes = 4}};
+    EXPECT_NE(serial_total(two, 0, 3, 0, 4257), serial_total(four, 0, 3, 0, 4257));
+    // One lane and one lane a slot are the same left fold.
+    const LanesCase one{.plan = {.slots = 8, .lanes = 1}}, all{.plan = {.slots = 8, .lanes = 8}};
+    EXPECT_EQ(serial_total(one, 0, 3, 0, 4257), serial_total(all, 0, 3, 0, 4257));
+}
+
+struct OneRank {
+    parallel::SelfCommunicator comm;
+    CachingAllocator allocator{host_memory()};
+    Stream stream{1};
+    LanesModel model;
+    LaneReducer reducer{model.parameters, comm, allocator, stream};
+    void give(size_t p, int use) {
+        model.parameters[p]->add_gradient(
+            use, [&](View dweight) { std::memset(dweight.data, 0, dweight.bytes()); });
+    }
+};
+
+TEST(LaneReducer, UsesThatComeAndGoAreNamed) {
+    OneRank twice;
+    twice.reducer.begin_step({.slots = 1});
+    twice.reducer.begin_slot(0);
+    twice.give(3, 0);
+    expect_error(
+        ErrorKind::internal, [&] { twice.give(3, 0); }, "matrix", "two gradients");
+
+    const auto after_first_slot = [](OneRank& rank) {
+        rank.reducer.begin_step({.slots = 2});
+        rank.reducer.begin_slot(0);
+        rank.give(3, 0);
+        rank.reducer.end_slot();
+        rank.reducer.begin_slot(1);
+    };
+    OneRank fresh, missing;
+    after_first_slot(fresh);
+    expect_error(
+        ErrorKind::internal, [&] { fresh.give(4, 0); }, "bias", "none in the first");
+    after_first_slot(missing);
+    expect_error(
+        ErrorKind::internal, [&] { missing.reducer.end_slot(); }, "matrix", "none in this one");
+}
+
+TEST(LaneReducer, CountsWhatTheBackwardPassHides) {
+    run_as_threads(2, [](Communicator& comm) {
+        CachingAllocator allocator(host_memory());
+        Stream stream(1);
+        LanesModel model;
+        LaneReducer reducer(model.parameters, comm, allocator, stream, {.bucket_bytes = 4096});
+        const LanePlan plan{.slots = 4, .lanes = 4, .ranks = 2};
+        for (int64_t step = 0; step < 2; ++step) {
+            reducer.begin_step(plan);
+            for (int64_t slot : plan.slots_of(comm.rank()))
+                run_slot(reducer, model, step, slot);
+            reducer.finish();
+        }
+        const auto& seen = reducer.statistics();
+        CHECK(seen.bytes == 2 * 4 * reducer.layout().elements(), "{} bytes", seen.bytes);
+        // The first round at least is over before the second one's slots can be.
+        CHECK(seen.hidden_share() >= 0.5 && seen.hidden_share() <= 1.0, "{}", seen.hidden_share());
+        CHECK(seen.bytes_sent > 0 && seen.seconds_waiting >= 0.0, "nothing sent");
+    });
+}
+
+}  // namespace
+}  // namespace plinth::test
