@@ -99,7 +99,7 @@ DOORS = [
     ("memory maps", r"sys/mman\.h", ("kernels/runtime", "core/io"), False),
 ]
 # Everyone's: fmt, the C++ library (a name without a dot), and C and POSIX headers that open no file and no door.
-EVERYONE = r"(fmt/\w+\.h|[a-z_0-9]+|(errno|signal|stdlib|string|time|unistd|[a-z]mmintrin|immintrin|cpuid|x86intrin|pthread" \
+EVERYONE = r"(fmt/\w+\.h|[a-z_0-9]+|(errno|fnmatch|signal|stdlib|string|time|unistd|[a-z]mmintrin|immintrin|cpuid|x86intrin|pthread" \
            r"|sched|dlfcn|execinfo|cxxabi|sys/(types|time|resource|wait|syscall|utsname|ioctl|sysinfo))\.h)"
 
 # CMake: the name of a package or target -> the only CMakeLists.txt that may name it (tests and benchmarks are free).

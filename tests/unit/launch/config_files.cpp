@@ -76,7 +76,7 @@ TEST(ConfigFiles, ReferencePageIsTrue) {
     const std::string fresh = fs::temp_directory_path() / "plinth_configuration.md";
     core::io::write_atomically(posix(), fresh, generated);
     GTEST_FAIL() << "docs/configuration.md is not what the code says; run\n"
-           << "  plinth config reference > docs/configuration.md   (or: cp " << fresh << ")";
+                 << "  plinth config reference > docs/configuration.md   (or: cp " << fresh << ")";
 }
 
 TEST(ConfigFiles, EveryKeyIsDocumented) {
