@@ -4,6 +4,7 @@
 #include <dnnl.h>
 #include <omp.h>
 
+#include <algorithm>
 #include <cstdlib>
 #include <map>
 #include <memory>
@@ -14,6 +15,7 @@
 #include <vector>
 
 #include "kernels/runtime/error.h"
+#include "kernels/simd.h"
 
 namespace plinth::kernels::cpu {
 
@@ -83,56 +85,106 @@ std::shared_ptr<const MatmulPrimitive> bf16_primitive(int64_t m, int64_t n, int6
     return cache.try_emplace(key, std::move(made)).first->second;
 }
 
-bool has_bf16_instructions() {
-    // oneDNN emulates bf16 where the CPU lacks it, five times slower than fp32: its own word on the
-    // ISA decides.
-    static const bool has = [] {
+/// Whether oneDNN's bf16 products are faster than widening to fp32 (benchmarks/RESULTS.md). AMX is;
+/// so is vdpbf16ps on AMD, twice the rate of fp32. Intel's cores execute it at half the rate of
+/// fp32, and where there is neither oneDNN emulates it, five times slower. The answer depends on
+/// the CPU alone: a timing would make the bits of a run depend on chance.
+bool has_fast_bf16() {
+    static const bool fast = [] {
         const auto isa = dnnl::get_effective_cpu_isa();
-        return isa == dnnl::cpu_isa::avx512_core_bf16 || isa == dnnl::cpu_isa::avx512_core_amx;
+        if (isa == dnnl::cpu_isa::avx512_core_amx) return true;
+#if defined(__x86_64__)
+        return isa == dnnl::cpu_isa::avx512_core_bf16 && __builtin_cpu_is("amd");
+#else
+        return false;
+#endif
     }();
-    return has;
+    return fast;
 }
 
-std::vector<float> widened(Operand operand, int64_t rows, int64_t columns) {
-    if (operand.transposed) std::swap(rows, columns);
-    std::vector<float> wide(static_cast<size_t>(rows * columns));
-    const auto* source = static_cast<const BFloat16*>(operand.data);
+void call_sgemm(int64_t m, int64_t n, int64_t k, Operand a, Operand b, bool accumulate, float* c,
+                int64_t c_stride) {
+    omp_set_num_threads(1);  // of this thread: the caller has cut the work already
+    const dnnl_status_t status =
+        dnnl_sgemm(a.transposed ? 'T' : 'N', b.transposed ? 'T' : 'N', m, n, k, 1.0f,
+                   static_cast<const float*>(a.data), a.stride, static_cast<const float*>(b.data),
+                   b.stride, accumulate ? 1.0f : 0.0f, c, c_stride);
+    CHECK(status == dnnl_success, "oneDNN sgemm {}x{}x{}: {}", m, n, k, name_of_status(status));
+}
+
+PLINTH_SIMD void copy_row(float* to, const float* from, int64_t n) {
+    for (int64_t i = 0; i < n; ++i)
+        to[i] = from[i];
+}
+
+PLINTH_SIMD void copy_row(float* to, const BFloat16* from, int64_t n) {
+    for (int64_t i = 0; i < n; ++i)
+        to[i] = static_cast<float>(from[i]);
+}
+
+PLINTH_SIMD void narrow_row(BFloat16* to, const float* from, int64_t n) {
+    for (int64_t i = 0; i < n; ++i)
+        to[i] = BFloat16(from[i]);
+}
+
+std::unique_ptr<float[]> scratch_of(int64_t elements) {
+    return std::make_unique_for_overwrite<float[]>(static_cast<size_t>(elements));
+}
+
+/// One operand's part in a block of the inner extent, as fp32 side by side.
+template <typename T>
+Operand copied(float* to, Operand from, int64_t extent, int64_t k, int64_t k_block, bool k_is_row) {
+    const int64_t rows = k_is_row ? k_block : extent, columns = k_is_row ? extent : k_block;
+    const T* data = static_cast<const T*>(from.data) + k * (k_is_row ? from.stride : 1);
     for (int64_t r = 0; r < rows; ++r)
-        for (int64_t c = 0; c < columns; ++c)
-            wide[static_cast<size_t>(r * columns + c)] =
-                static_cast<float>(source[r * operand.stride + c]);
-    return wide;
+        copy_row(to + r * columns, data + r * from.stride, columns);
+    return {to, columns, from.transposed};
 }
 
-void widened_gemm(int64_t m, int64_t n, int64_t k, Operand a, Operand b, void* c, DType c_dtype,
+/// Extent of the inner blocks of `blocked_gemm`: two parts of 384 x 384 fp32 stay in a second-level
+/// cache.
+constexpr int64_t inner_block = 384;
+
+/// The product as a sum over blocks of k, in order, each from copies of its operands' parts. A copy
+/// costs about 5 % and widens bf16 at the same time.
+template <typename T>
+void blocked_gemm(int64_t m, int64_t n, int64_t k, Operand a, Operand b, float* c,
                   int64_t c_stride) {
-    const std::vector<float> wide_a = widened(a, m, k);
-    const std::vector<float> wide_b = widened(b, k, n);
-    const Operand a32{wide_a.data(), a.transposed ? m : k, a.transposed};
-    const Operand b32{wide_b.data(), b.transposed ? k : n, b.transposed};
-    if (c_dtype == DType::f32) return sgemm(m, n, k, a32, b32, static_cast<float*>(c), c_stride);
-    std::vector<float> wide_c(static_cast<size_t>(m * n));
-    sgemm(m, n, k, a32, b32, wide_c.data(), n);
-    for (int64_t r = 0; r < m; ++r)
-        for (int64_t i = 0; i < n; ++i)
-            static_cast<BFloat16*>(c)[r * c_stride + i] =
-                BFloat16(wide_c[static_cast<size_t>(r * n + i)]);
+    const int64_t block = std::min(k, inner_block);
+    const auto a_part = scratch_of(m * block), b_part = scratch_of(n * block);
+    for (int64_t at = 0; at < k; at += block) {
+        const int64_t extent = std::min(block, k - at);
+        call_sgemm(m, n, extent, copied<T>(a_part.get(), a, m, at, extent, a.transposed),
+                   copied<T>(b_part.get(), b, n, at, extent, !b.transposed), at > 0, c, c_stride);
+    }
+}
+
+/// sgemm reads a transposed left operand with long rows across many pages, once for each of its
+/// own blocks: beyond these extents a copy is 20 to 30 % faster.
+bool copying_pays(int64_t k, Operand a) {
+    return a.transposed && k > 2 * inner_block && a.stride >= 1024;
 }
 
 }  // namespace
 
 void sgemm(int64_t m, int64_t n, int64_t k, Operand a, Operand b, float* c, int64_t c_stride) {
-    omp_set_num_threads(1);  // of this thread: the caller has cut the work already
-    const dnnl_status_t status =
-        dnnl_sgemm(a.transposed ? 'T' : 'N', b.transposed ? 'T' : 'N', m, n, k, 1.0f,
-                   static_cast<const float*>(a.data), a.stride, static_cast<const float*>(b.data),
-                   b.stride, 0.0f, c, c_stride);
-    CHECK(status == dnnl_success, "oneDNN sgemm {}x{}x{}: {}", m, n, k, name_of_status(status));
+    if (copying_pays(k, a)) return blocked_gemm<float>(m, n, k, a, b, c, c_stride);
+    call_sgemm(m, n, k, a, b, /*accumulate=*/false, c, c_stride);
+}
+
+void widened_gemm(int64_t m, int64_t n, int64_t k, Operand a, Operand b, void* c, DType c_dtype,
+                  int64_t c_stride) {
+    if (c_dtype == DType::f32)
+        return blocked_gemm<BFloat16>(m, n, k, a, b, static_cast<float*>(c), c_stride);
+    const auto product = scratch_of(m * n);
+    blocked_gemm<BFloat16>(m, n, k, a, b, product.get(), n);
+    for (int64_t r = 0; r < m; ++r)
+        narrow_row(static_cast<BFloat16*>(c) + r * c_stride, product.get() + r * n, n);
 }
 
 void bf16_gemm(int64_t m, int64_t n, int64_t k, Operand a, Operand b, void* c, DType c_dtype,
                int64_t c_stride) {
-    if (!has_bf16_instructions()) return widened_gemm(m, n, k, a, b, c, c_dtype, c_stride);
+    if (!has_fast_bf16()) return widened_gemm(m, n, k, a, b, c, c_dtype, c_stride);
     omp_set_num_threads(1);
     const auto primitive = bf16_primitive(m, n, k, a, b, c_dtype, c_stride);
     dnnl::stream stream(cpu_engine());

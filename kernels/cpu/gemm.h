@@ -19,9 +19,13 @@ struct Operand {
 /// the arguments only.
 void sgemm(int64_t m, int64_t n, int64_t k, Operand a, Operand b, float* c, int64_t c_stride);
 
-/// The same with bf16 operands and fp32 sums; c is fp32 or bf16. Without bf16 instructions the
-/// operands are widened to fp32.
+/// The same with bf16 operands and fp32 sums; c is fp32 or bf16. Where the CPU has no bf16
+/// instructions, or slow ones, the operands are widened to fp32, block by block.
 void bf16_gemm(int64_t m, int64_t n, int64_t k, Operand a, Operand b, void* c, DType c_dtype,
                int64_t c_stride);
+
+/// What bf16_gemm does there, on any CPU.
+void widened_gemm(int64_t m, int64_t n, int64_t k, Operand a, Operand b, void* c, DType c_dtype,
+                  int64_t c_stride);
 
 }  // namespace plinth::kernels::cpu

@@ -2,6 +2,7 @@
 #include "kernels/matmul.h"
 
 #include <algorithm>
+#include <memory>
 #include <vector>
 
 #include "kernels/cpu/gemm.h"
@@ -90,10 +91,11 @@ void compute_tile(View c, ConstView a, ConstView b, ConstView bias, int64_t k,
         return;
     }
     CHECK(!(options.accumulate && bias), "matmul: bias and accumulate exclude each other");
-    std::vector<float> product(static_cast<size_t>(tile.m * tile.n));
-    multiply(c, a, b, k, options, tile, product.data(), DType::f32, tile.n);
+    const auto product =
+        std::make_unique_for_overwrite<float[]>(static_cast<size_t>(tile.m * tile.n));
+    multiply(c, a, b, k, options, tile, product.get(), DType::f32, tile.n);
     for (int64_t r = 0; r < tile.m; ++r) {
-        const float* row = product.data() + r * tile.n;
+        const float* row = product.get() + r * tile.n;
         if (rounds_after)
             add_bias_row(reinterpret_cast<BFloat16*>(c_tile) + r * c.stride(0), row,
                          bias.as<float>() + tile.column, tile.n);

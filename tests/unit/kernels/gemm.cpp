@@ -1,0 +1,107 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "kernels/cpu/gemm.h"
+
+#include <gtest/gtest.h>
+
+#include <cmath>
+#include <vector>
+
+namespace plinth::test {
+namespace {
+
+using kernels::cpu::Operand;
+
+/// Rows of `stride` elements, of which a product uses only the first.
+template <typename T>
+std::vector<T> matrix(int64_t rows, int64_t stride, int64_t salt) {
+    std::vector<T> values;
+    for (int64_t i = 0; i < rows * stride; ++i)
+        values.push_back(T(static_cast<float>((i * 7919 + salt) % 255 - 127) / 64.0f));
+    return values;
+}
+
+struct Case {
+    int64_t m, n, k;
+    bool a_transposed, b_transposed;
+};
+
+/// One block of k and several, a short last one, and rows so long that sgemm copies.
+std::vector<Case> cases() {
+    std::vector<Case> all;
+    for (const bool a : {false, true})
+        for (const bool b : {false, true})
+            for (const auto& [m, n, k] : {std::array<int64_t, 3>{1, 1, 1},
+                                          {5, 7, 384},
+                                          {13, 3, 385},
+                                          {33, 31, 1000},
+                                          {1031, 5, 801}})
+                all.push_back({m, n, k, a, b});
+    return all;
+}
+
+/// Largest error of product(case, a, b, c) relative to sums in double.
+template <typename T, typename C, typename Product>
+double largest_error(const Case& c, Product product) {
+    constexpr int64_t padding = 3;
+    const int64_t a_stride = (c.a_transposed ? c.m : c.k) + padding;
+    const int64_t b_stride = (c.b_transposed ? c.k : c.n) + padding, c_stride = c.n + padding;
+    const auto a = matrix<T>(c.a_transposed ? c.k : c.m, a_stride, 1);
+    const auto b = matrix<T>(c.b_transposed ? c.n : c.k, b_stride, 2);
+    const C untouched(77.0f);
+    std::vector<C> out(static_cast<size_t>(c.m * c_stride), untouched);
+    product(Operand{a.data(), a_stride, c.a_transposed},
+            Operand{b.data(), b_stride, c.b_transposed}, out.data(), c_stride);
+    double worst = 0.0;
+    const auto at = [](const auto& values, int64_t i) {
+        return static_cast<double>(static_cast<float>(values[static_cast<size_t>(i)]));
+    };
+    for (int64_t i = 0; i < c.m; ++i) {
+        for (int64_t j = 0; j < c.n; ++j) {
+            double sum = 0.0, size = 1.0;
+            for (int64_t p = 0; p < c.k; ++p) {
+                const double term = at(a, c.a_transposed ? p * a_stride + i : i * a_stride + p) *
+                                    at(b, c.b_transposed ? j * b_stride + p : p * b_stride + j);
+                sum += term;
+                size += std::abs(term);
+            }
+            worst = std::max(worst, std::abs(at(out, i * c_stride + j) - sum) / size);
+        }
+        for (int64_t j = c.n; j < c_stride; ++j)
+            EXPECT_EQ(at(out, i * c_stride + j), 77.0) << "wrote past row " << i;
+    }
+    return worst;
+}
+
+std::string name_of_case(const Case& c) {
+    return fmt::format("{}x{}x{}{}{}", c.m, c.n, c.k, c.a_transposed ? " a^T" : "",
+                       c.b_transposed ? " b^T" : "");
+}
+
+TEST(Gemm, SgemmEqualsSumsInDouble) {
+    for (const Case& c : cases())
+        EXPECT_LT(
+            (largest_error<float, float>(c,
+                                         [&](Operand a, Operand b, float* out, int64_t stride) {
+                                             kernels::cpu::sgemm(c.m, c.n, c.k, a, b, out, stride);
+                                         })),
+            1e-6)
+            << name_of_case(c);
+}
+
+template <typename C>
+double bf16_error(const Case& c, decltype(kernels::cpu::bf16_gemm)* product) {
+    return largest_error<BFloat16, C>(c, [&](Operand a, Operand b, C* out, int64_t stride) {
+        product(c.m, c.n, c.k, a, b, out, DTypeOf<C>::value, stride);
+    });
+}
+
+TEST(Gemm, WidenedProductsAndThoseOfTheLibraryEqualSumsInDouble) {
+    for (const auto product : {&kernels::cpu::widened_gemm, &kernels::cpu::bf16_gemm})
+        for (const Case& c : cases()) {
+            EXPECT_LT(bf16_error<float>(c, product), 1e-6) << name_of_case(c);
+            EXPECT_LT(bf16_error<BFloat16>(c, product), 5e-3) << name_of_case(c);
+        }
+}
+
+}  // namespace
+}  // namespace plinth::test
