@@ -10,13 +10,18 @@
 namespace plinth::core::data {
 
 std::shared_ptr<Dataset> Dataset::open(io::FileSystem& files, const std::string& folder,
-                                       const std::string& split) {
-    return std::make_shared<Dataset>(files, folder, DatasetManifest::load(files, folder), split);
+                                       const std::string& split, const std::string& name) {
+    return std::make_shared<Dataset>(files, folder, DatasetManifest::load(files, folder), split,
+                                     name);
 }
 
 Dataset::Dataset(io::FileSystem& files, const std::string& folder, DatasetManifest manifest,
-                 std::string split)
-    : folder_(folder), manifest_(std::move(manifest)), split_(std::move(split)), starts_{0} {
+                 std::string split, const std::string& name)
+    : folder_(folder),
+      manifest_(std::move(manifest)),
+      split_(std::move(split)),
+      name_(name.empty() ? manifest_.source : name),
+      starts_{0} {
     const std::string path = io::join(folder, DatasetManifest::kFileName);
     for (const ShardEntry& entry : manifest_.split(split_, path).shards) {
         auto shard = std::make_unique<TokenShard>(files, io::join(folder, entry.prefix));
@@ -93,8 +98,7 @@ BlendSource Dataset::describe() const {
     for (const ShardEntry& entry : manifest_.split(split_, folder_).shards)
         for (const std::string& text : {entry.bin_xxh3, entry.idx_xxh3})
             hash.update(std::as_bytes(std::span(text)));
-    return {
-        .name = manifest_.source, .units = tokens(), .fingerprint = io::to_hex(hash.digest128())};
+    return {.name = name_, .units = tokens(), .fingerprint = io::to_hex(hash.digest128())};
 }
 
 void Dataset::fill(const SampleRef& ref, bool document_mask, const SampleView& view) const {

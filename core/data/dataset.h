@@ -20,12 +20,12 @@ namespace plinth::core::data {
 class Dataset final : public Source {
   public:
     /// Reads FOLDER/manifest.json and opens every shard; sizes that do not match the manifest are
-    /// errors of kind data.
+    /// errors of kind data. `name` is the source's name in the blend; empty: the manifest's.
     static std::shared_ptr<Dataset> open(io::FileSystem& files, const std::string& folder,
-                                         const std::string& split);
+                                         const std::string& split, const std::string& name = {});
 
     Dataset(io::FileSystem& files, const std::string& folder, DatasetManifest manifest,
-            std::string split);
+            std::string split, const std::string& name = {});
 
     const DatasetManifest& manifest() const { return manifest_; }
     const std::string& split() const { return split_; }
@@ -53,6 +53,7 @@ class Dataset final : public Source {
     std::string folder_;
     DatasetManifest manifest_;
     std::string split_;
+    std::string name_;
     std::vector<std::unique_ptr<TokenShard>> shards_;
     std::vector<int64_t> starts_;  ///< first token of each shard, then N
 };

@@ -63,8 +63,8 @@ void cut_rows(std::span<int32_t> positions, std::span<int32_t> ids, size_t lengt
 }  // namespace
 
 void LoaderConfig::validate() const {
-    REQUIRE(config, threads >= 1 && threads <= 256, "data.threads: 1 to 256 are possible, got {}",
-            threads);
+    REQUIRE(config, threads >= 1 && threads <= 256,
+            "the loader reads with 1 to 256 threads, got {}", threads);
     REQUIRE(config, depth >= 1 && depth <= 65536, "data.prefetch: 1 to 65536 are possible, got {}",
             depth);
 }

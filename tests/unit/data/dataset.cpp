@@ -97,6 +97,8 @@ TEST(Dataset, DescribesItsContent) {
     const auto dataset = Dataset::open(io::posix(), fixture.folder.path(), "train");
     const BlendSource description = dataset->describe();
     EXPECT_EQ(description.name, "s");
+    EXPECT_EQ(Dataset::open(io::posix(), fixture.folder.path(), "train", "x")->describe().name,
+              "x");
     EXPECT_EQ(description.units, dataset->tokens());
     EXPECT_FALSE(description.examples);
     DatasetManifest changed = dataset->manifest();

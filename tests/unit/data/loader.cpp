@@ -248,7 +248,7 @@ TEST(Loader, SourcesAreMatchedByNameAndContent) {
     reblend(state, {b->describe()});  // from here on `a` need not be there
     EXPECT_NO_THROW(make(state, {b}));
     expect_error(
-        ErrorKind::config, [] { LoaderConfig{.threads = 0}.validate(); }, "data.threads");
+        ErrorKind::config, [] { LoaderConfig{.threads = 0}.validate(); }, "256 threads");
 }
 
 TEST(Loader, ReadsAPreparedFolder) {
