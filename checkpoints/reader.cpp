@@ -18,6 +18,7 @@ using core::io::ReadableFile;
 
 namespace {
 
+constexpr int64_t read_blocks = 4;  // at a time: enough for the disk, few enough for the cache
 constexpr uint64_t whole_file_limit = 300ull << 20;  // manifest, index, side file: in memory
 
 /// A file that the manifest or COMMIT gives the size of, read only if it has that size.
@@ -186,6 +187,13 @@ void Checkpoint::read_block(const Location& where, uint64_t block, std::span<std
     check_block(where, block, core::io::crc32c(0, out));
 }
 
+void Checkpoint::read_whole_blocks(const Location& where, uint64_t first,
+                                   std::span<std::byte> out) const {
+    data_[where.file]->read_at(where.piece.offset + first * block_bytes, out);
+    for (; !out.empty(); out = out.subspan(block_bytes))
+        check_block(where, first++, core::io::crc32c(0, out.first(block_bytes)));
+}
+
 /// What `shard` wants of one piece. A block that is wanted whole and in order is read where it
 /// belongs; of others the wanted parts are copied.
 void Checkpoint::read_piece(const Location& where, const core::Shard& shard, std::byte* out,
@@ -197,11 +205,14 @@ void Checkpoint::read_piece(const Location& where, const core::Shard& shard, std
     for (const Overlap& part : overlaps(piece.shard, shard)) {
         for (int64_t at = part.from, end = part.from + part.count; at < end;) {
             const int64_t block = at / in_block;
-            const int64_t count = std::min(end, (block + 1) * in_block) - at;
-            std::byte* target = out + (part.to + at - part.from) * element;
             const auto number = static_cast<uint64_t>(block);
+            std::byte* target = out + (part.to + at - part.from) * element;
+            int64_t count = std::min(end, (block + 1) * in_block) - at;
             if (count == in_block) {
-                read_block(where, number, {target, block_bytes});
+                const int64_t blocks = std::min((end - at) / in_block, read_blocks);
+                read_whole_blocks(where, number,
+                                  {target, static_cast<size_t>(blocks) * block_bytes});
+                count = blocks * in_block;
             } else {
                 const uint64_t start = number * block_bytes;
                 if (loaded != number)

@@ -64,6 +64,7 @@ class Checkpoint {
   private:
     Checkpoint() = default;
     void check_block(const Location& where, uint64_t block, uint32_t crc) const;
+    void read_whole_blocks(const Location& where, uint64_t first, std::span<std::byte> out) const;
     void read_piece(const Location& where, const core::Shard& shard, std::byte* out,
                     std::span<std::byte> scratch) const;
 

@@ -189,6 +189,7 @@ void Writer::open_files() {
 
 void Writer::write_staged() {
     if (staging_bytes_ < part_.bytes) {
+        staging_.reset();  // before the next: not two at a time
         staging_ = std::make_unique_for_overwrite<std::byte[]>(part_.bytes);
         staging_bytes_ = part_.bytes;
     }

@@ -154,7 +154,7 @@ void restore(benchmark::State& loop) {
 }
 BENCHMARK(restore)
     ->ArgNames({"threads", "cached"})
-    ->ArgsProduct({{1, 2}, {0, 1}})
+    ->ArgsProduct({{1, 2, 4}, {0, 1}})
     ->UseRealTime()
     ->Unit(benchmark::kMillisecond)
     ->Iterations(3);
