@@ -51,6 +51,7 @@ class DocumentSpill::Scanner {
     uint64_t offset() const { return offset_; }
     void skip(uint64_t bytes) { offset_ += bytes; }
     void read(std::span<std::byte> out) {
+        if (out.empty()) return;
         if (out.size() > scan_size) {
             file_.read_at(offset_, out);
         } else {
@@ -100,7 +101,7 @@ void DocumentSpill::add(DocumentRecord record, std::span<const int32_t> tokens) 
     record.tokens = static_cast<int64_t>(tokens.size());
     packed_.resize(tokens.size() * (config_.wide_tokens ? 4 : 2));
     if (config_.wide_tokens) {
-        std::memcpy(packed_.data(), tokens.data(), packed_.size());
+        std::ranges::copy(std::as_bytes(tokens), packed_.begin());
     } else {
         for (size_t i = 0; i < tokens.size(); ++i) {
             const auto narrow = static_cast<uint16_t>(tokens[i]);
@@ -185,7 +186,7 @@ void DocumentSpill::drain_bucket(Bucket& bucket, int key_bits, const Visit& visi
         }
         tokens.resize(count);
         if (config_.wide_tokens) {
-            std::memcpy(tokens.data(), source.data(), size);
+            std::ranges::copy(source, std::as_writable_bytes(std::span(tokens)).begin());
         } else {
             for (size_t i = 0; i < count; ++i) {
                 uint16_t narrow;
