@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
 # SPDX-License-Identifier: Apache-2.0
-# compare_dd.sh BENCH_CHECKPOINT [FOLDER]: rates of checkpoint save and load next to dd on the same disk, with the same
+# compare_dd.sh BENCH_CHECKPOINT [FOLDER [ROUNDS]]: rates of checkpoint save and load next to dd on the same disk, with the same
 # block size (8 MiB) and the same number of bytes, fsync included, the page cache emptied before reads.
-# dd runs before and after the benchmark; its faster run counts.
+# Both take turns (three rounds) and the best of each counts: on a shared disk single runs differ by a factor of three.
 set -eu
 program=$1
 folder=${2:-${TMPDIR:-/tmp}}
@@ -22,24 +22,24 @@ dd_read() { # without `iflag=nocache count=0` first, dd would read memory
     LC_ALL=C dd if="$file" of=/dev/null bs=8M 2>&1 | tail -1 | rate
 }
 dd_cached() { LC_ALL=C dd if="$file" of=/dev/null bs=8M 2>&1 | tail -1 | rate; }
-best() { sort -n | tail -1; }
 ours() { # best rate in MB/s of the benchmarks whose name holds $1
     TMPDIR=$folder "$program" --benchmark_filter="$1" --benchmark_format=csv 2>/dev/null |
         awk -F, '/^"/ { if ($6 > best) best = $6 } END { printf "%.0f\n", best / 1e6 }'
 }
 
-write=$(for _ in 1 2 3; do dd_write; done)
-read=$(for _ in 1 2 3; do dd_read; done)
-cached=$(for _ in 1 2 3; do dd_cached; done)
-our_write=$(ours '^save/')
-our_async=$(ours 'save_asynchronous')
-our_read=$(ours 'cached:0')
-our_cached=$(ours 'cached:1')
-write=$( (echo "$write"; for _ in 1 2 3; do dd_write; done) | best)
-read=$( (echo "$read"; for _ in 1 2 3; do dd_read; done) | best)
-cached=$( (echo "$cached"; for _ in 1 2 3; do dd_cached; done) | best)
+write= read= cached= our_write= our_async= our_read= our_cached=
+for ((round = 0; round < ${3:-3}; ++round)); do
+    write+=$'\n'$(dd_write) read+=$'\n'$(dd_read) cached+=$'\n'$(dd_cached)
+    our_write+=$'\n'$(ours '^save/2') our_async+=$'\n'$(ours 'save_asynchronous')
+    our_read+=$'\n'$(ours 'threads:2/cached:0') our_cached+=$'\n'$(ours 'threads:2/cached:1')
+done
+best() { sort -n | tail -1; }
 
-report() { printf '%-28s %6s MB/s   dd %6s MB/s   %3d %%\n' "$1" "$2" "$3" $((100 * $2 / $3)); }
+report() {
+    local mine theirs
+    mine=$(best <<<"$2") theirs=$(best <<<"$3")
+    printf '%-28s %6s MB/s   dd %6s MB/s   %3d %%\n' "$1" "$mine" "$theirs" $((100 * mine / theirs))
+}
 report 'save, fsync included' "$our_write" "$write"
 report 'asynchronous save' "$our_async" "$write"
 report 'load, page cache emptied' "$our_read" "$read"
