@@ -2,7 +2,6 @@
 #pragma once
 
 #include <cstdint>
-#include <memory>
 #include <span>
 #include <string>
 #include <vector>
@@ -31,26 +30,6 @@ class Source {
     /// Fills the sample at `ref`. With `document_mask`, positions and ids restart at each document;
     /// without, positions count up and all ids are 0.
     virtual void fill(const SampleRef& ref, bool document_mask, const SampleView& view) const = 0;
-};
-
-/// A source under the name that a blend gives it.
-class NamedSource final : public Source {
-  public:
-    NamedSource(std::shared_ptr<const Source> source, std::string name)
-        : source_(std::move(source)), name_(std::move(name)) {}
-
-    BlendSource describe() const override {
-        BlendSource described = source_->describe();
-        described.name = name_;
-        return described;
-    }
-    void fill(const SampleRef& ref, bool document_mask, const SampleView& view) const override {
-        source_->fill(ref, document_mask, view);
-    }
-
-  private:
-    std::shared_ptr<const Source> source_;
-    std::string name_;
 };
 
 /// One fine-tuning example.

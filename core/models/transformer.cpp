@@ -49,18 +49,18 @@ Tensor Transformer::embed(const Batch& batch) const {
     return ops::dropout(x, config_.dropout, "embedding.dropout", batch.sample_ids);
 }
 
-Tensor Transformer::run_block(size_t layer, const Tensor& x, const Batch& batch) const {
-    static const nn::FullAttention full;
-    if (!config_.recompute) return blocks_[layer](x, batch, full);
-    return recompute(
-        [this, layer, batch](const Tensor& input) { return blocks_[layer](input, batch, full); },
-        x);
+Tensor Transformer::run_block(size_t layer, const Tensor& x, const Batch& batch,
+                              const nn::InnerAttention& inner) const {
+    if (!config_.recompute) return blocks_[layer](x, batch, inner);
+    return recompute([this, layer, batch,
+                      &inner](const Tensor& input) { return blocks_[layer](input, batch, inner); },
+                     x);
 }
 
-Tensor Transformer::features(const Batch& batch) const {
+Tensor Transformer::features(const Batch& batch, const nn::InnerAttention& inner) const {
     Tensor x = embed(batch);
     for (size_t layer = 0; layer < blocks_.size(); ++layer)
-        x = run_block(layer, x, batch);
+        x = run_block(layer, x, batch, inner);
     return (*final_norm_)(x);
 }
 

@@ -23,11 +23,13 @@ class Transformer final : public Model {
     std::vector<Phase> phases() override;
 
     Tensor embed(const Batch& batch) const;
-    Tensor run_block(size_t layer, const Tensor& x, const Batch& batch) const;
+    Tensor run_block(size_t layer, const Tensor& x, const Batch& batch,
+                     const nn::InnerAttention& inner = nn::full_attention()) const;
     /// Final norm and projection: logits [B, T, padded V].
     Tensor head(const Tensor& x) const;
     /// After the final norm: features [B, T, D] for other heads.
-    Tensor features(const Batch& batch) const;
+    Tensor features(const Batch& batch,
+                    const nn::InnerAttention& inner = nn::full_attention()) const;
     Tensor logits(const Batch& batch) const { return project(features(batch)); }
     Tensor project(const Tensor& features) const { return (*head_)(features); }
     /// Next-token cross-entropy summed over the tokens that are not ignored.

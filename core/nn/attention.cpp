@@ -6,6 +6,11 @@
 
 namespace plinth::core::nn {
 
+const InnerAttention& full_attention() {
+    static const FullAttention full;
+    return full;
+}
+
 Tensor slopes_of(const InnerAttentionCall& call) {
     if (!call.alibi) return {};
     return Tensor::of(kernels::alibi_slopes(call.options.heads), {call.options.heads},

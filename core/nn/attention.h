@@ -59,6 +59,9 @@ class FullAttention final : public InnerAttention {
                   const Batch& batch) const override;
 };
 
+/// The one that training uses unless the layout says otherwise. It has no state.
+const InnerAttention& full_attention();
+
 /// ALiBi's slopes as fp32 [H], or undefined.
 Tensor slopes_of(const InnerAttentionCall& call);
 

@@ -1,0 +1,30 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <functional>
+#include <optional>
+#include <vector>
+
+#include "core/inference/token_choice.h"
+#include "core/models/transformer.h"
+
+namespace plinth::core::inference {
+
+struct DecodeConfig {
+    int64_t max_tokens = 128;          ///< new tokens of each sequence
+    std::optional<int32_t> end_token;  ///< ends a sequence
+    TokenChoice choice;
+    bool use_cache = true;  ///< false: the whole sequence runs again for every token
+};
+
+/// Called with every new token, in the order in which they appear; sequences of a step in order.
+using OnToken = std::function<void(size_t sequence, int32_t token)>;
+
+/// Continues each prompt (at least one token). Sequences end at the end token, after max_tokens, or
+/// when the model's positions are used up. The tokens of a sequence do not depend on the other
+/// prompts. Needs a scope without a tape.
+std::vector<std::vector<int32_t>> decode(const models::Transformer& model,
+                                         const std::vector<std::vector<int32_t>>& prompts,
+                                         const DecodeConfig& config, const OnToken& on_token = {});
+
+}  // namespace plinth::core::inference

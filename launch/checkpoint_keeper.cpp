@@ -1,0 +1,111 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "launch/checkpoint_keeper.h"
+
+namespace plinth::launch {
+
+namespace {
+
+checkpoints::WriterOptions writer_options(const CheckpointSection& config, Session& session) {
+    return {.node = session.world().host(),
+            .retention = {.keep_newest = config.keep},
+            .warn = [&session](const std::string& line) { session.warn(line); }};
+}
+
+}  // namespace
+
+CheckpointKeeper::CheckpointKeeper(const CheckpointSection& config, Session& session,
+                                   std::vector<core::StateTensor> tensors,
+                                   std::string configuration, core::data::TokenizerFiles tokenizer)
+    : config_(config),
+      session_(session),
+      tensors_(std::move(tensors)),
+      configuration_(std::move(configuration)),
+      tokenizer_(std::move(tokenizer)),
+      writer_(session.files(), session.ranks(), writer_options(config, session)) {}
+
+bool CheckpointKeeper::resume(TrainingState& state,
+                              const std::function<void(const checkpoints::Manifest&)>& accept) {
+    const auto warn = [this](const std::string& line) { session_.warn(line); };
+    if (const auto newest = checkpoints::open_newest(session_.files(), config_.folder, warn))
+        accept(newest->manifest());
+    const auto restored = checkpoints::restore_newest(session_.files(), session_.ranks(),
+                                                      config_.folder, tensors_, warn);
+    if (!restored) return false;
+    state.restore(restored->manifest, restored->folder);
+    last_saved_step_ = last_started_step_ = state.steps_done();
+    session_.say(fmt::format("resumed from {} at step {} ({} samples)", restored->folder,
+                             state.steps_done(), state.consumed_samples()));
+    return true;
+}
+
+bool CheckpointKeeper::is_due(const TrainingState& state) const {
+    if (state.steps_done() == last_started_step_) return false;
+    return time_due_ ||
+           (config_.every > 0 && state.steps_done() > 0 && state.steps_done() % config_.every == 0);
+}
+
+bool CheckpointKeeper::wants_save() const {
+    return session_.speaks() && config_.every_seconds > 0 &&
+           session_.seconds() - last_save_seconds_ >= config_.every_seconds;
+}
+
+checkpoints::SaveRequest CheckpointKeeper::request(const TrainingState& state) const {
+    checkpoints::SaveRequest request{.root = config_.folder,
+                                     .run_id = state.run_id,
+                                     .step = state.steps_done(),
+                                     .manifest = {},
+                                     .tensors = tensors_};
+    request.manifest.configuration = configuration_;
+    request.manifest.mesh = {{"dp", session_.world().size()}};
+    request.manifest.files = tokenizer_;
+    state.store(request.manifest);
+    return request;
+}
+
+void CheckpointKeeper::save(const TrainingState& state) {
+    if (writer_.active()) report(writer_.finish());
+    last_started_step_ = state.steps_done();
+    last_save_seconds_ = session_.seconds();
+    time_due_ = false;
+    if (!config_.async) return report(writer_.save(request(state)));
+    writer_.begin(request(state));
+}
+
+void CheckpointKeeper::advance(const checkpoints::SaveState& total) {
+    if (const auto outcome = writer_.advance(total)) report(*outcome);
+}
+
+void CheckpointKeeper::report(const checkpoints::SaveOutcome& outcome) {
+    if (!outcome.committed) return session_.warn(outcome.message);
+    last_saved_step_ = outcome.step;
+    session_.say(outcome.message);
+}
+
+void CheckpointKeeper::finish(const TrainingState& state) {
+    if (writer_.active()) report(writer_.finish());
+    if (last_saved_step_ == state.steps_done()) return;
+    const checkpoints::SaveOutcome outcome = writer_.save(request(state));
+    REQUIRE(io, outcome.committed, "{}", outcome.message);
+    report(outcome);
+}
+
+checkpoints::Checkpoint open_checkpoint(const std::string& path, Session& session) {
+    core::io::FileSystem& files = session.files();
+    const auto warn = [&session](const std::string& line) { session.warn(line); };
+    if (files.exists(core::io::join(path, "COMMIT")))
+        return checkpoints::Checkpoint::open(files, path);
+    for (const std::string& root : {path, core::io::join(path, "checkpoints")})
+        if (auto newest = checkpoints::open_newest(files, root, warn)) return std::move(*newest);
+    FAIL(checkpoint,
+         "{}: no checkpoint here: name a checkpoint folder, or the folder of a run that saved one",
+         path);
+}
+
+checkpoints::Manifest load_weights(const std::string& path, Session& session,
+                                   std::span<const core::StateTensor> tensors) {
+    const checkpoints::Checkpoint checkpoint = open_checkpoint(path, session);
+    checkpoints::load(checkpoint, session.ranks(), tensors, {.subset = true});
+    return checkpoint.manifest();
+}
+
+}  // namespace plinth::launch

@@ -1,0 +1,74 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <functional>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "checkpoints/reader.h"
+#include "checkpoints/restore.h"
+#include "checkpoints/writer.h"
+#include "core/data/tokenizer.h"
+#include "launch/session.h"
+#include "launch/training_state.h"
+
+namespace plinth::launch {
+
+/// Decides when to save, saves in the background, and reads back.
+class CheckpointKeeper {
+  public:
+    /// `tensors` must stay where they are.
+    CheckpointKeeper(const CheckpointSection& config, Session& session,
+                     std::vector<core::StateTensor> tensors, std::string configuration,
+                     core::data::TokenizerFiles tokenizer);
+
+    /// Collective. Fills tensors and state from the newest sound checkpoint of the run; false if
+    /// there is none. `accept` sees the manifest first and may refuse it.
+    bool resume(TrainingState& state,
+                const std::function<void(const checkpoints::Manifest&)>& accept);
+
+    /// True when `steps` or the clock, as rank 0 reads it, says so. `seconds_due` is rank 0's word,
+    /// agreed in the last step.
+    bool is_due(const TrainingState& state) const;
+    /// This rank's wish by the clock; the loop agrees on it in its scalar reduction.
+    bool wants_save() const;
+    void agree(bool any_wants) { time_due_ = any_wants; }
+
+    /// Collective. Starts a save of the state as it is now, after finishing the one under way.
+    void save(const TrainingState& state);
+    /// Before tensors change.
+    void before_update() { writer_.wait_copied(); }
+    checkpoints::SaveState local_state() const { return writer_.local_state(); }
+    /// Collective, with the sum of all local states.
+    void advance(const checkpoints::SaveState& total);
+    /// Collective. Saves the state if it is not saved yet and waits for the commit; a failure is an
+    /// error of kind io.
+    void finish(const TrainingState& state);
+
+    int64_t last_saved_step() const { return last_saved_step_; }
+
+  private:
+    checkpoints::SaveRequest request(const TrainingState& state) const;
+    void report(const checkpoints::SaveOutcome& outcome);
+
+    CheckpointSection config_;
+    Session& session_;
+    std::vector<core::StateTensor> tensors_;
+    std::string configuration_;
+    core::data::TokenizerFiles tokenizer_;
+    checkpoints::Writer writer_;
+    int64_t last_started_step_ = -1;
+    int64_t last_saved_step_ = -1;
+    double last_save_seconds_ = 0.0;
+    bool time_due_ = false;
+};
+
+/// Collective. Weights alone, from the newest sound checkpoint of a run folder or from one
+/// checkpoint folder.
+checkpoints::Manifest load_weights(const std::string& path, Session& session,
+                                   std::span<const core::StateTensor> tensors);
+/// The checkpoint that a path names: a checkpoint folder, a folder of checkpoints, or a run folder.
+checkpoints::Checkpoint open_checkpoint(const std::string& path, Session& session);
+
+}  // namespace plinth::launch

@@ -1,0 +1,66 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "launch/evaluator.h"
+
+#include <algorithm>
+#include <chrono>
+
+#include "launch/micro_batch.h"
+#include "parallel/data_parallel/step_scalars.h"
+
+namespace plinth::launch {
+
+namespace {
+double now() {
+    return std::chrono::duration<double>(std::chrono::system_clock::now().time_since_epoch())
+        .count();
+}
+}  // namespace
+
+Evaluator::Evaluator(const RunConfig& config, Session& session, core::models::Model& model,
+                     const TrainingData& data)
+    : config_(config), session_(session), model_(model), data_(data) {}
+
+bool Evaluator::is_due(int64_t steps_done) const {
+    return data_.held_out && config_.train.eval_every > 0 && steps_done > 0 &&
+           steps_done % config_.train.eval_every == 0;
+}
+
+EvaluationRecord Evaluator::evaluate(int64_t steps_done, int64_t samples,
+                                     std::optional<double> training_loss) {
+    const double began = session_.seconds();
+    const int64_t rows = config_.train.micro_batch;
+    const int64_t batches =
+        std::min(config_.train.eval_batches, (data_.held_out_windows + rows - 1) / rows);
+    parallel::StepScalars scalars(batches, session_.world());
+    const core::Scope scope(session_.scope(dtype_of(config_.train.dtype)));
+    for (int64_t i = session_.world().rank(); i < batches; i += session_.world().size()) {
+        const int64_t first = i * rows, count = std::min(rows, data_.held_out_windows - first);
+        const auto loaded = held_out_batch(data_, first, count, config_.data.sequence_length,
+                                           config_.data.document_mask);
+        const auto loss = model_.phases().front().loss(
+            to_batch(loaded, config_.data.document_mask, session_.allocator()));
+        scalars.set_slot(i, *loss.sum.in().as<double>(), *loss.weight.in().as<int64_t>());
+    }
+    scalars.reduce(session_.world());
+    EvaluationRecord record{.step = steps_done, .samples = samples, .wall_time = now()};
+    record.loss = scalars.loss_sum() / static_cast<double>(std::max<int64_t>(1, scalars.weight()));
+    if (data_.bits_per_byte_factor > 0)
+        record.bits_per_byte = record.loss * data_.bits_per_byte_factor;
+    record.seconds = session_.seconds() - began;
+    warn_of_overfitting(record.loss, training_loss);
+    return record;
+}
+
+void Evaluator::warn_of_overfitting(double held_out_loss, std::optional<double> training_loss) {
+    if (last_held_out_ && last_training_ && training_loss && held_out_loss > *last_held_out_ &&
+        *training_loss < *last_training_)
+        session_.warn(fmt::format(
+            "overfitting: training loss fell from {:.4f} to {:.4f} while held-out loss rose from "
+            "{:.4f} to {:.4f} (best {:.4f})",
+            *last_training_, *training_loss, *last_held_out_, held_out_loss, best_held_out_));
+    best_held_out_ = last_held_out_ ? std::min(best_held_out_, held_out_loss) : held_out_loss;
+    last_held_out_ = held_out_loss;
+    last_training_ = training_loss;
+}
+
+}  // namespace plinth::launch

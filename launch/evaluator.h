@@ -1,0 +1,36 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <optional>
+
+#include "core/models/model.h"
+#include "launch/metrics/sink.h"
+#include "launch/session.h"
+#include "launch/training_data.h"
+
+namespace plinth::launch {
+
+/// Loss on held-out windows during training, shared among the ranks: the same bits for any number
+/// of them. Warns, with numbers, when the training loss falls while the held-out loss rises.
+class Evaluator {
+  public:
+    Evaluator(const RunConfig& config, Session& session, core::models::Model& model,
+              const TrainingData& data);
+
+    bool is_due(int64_t steps_done) const;
+    /// Collective. `training_loss` is the mean since the last evaluation.
+    EvaluationRecord evaluate(int64_t steps_done, int64_t samples,
+                              std::optional<double> training_loss);
+
+  private:
+    void warn_of_overfitting(double held_out_loss, std::optional<double> training_loss);
+
+    const RunConfig& config_;
+    Session& session_;
+    core::models::Model& model_;
+    const TrainingData& data_;
+    std::optional<double> last_held_out_, last_training_;
+    double best_held_out_ = 0.0;
+};
+
+}  // namespace plinth::launch

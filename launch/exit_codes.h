@@ -1,0 +1,16 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+namespace plinth::launch {
+
+/// Exit codes besides those of errors (kernels/runtime/error.h). Codes from 128 on mean "start me
+/// again", which is what job controllers understand by them; docs/operations.md lists all.
+enum ExitCode : int {
+    exit_done = 0,
+    exit_stopped =
+        160,  ///< a signal asked for the end: a checkpoint is written, the same command goes on
+    exit_time_limit =
+        161,  ///< run.time_limit is near: a checkpoint is written, the same command goes on
+};
+
+}  // namespace plinth::launch

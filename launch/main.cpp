@@ -1,0 +1,45 @@
+// SPDX-License-Identifier: Apache-2.0
+#include <CLI/CLI.hpp>
+#include <map>
+
+#include "launch/stages.h"
+
+namespace {
+
+using plinth::launch::Stage;
+using plinth::launch::StageArguments;
+
+/// Fills `selected` when the stage's subcommand is given.
+void add_stage(CLI::App& parent, const Stage& stage, StageArguments& arguments,
+               const Stage*& selected) {
+    CLI::App* command = parent.add_subcommand(stage.name, stage.help);
+    command->add_option("operands", arguments.words, stage.operands)->type_name("");
+    command->add_flag("--dry-run", arguments.dry_run, "Check everything, print the plan, and stop");
+    command->callback([&selected, &stage] { selected = &stage; });
+}
+
+}  // namespace
+
+int main(int argc, char** argv) {
+    CLI::App app("Plinth pretrains foundation models: one program from raw text to generated text.",
+                 "plinth");
+    app.require_subcommand(1);
+    app.footer("Keys are listed in docs/configuration.md; exit codes in docs/operations.md.");
+    StageArguments arguments;
+    const Stage* selected = nullptr;
+    std::map<std::string, CLI::App*> groups;
+    for (const Stage& stage : plinth::launch::stages()) {
+        CLI::App*& group = groups[stage.group];
+        if (!group) {
+            group = stage.group.empty() ? &app : app.add_subcommand(stage.group, "");
+            group->require_subcommand(1);
+        }
+        add_stage(*group, stage, arguments, selected);
+    }
+    try {
+        app.parse(argc, argv);
+    } catch (const CLI::ParseError& error) {
+        return app.exit(error) == 0 ? 0 : 2;
+    }
+    return plinth::launch::run_stage(*selected, arguments);
+}

@@ -1,0 +1,75 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "launch/plan.h"
+
+#include "launch/config/load.h"
+#include "launch/config/model_size.h"
+#include "launch/metrics/model_flops.h"
+#include "parallel/data_parallel/lanes.h"
+
+namespace plinth::launch {
+
+namespace {
+
+std::string gib(int64_t bytes) {
+    return fmt::format("{:.3f} GiB", static_cast<double>(bytes) / (1ll << 30));
+}
+
+/// Elements that one token leaves in a block until its backward pass, and those of its logits.
+int64_t activation_bytes(const RunConfig& config) {
+    const ModelSection& m = config.model;
+    const int64_t tokens = config.train.micro_batch * config.data.sequence_length;
+    const int64_t element = config.train.dtype == ComputeType::bf16 ? 2 : 4;
+    const int64_t qkv = (m.heads + 2 * m.kv_heads) * m.head_width;
+    const bool gated = m.activation == Activation::swiglu;
+    // Two residual sums, two norms, qkv (again when rotated or normed), attention output, the MLP's
+    // hidden layers.
+    const int64_t copies_of_qkv = 1 + (m.positions == PositionKind::rotary) + m.qk_norm;
+    const int64_t block =
+        4 * m.width + copies_of_qkv * qkv + m.heads * m.head_width + (gated ? 3 : 2) * m.ffn_width;
+    const int64_t kept =
+        config.train.recompute == Recompute::full ? m.layers * m.width + block : m.layers * block;
+    const int64_t vocab =
+        (m.vocab_size + m.vocab_multiple - 1) / m.vocab_multiple * m.vocab_multiple;
+    return tokens * element * (kept + 3 * m.width + vocab);
+}
+
+}  // namespace
+
+MemoryPlan memory_plan(const RunConfig& config, int64_t ranks) {
+    const int64_t parameters = parameter_count(config.model);
+    const int64_t tied = config.model.tied_head ? config.model.vocab_size * config.model.width : 0;
+    MemoryPlan plan;
+    plan.weights = parameters * 4 + (config.train.dtype == ComputeType::bf16 ? parameters * 2 : 0);
+    // A lane, and the owned share of the totals unless one round of lanes is all there is.
+    const bool one_round = config.train.lanes <= ranks;
+    plan.gradients = (parameters + tied) * 4;
+    plan.gradients += one_round && ranks == 1 ? 0 : (parameters + tied) * 4 / ranks;
+    plan.optimizer = parameters * 8;
+    plan.activations = activation_bytes(config);
+    return plan;
+}
+
+std::string plan_text(const RunConfig& config, int64_t ranks) {
+    const MemoryPlan memory = memory_plan(config, ranks);
+    const int64_t steps = total_steps(config.train, config.data.sequence_length);
+    const int64_t slots = config.train.global_batch / config.train.micro_batch;
+    const parallel::LanePlan lanes{slots, config.train.lanes, static_cast<int>(ranks)};
+    std::string text = to_yaml(config);
+    text += fmt::format("\n# parameters          {}\n", parameter_count(config.model));
+    text += fmt::format("# ranks               {}\n", ranks);
+    text += fmt::format(
+        "# memory a rank       {} (weights {}, gradients {}, optimizer {}, activations {})\n",
+        gib(memory.total()), gib(memory.weights), gib(memory.gradients), gib(memory.optimizer),
+        gib(memory.activations));
+    text += fmt::format("# steps               {}\n", steps);
+    text += fmt::format("# tokens              {} a step at the full batch\n",
+                        config.train.global_batch * config.data.sequence_length);
+    text += fmt::format(
+        "# slots, lanes        {} micro-batches in {} lanes, {:.1f} % of rank time idle\n", slots,
+        config.train.lanes, 100.0 * lanes.idle_share());
+    text += fmt::format("# model FLOPs a token {:.4e}\n",
+                        training_flops_per_token(config.model, config.data.sequence_length));
+    return text;
+}
+
+}  // namespace plinth::launch

@@ -1,0 +1,26 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <string>
+
+#include "launch/config/run_config.h"
+
+namespace plinth::launch {
+
+/// Bytes that one rank needs, by what they are for. Activations are those of one micro-batch at the
+/// peak, at the end of the forward pass.
+struct MemoryPlan {
+    int64_t weights = 0;
+    int64_t gradients = 0;
+    int64_t optimizer = 0;
+    int64_t activations = 0;
+    int64_t total() const { return weights + gradients + optimizer + activations; }
+};
+
+MemoryPlan memory_plan(const RunConfig& config, int64_t ranks);
+
+/// What `--dry-run` prints: the resolved configuration, parameters, memory a rank, steps, tokens,
+/// lanes and idle share.
+std::string plan_text(const RunConfig& config, int64_t ranks);
+
+}  // namespace plinth::launch

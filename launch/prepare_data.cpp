@@ -1,0 +1,89 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "launch/prepare_data.h"
+
+#include <fmt/core.h>
+#include <unistd.h>
+
+#include <cstdio>
+
+#include "core/data/prepare.h"
+
+namespace plinth::launch {
+
+namespace {
+
+core::data::TextFormat format_of(TextFormat format) {
+    switch (format) {
+        case TextFormat::text:
+            return core::data::TextFormat::text;
+        case TextFormat::jsonl:
+            return core::data::TextFormat::jsonl;
+        case TextFormat::automatic:
+            break;
+    }
+    return core::data::TextFormat::automatic;
+}
+
+core::data::PrepareConfig pipeline_config(const PrepareSection& section) {
+    core::data::PrepareConfig config;
+    config.source.inputs = section.inputs;
+    config.source.format = format_of(section.format);
+    config.source.field = section.field;
+    config.cleaning.normal_form = section.normalize == NormalForm::nfc
+                                      ? core::data::NormalForm::nfc
+                                      : core::data::NormalForm::none;
+    config.cleaning.min_characters = section.min_characters;
+    config.tokenizer = section.tokenizer;
+    config.output = section.output;
+    config.name = section.name;
+    config.held_out = section.held_out;
+    config.deduplicate = section.deduplicate;
+    config.shard_tokens = section.shard_tokens;
+    config.seed = static_cast<uint64_t>(section.seed);
+    config.memory = section.memory;
+    config.threads = static_cast<int>(section.threads);
+    return config;
+}
+
+/// One line in place on a terminal, a line every few seconds elsewhere.
+class ProgressPrinter {
+  public:
+    void operator()(const core::data::PrepareProgress& progress) {
+        if (!terminal_ && progress.seconds < next_) return;
+        next_ = progress.seconds + 5.0;
+        fmt::print(
+            "{}{}  {:.1f}/{:.1f} MB  documents {}  tokens {}  {:.1f} MB/s  ETA {:.0f} s{}",
+            terminal_ ? "\r" : "", progress.phase, static_cast<double>(progress.bytes_done) * 1e-6,
+            static_cast<double>(progress.bytes_total) * 1e-6, progress.documents, progress.tokens,
+            progress.bytes_per_second() * 1e-6, progress.seconds_left(), terminal_ ? "   " : "\n");
+        std::fflush(stdout);
+    }
+    void end() const {
+        if (terminal_) fmt::print("\n");
+    }
+
+  private:
+    bool terminal_ = isatty(STDOUT_FILENO) == 1;
+    double next_ = 0.0;
+};
+
+}  // namespace
+
+int prepare_data(const PrepareConfig& config) {
+    ProgressPrinter printer;
+    const auto report = core::data::prepare(
+        pipeline_config(config.prepare), core::io::posix(),
+        [&](const core::data::PrepareProgress& progress) { printer(progress); });
+    printer.end();
+    fmt::print("read {} documents, {:.1f} MB, in {:.1f} s\n", report.documents_read,
+               static_cast<double>(report.input_bytes) * 1e-6, report.seconds);
+    for (const auto& [reason, count] : report.manifest.dropped)
+        fmt::print("dropped {} documents: {}\n", count, reason);
+    for (const auto& [name, split] : report.manifest.splits)
+        fmt::print("{}: {} documents, {} tokens, {} bytes of text\n", name, split.documents(),
+                   split.tokens(), split.bytes());
+    fmt::print("wrote {}\n", config.prepare.output);
+    return 0;
+}
+
+}  // namespace plinth::launch

@@ -1,0 +1,42 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "launch/pretrain.h"
+
+#include "launch/build.h"
+#include "launch/config/load.h"
+
+namespace plinth::launch {
+
+int train(Training& run, core::models::Model& model) {
+    run.start();
+    bool stopped = false;
+    while (true) {
+        run.evaluate_if_due();
+        run.sample_if_due();
+        run.save_if_due();
+        if (run.is_finished() || stopped) break;
+
+        StepResult result;
+        for (const core::models::Phase& phase : model.phases()) {
+            const parallel::LanePlan plan = run.plan_step();
+            parallel::StepScalars scalars(plan.slots, run.session().world());
+            run.gradients.begin_step(plan);
+            for (int64_t slot : plan.slots_of(run.session().world().rank()))
+                run.run_micro_batch(phase, slot, scalars);
+            run.gradients.finish();
+            result = run.update(scalars);
+        }
+        run.log(result);
+        run.check_replicas_if_due();
+        stopped = result.stop;
+    }
+    return run.finish(stopped);
+}
+
+int pretrain(const RunConfig& config, Session& session) {
+    core::models::Transformer model(transformer_config(config));
+    TrainingData data = TrainingData::open(config.data, config.model.vocab_size, session.files());
+    Training run(config, session, model, data, to_yaml(config));
+    return train(run, model);
+}
+
+}  // namespace plinth::launch

@@ -1,0 +1,52 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "launch/session.h"
+
+#include <fmt/core.h>
+#include <sched.h>
+
+#include <algorithm>
+#include <cstdio>
+
+namespace plinth::launch {
+
+namespace {
+
+int usable_cores() {
+    cpu_set_t cores;
+    CPU_ZERO(&cores);
+    if (sched_getaffinity(0, sizeof(cores), &cores) != 0) return 1;
+    return CPU_COUNT(&cores);
+}
+
+int thread_count(int64_t wanted, int local_ranks) {
+    return wanted > 0 ? static_cast<int>(wanted)
+                      : std::max(1, usable_cores() / std::max(1, local_ranks));
+}
+
+}  // namespace
+
+Session::Session(parallel::Communicator& world, int64_t threads, int local_ranks)
+    : world_(world),
+      ranks_(world),
+      stream_(thread_count(threads, local_ranks)),
+      allocator_(host_memory()) {}
+
+void Session::say(const std::string& line) const {
+    if (!speaks()) return;
+    fmt::print("{}\n", line);
+    std::fflush(stdout);
+}
+
+void Session::warn(const std::string& line) const {
+    if (speaks()) fmt::print(stderr, "warning: {}\n", line);
+}
+
+double Session::seconds() const {
+    return std::chrono::duration<double>(std::chrono::steady_clock::now() - started_).count();
+}
+
+DType dtype_of(ComputeType type) {
+    return type == ComputeType::bf16 ? DType::bf16 : DType::f32;
+}
+
+}  // namespace plinth::launch

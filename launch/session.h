@@ -1,0 +1,53 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <chrono>
+#include <string>
+
+#include "core/autograd/scope.h"
+#include "core/io/file.h"
+#include "launch/config/run_config.h"
+#include "parallel/comm/communicator.h"
+#include "parallel/comm/ranks_of.h"
+
+namespace plinth::launch {
+
+/// What one rank of a stage stands on: its ranks, threads, memory, files and voice.
+class Session {
+  public:
+    /// `threads` 0: an equal share of the cores that this process may use among the ranks of its
+    /// machine.
+    Session(parallel::Communicator& world, int64_t threads, int local_ranks = 1);
+
+    parallel::Communicator& world() { return world_; }
+    core::Ranks& ranks() { return ranks_; }
+    Stream& stream() { return stream_; }
+    CachingAllocator& allocator() { return allocator_; }
+    core::io::FileSystem& files() { return core::io::posix(); }
+    int threads() { return stream_.pool().threads(); }
+
+    /// One line on rank 0's standard output, or standard error for warnings; nothing elsewhere.
+    void say(const std::string& line) const;
+    void warn(const std::string& line) const;
+    bool speaks() const { return world_.rank() == 0; }
+
+    /// Seconds since the session began.
+    double seconds() const;
+
+    /// Surroundings of an operation that is not recorded; set `tape`, `step` and `training` to
+    /// train.
+    core::Scope::Settings scope(DType compute) {
+        return {.stream = &stream_, .allocator = &allocator_, .compute = compute};
+    }
+
+  private:
+    parallel::Communicator& world_;
+    parallel::RanksOf ranks_;
+    Stream stream_;
+    CachingAllocator allocator_;
+    std::chrono::steady_clock::time_point started_ = std::chrono::steady_clock::now();
+};
+
+DType dtype_of(ComputeType type);
+
+}  // namespace plinth::launch

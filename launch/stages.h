@@ -1,0 +1,31 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <functional>
+#include <string>
+#include <vector>
+
+namespace plinth::launch {
+
+/// What follows a stage's name on the command line.
+struct StageArguments {
+    std::vector<std::string> words;  ///< configuration file and key=value overrides, or paths
+    bool dry_run = false;
+};
+
+/// One row of the command line: `plinth GROUP NAME CONFIG [key=value ...]`.
+struct Stage {
+    std::string group;  ///< "data", "tokenizer", "checkpoint", "config", or empty
+    std::string name;
+    std::string help;
+    std::string operands;  ///< of the usage line
+    std::function<int(const StageArguments&)> run;
+};
+
+const std::vector<Stage>& stages();
+
+/// Runs a stage and returns the process's exit code. An error is printed as one line; the code is
+/// that of its kind.
+int run_stage(const Stage& stage, const StageArguments& arguments);
+
+}  // namespace plinth::launch

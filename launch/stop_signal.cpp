@@ -1,0 +1,39 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "launch/stop_signal.h"
+
+#include <csignal>
+
+namespace plinth::launch {
+
+namespace {
+
+volatile std::sig_atomic_t stop_requested = 0;  // a signal handler can reach nothing else
+
+constexpr int stop_signals[] = {SIGUSR1, SIGTERM, SIGINT};
+
+void on_signal(int signal) {
+    stop_requested = 1;
+    if (signal == SIGINT) std::signal(SIGINT, SIG_DFL);
+}
+
+}  // namespace
+
+StopSignal::StopSignal() {
+    stop_requested = 0;
+    struct sigaction action = {};
+    action.sa_handler = on_signal;
+    action.sa_flags = SA_RESTART;
+    for (int signal : stop_signals)
+        sigaction(signal, &action, nullptr);
+}
+
+StopSignal::~StopSignal() {
+    for (int signal : stop_signals)
+        std::signal(signal, SIG_DFL);
+}
+
+bool StopSignal::requested() const {
+    return stop_requested != 0;
+}
+
+}  // namespace plinth::launch

@@ -1,0 +1,328 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "launch/training.h"
+
+#include <unistd.h>
+
+#include <algorithm>
+#include <chrono>
+#include <cmath>
+#include <cstdio>
+
+#include "core/nn/init.h"
+#include "core/optim/grad_norm.h"
+#include "launch/build.h"
+#include "launch/config/load.h"
+#include "launch/exit_codes.h"
+#include "launch/metrics/jsonl_log.h"
+#include "launch/metrics/model_flops.h"
+#include "launch/metrics/progress_line.h"
+#include "launch/metrics/tensorboard.h"
+#include "launch/micro_batch.h"
+#include "launch/peak_flops.h"
+#include "launch/sample_text.h"
+#include "parallel/data_parallel/replica_check.h"
+
+namespace plinth::launch {
+
+namespace {
+
+double wall_time() {
+    return std::chrono::duration<double>(std::chrono::system_clock::now().time_since_epoch())
+        .count();
+}
+
+core::data::TokenizerFiles tokenizer_files(const TrainingData& data) {
+    return data.tokenizer ? data.tokenizer->serialize() : core::data::TokenizerFiles{};
+}
+
+std::vector<core::data::SkipRange> skips_of(const DataSection& data) {
+    std::vector<core::data::SkipRange> skips;
+    for (const SkipRange& range : data.skip)
+        skips.push_back({range.begin, range.end});
+    return skips;
+}
+
+}  // namespace
+
+Training::Training(const RunConfig& config, Session& session, core::models::Model& model,
+                   TrainingData& data, std::string configuration)
+    : gradients(model.parameters().all(), session.world(), session.allocator(), session.stream(),
+                {.bucket_bytes = config.parallel.bucket_bytes,
+                 .wire = dtype_of(config.parallel.wire_dtype)}),
+      config_(config),
+      session_(session),
+      model_(model),
+      data_(data),
+      configuration_(std::move(configuration)),
+      masters_(core::optim::materialize(model.parameters().all(), session.allocator())),
+      optimizer_(model.parameters().all(), adamw_config(config.optimizer), session.allocator()),
+      schedule_(learning_rate_schedule(config.optimizer,
+                                       total_steps(config.train, config.data.sequence_length))),
+      checkpoints_(config.checkpoint, session, state_tensors(model.parameters().all(), optimizer_),
+                   configuration_, tokenizer_files(data)),
+      evaluator_(config, session, model, data) {}
+
+void Training::start() {
+    if (!checkpoints_.resume(state,
+                             [this](const checkpoints::Manifest& manifest) { accept(manifest); }))
+        begin_fresh();
+    for (core::Parameter* parameter : model_.parameters().all())
+        parameter->changed();
+    optimizer_.set_update_count(state.step.update_count);
+    core::data::reblend(state.sampler, data_.blend);
+    core::data::set_skips(state.sampler, skips_of(config_.data));
+    data_.sampler = state.sampler;
+    peak_flops_ = config_.run.peak_flops > 0
+                      ? config_.run.peak_flops
+                      : measured_peak_flops(session_, dtype_of(config_.train.dtype));
+    open_metrics();
+    loader_ = data_.start(config_.data, loader_requests());
+    step_began_ = session_.seconds();
+}
+
+void Training::begin_fresh() {
+    state.run_id =
+        session_.ranks().broadcast(session_.speaks() ? checkpoints::new_run_id() : "", 0);
+    state.step.seed = static_cast<uint64_t>(config_.train.seed);
+    state.sampler = core::data::start_sampling(static_cast<uint64_t>(config_.data.seed),
+                                               config_.data.sequence_length, data_.blend);
+    for (core::Parameter* parameter : model_.parameters().all())
+        core::nn::initialize(*parameter, state.step.seed, session_.stream());
+    if (config_.checkpoint.init.empty()) return;
+    load_weights(config_.checkpoint.init, session_, state_tensors(model_.parameters().all()));
+    session_.say(fmt::format("weights from {}", config_.checkpoint.init));
+}
+
+void Training::accept(const checkpoints::Manifest& manifest) const {
+    const auto stored =
+        parse_config<RunConfig>(manifest.configuration, "the checkpoint's configuration");
+    std::string refused;
+    for (const Change& change : diff_configs(stored, config_)) {
+        const std::string text = fmt::format("{}: {} in the checkpoint, {} now", change.path,
+                                             change.before, change.after);
+        if (change.resume == Resume::refused) refused += (refused.empty() ? "" : "; ") + text;
+        if (change.resume == Resume::recorded)
+            session_.warn(
+                text + "; the run goes on, but no longer equals an uninterrupted one bit for bit");
+    }
+    REQUIRE(checkpoint, refused.empty(),
+            "{}: the run cannot go on with another {}; put the old value back, or choose a new "
+            "run.folder and "
+            "checkpoint.init",
+            config_.checkpoint.folder, refused);
+}
+
+void Training::open_metrics() {
+    if (!session_.speaks()) {
+        metrics_ = std::make_unique<NullSink>();
+        return;
+    }
+    core::io::FileSystem& files = session_.files();
+    files.make_directories(config_.run.folder);
+    const std::string jsonl = core::io::join(config_.run.folder, "metrics.jsonl");
+    cut_metrics(files, jsonl, state.steps_done());
+    // mpirun gives every rank a pseudo-terminal and sends what it says through a pipe.
+    const bool is_terminal = session_.world().size() == 1 && isatty(STDOUT_FILENO) == 1;
+    std::vector<std::unique_ptr<MetricsSink>> sinks;
+    sinks.push_back(std::make_unique<ProgressSink>(
+        stdout, std::max<int64_t>(1, config_.run.log_every), is_terminal));
+    if (config_.run.metrics.jsonl) sinks.push_back(std::make_unique<JsonlLog>(files, jsonl));
+    if (config_.run.metrics.tensorboard)
+        sinks.push_back(std::make_unique<TensorboardLog>(
+            files,
+            TensorboardLog::Options{.folder = core::io::join(config_.run.folder, "tensorboard"),
+                                    .wall_time = wall_time(),
+                                    .host = session_.world().host(),
+                                    .process = getpid(),
+                                    .resumed_step = state.steps_done(),
+                                    .resumed_samples = state.consumed_samples()}));
+    metrics_ = std::make_unique<SinkList>(std::move(sinks));
+}
+
+core::data::NextRequest Training::loader_requests() {
+    // The loader looks ahead: it follows the batch ramp by itself, from the samples consumed now.
+    const auto plan = [this, consumed = state.consumed_samples()](
+                          int64_t step) mutable -> std::optional<core::data::StepSlots> {
+        if (step >= schedule_.total_steps) return std::nullopt;
+        const int64_t batch = global_batch_at(config_.train, consumed);
+        const parallel::LanePlan lanes{batch / config_.train.micro_batch, config_.train.lanes,
+                                       session_.world().size()};
+        core::data::StepSlots slots{.first = consumed,
+                                    .micro_batch = config_.train.micro_batch,
+                                    .length = config_.data.sequence_length,
+                                    .slots = lanes.slots_of(session_.world().rank())};
+        consumed += batch;
+        return slots;
+    };
+    return core::data::requests_of(plan, state.steps_done());
+}
+
+parallel::LanePlan Training::plan_step() const {
+    const int64_t batch = global_batch_at(config_.train, state.consumed_samples());
+    return {batch / config_.train.micro_batch, config_.train.lanes, session_.world().size()};
+}
+
+void Training::run_micro_batch(const core::models::Phase& phase, int64_t slot,
+                               parallel::StepScalars& scalars) {
+    const auto loaded = loader_->next();
+    CHECK(loaded && loaded->step == state.steps_done() && loaded->slot == slot,
+          "the loader gave another micro-batch than slot {} of step {}", slot, state.steps_done());
+    core::Tape tape;
+    core::Scope::Settings settings = session_.scope(dtype_of(config_.train.dtype));
+    settings.tape = &tape;
+    settings.step = &state.step;
+    settings.training = true;
+    const core::Scope scope(settings);
+    gradients.begin_slot(slot);
+    const core::ops::Loss loss =
+        phase.loss(to_batch(*loaded, config_.data.document_mask, session_.allocator()));
+    scalars.set_slot(slot, *loss.sum.in().as<double>(), *loss.weight.in().as<int64_t>());
+    std::vector<core::Root> roots{
+        {loss.sum, core::Tensor::of<float>({1.0f}, {1}, session_.allocator())}};
+    tape.backward(std::move(roots), {}, [this] { gradients.progress(); });
+    gradients.end_slot();
+}
+
+bool Training::time_is_up() const {
+    // Leave room for one more step and for the checkpoint.
+    return config_.run.time_limit > 0 &&
+           session_.seconds() + 2.0 * longest_step_ > config_.run.time_limit;
+}
+
+void Training::raise_flags(parallel::StepScalars& scalars) const {
+    if (signal_.requested() || time_is_up()) scalars.raise(parallel::Flag::stop);
+    if (checkpoints_.wants_save()) scalars.raise(parallel::Flag::save);
+    const checkpoints::SaveState save = checkpoints_.local_state();
+    if (save.busy == 0) scalars.raise(parallel::Flag::save_finished);
+    if (save.failed != 0) scalars.raise(parallel::Flag::save_failed);
+}
+
+StepResult Training::update(parallel::StepScalars& scalars) {
+    raise_flags(scalars);
+    scalars.set_busy_seconds(session_.seconds() - step_began_ -
+                             gradients.statistics().seconds_waiting);
+    scalars.reduce(session_.world());
+    const auto weight = static_cast<double>(std::max<int64_t>(1, scalars.weight()));
+    const double norm =
+        core::optim::gradient_norm(gradients.gradients(), session_.allocator(), session_.stream()) /
+        weight;
+    StepResult result{
+        .loss = scalars.loss_sum() / weight, .tokens = scalars.weight(), .gradient_norm = norm};
+    result.skipped = !std::isfinite(norm) || !std::isfinite(result.loss);
+    result.stop = scalars.raised(parallel::Flag::stop) > 0;
+
+    checkpoints_.before_update();
+    state.step.learning_rate = schedule_.rate(state.steps_done());
+    const double clip = config_.optimizer.clip > 0 && norm > config_.optimizer.clip
+                            ? config_.optimizer.clip / norm
+                            : 1.0;
+    if (!result.skipped)
+        optimizer_.step(
+            gradients.gradients(),
+            {.learning_rate = state.step.learning_rate, .gradient_scale = clip / weight},
+            session_.stream());
+    state.step.update_count = optimizer_.update_count();
+    state.skipped_steps += result.skipped;
+    const int64_t batch = global_batch_at(config_.train, state.consumed_samples());
+    state.sampler.consumed += batch;
+    state.consumed_tokens += batch * config_.data.sequence_length;
+    ++state.step.step;
+
+    checkpoints_.agree(scalars.raised(parallel::Flag::save) > 0);
+    checkpoints_.advance(
+        {.busy = session_.world().size() - scalars.raised(parallel::Flag::save_finished),
+         .failed = scalars.raised(parallel::Flag::save_failed)});
+    return result;
+}
+
+void Training::log(const StepResult& result) {
+    const double now = session_.seconds(), seconds = std::max(1e-9, now - step_began_);
+    const int64_t batch_tokens =
+        state.consumed_tokens == 0
+            ? 0
+            : plan_step().slots * config_.train.micro_batch * config_.data.sequence_length;
+    const double rate = static_cast<double>(batch_tokens) / seconds;
+    const double flops = training_flops_per_token(config_.model, config_.data.sequence_length);
+    const int64_t ranks = session_.world().size();
+    StepRecord record{
+        .step = state.steps_done(),
+        .total_steps = schedule_.total_steps,
+        .samples = state.consumed_samples(),
+        .tokens = state.consumed_tokens,
+        .global_batch = plan_step().slots * config_.train.micro_batch,
+        .ranks = ranks,
+        .wall_time = wall_time(),
+        .loss = result.loss,
+        .learning_rate = state.step.learning_rate,
+        .grad_norm = result.gradient_norm,
+        .step_seconds = seconds,
+        .tokens_per_second = rate,
+        .flops_per_second = rate * flops / static_cast<double>(ranks),
+        .mfu = model_flops_utilisation(rate, flops, ranks, peak_flops_),
+        .memory_bytes = static_cast<int64_t>(session_.allocator().use().peak),
+        .skipped_steps = state.skipped_steps,
+        .eta_seconds = seconds * static_cast<double>(schedule_.total_steps - state.steps_done())};
+    record.data_wait_seconds = loader_->waited_seconds() - data_wait_before_;
+    record.communication_wait_seconds = gradients.statistics().seconds_waiting;
+    data_wait_before_ = loader_->waited_seconds();
+    metrics_->step(record);
+    if (result.skipped)
+        session_.warn(fmt::format(
+            "step {}: loss {} or gradient norm {} is not finite; all ranks skipped the update",
+            state.steps_done(), result.loss, result.gradient_norm));
+    longest_step_ = std::max(longest_step_, seconds);
+    step_began_ = now;
+    loss_since_evaluation_ += result.loss;
+    ++steps_since_evaluation_;
+    ++steps_here_;
+    hidden_share_sum_ += gradients.statistics().hidden_share();
+}
+
+void Training::evaluate_if_due() {
+    if (!evaluator_.is_due(state.steps_done())) return;
+    std::optional<double> training_loss;
+    if (steps_since_evaluation_ > 0)
+        training_loss = loss_since_evaluation_ / static_cast<double>(steps_since_evaluation_);
+    metrics_->evaluation(
+        evaluator_.evaluate(state.steps_done(), state.consumed_samples(), training_loss));
+    loss_since_evaluation_ = 0.0;
+    steps_since_evaluation_ = 0;
+    step_began_ = session_.seconds();
+}
+
+void Training::sample_if_due() {
+    const int64_t every = config_.train.sample_every;
+    if (every <= 0 || state.steps_done() == 0 || state.steps_done() % every != 0) return;
+    if (session_.speaks())
+        session_.say(sample_text(session_, model_, *data_.tokenizer, config_, state.steps_done()));
+    step_began_ = session_.seconds();
+}
+
+void Training::save_if_due() {
+    if (checkpoints_.is_due(state)) checkpoints_.save(state);
+}
+
+void Training::check_replicas_if_due() {
+    const int64_t every = config_.run.hash_check_every;
+    if (every > 0 && state.steps_done() % every == 0)
+        parallel::check_replicas(model_.parameters().all(), session_.world(), state.steps_done());
+}
+
+int Training::finish(bool stopped) {
+    const bool asked = !session_.ranks().all_agree(!signal_.requested());
+    checkpoints_.finish(state);
+    if (steps_here_ > 0)
+        session_.say(
+            fmt::format("gradient exchange hidden behind the backward pass: {:.1f}% of bytes",
+                        100.0 * hidden_share_sum_ / static_cast<double>(steps_here_)));
+    if (!stopped || is_finished()) {
+        session_.say(fmt::format("done: {} steps, {} tokens, {} skipped", state.steps_done(),
+                                 state.consumed_tokens, state.skipped_steps));
+        return exit_done;
+    }
+    session_.say(fmt::format("stopped {} after step {}; the same command goes on from there",
+                             asked ? "on request" : "before the time limit", state.steps_done()));
+    return asked ? exit_stopped : exit_time_limit;
+}
+
+}  // namespace plinth::launch

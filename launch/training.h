@@ -1,0 +1,100 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <memory>
+#include <optional>
+
+#include "core/models/model.h"
+#include "core/optim/adamw.h"
+#include "core/optim/schedule.h"
+#include "launch/checkpoint_keeper.h"
+#include "launch/evaluator.h"
+#include "launch/metrics/sink.h"
+#include "launch/session.h"
+#include "launch/stop_signal.h"
+#include "launch/training_data.h"
+#include "launch/training_state.h"
+#include "parallel/data_parallel/lane_reducer.h"
+#include "parallel/data_parallel/step_scalars.h"
+
+namespace plinth::launch {
+
+/// What one step did, the same on every rank.
+struct StepResult {
+    double loss = 0.0;  ///< mean over the step's tokens
+    int64_t tokens = 0;
+    double gradient_norm = 0.0;  ///< of the mean gradient, before clipping
+    bool skipped = false;        ///< not finite: nothing was updated
+    bool stop = false;           ///< a signal or the time limit
+};
+
+/// The nouns of a training run and their small verbs. The loop itself stands in pretrain.cpp.
+class Training {
+  public:
+    /// `configuration` is the resolved text that checkpoints store; model and data must outlive the
+    /// run.
+    Training(const RunConfig& config, Session& session, core::models::Model& model,
+             TrainingData& data, std::string configuration);
+
+    /// Collective. Goes on from the run's newest checkpoint, or begins: from init weights of
+    /// checkpoint.init or fresh ones.
+    void start();
+
+    bool is_finished() const { return state.steps_done() >= schedule_.total_steps; }
+    void evaluate_if_due();
+    void sample_if_due();
+    void save_if_due();
+
+    /// The slots, lanes and samples of the next step.
+    parallel::LanePlan plan_step() const;
+    /// Forward and backward of one micro-batch of this rank.
+    void run_micro_batch(const core::models::Phase& phase, int64_t slot,
+                         parallel::StepScalars& scalars);
+    /// Clips, updates (or skips) and advances the counters.
+    StepResult update(parallel::StepScalars& scalars);
+    void log(const StepResult& result);
+    void check_replicas_if_due();
+
+    /// Collective. The final checkpoint and the exit code.
+    int finish(bool stopped);
+
+    TrainingState state;
+    parallel::LaneReducer gradients;
+
+    Session& session() { return session_; }
+
+  private:
+    void accept(const checkpoints::Manifest& manifest) const;
+    void begin_fresh();
+    void start_loader();
+    void open_metrics();
+    core::data::NextRequest loader_requests();
+    void raise_flags(parallel::StepScalars& scalars) const;
+    bool time_is_up() const;
+    double step_flops() const;
+
+    const RunConfig& config_;
+    Session& session_;
+    core::models::Model& model_;
+    TrainingData& data_;
+    std::string configuration_;
+    StopSignal signal_;
+    core::optim::FlatTensors masters_;
+    core::optim::AdamW optimizer_;
+    core::optim::Schedule schedule_;
+    CheckpointKeeper checkpoints_;
+    Evaluator evaluator_;
+    std::unique_ptr<MetricsSink> metrics_;
+    std::unique_ptr<core::data::Loader> loader_;
+
+    double peak_flops_ = 0.0;
+    double step_began_ = 0.0;
+    double longest_step_ = 0.0;
+    double loss_since_evaluation_ = 0.0;
+    int64_t steps_since_evaluation_ = 0;
+    int64_t steps_here_ = 0;
+    double hidden_share_sum_ = 0.0;
+    double data_wait_before_ = 0.0;
+};
+
+}  // namespace plinth::launch

@@ -1,0 +1,42 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <functional>
+#include <memory>
+#include <optional>
+#include <vector>
+
+#include "core/data/dataset.h"
+#include "core/data/loader.h"
+#include "core/data/sampler.h"
+#include "core/data/tokenizer.h"
+#include "launch/config/run_config.h"
+
+namespace plinth::launch {
+
+/// What a run trains on: sources with weights, their tokenizer, and how much of it was consumed.
+struct TrainingData {
+    std::vector<std::shared_ptr<const core::data::Source>> sources;
+    std::vector<core::data::BlendSource> blend;
+    std::shared_ptr<const core::data::Source> held_out;  ///< null: no evaluation
+    int64_t held_out_windows = 0;
+    /// Bits a nat and token cost a byte of the held-out text: bits/byte = loss * this. 0: unknown.
+    double bits_per_byte_factor = 0.0;
+    std::shared_ptr<const core::data::Tokenizer> tokenizer;
+    core::data::SamplerState sampler;
+
+    /// Opens the token shards that data.sources names. Refused by name: a missing folder, a
+    /// vocabulary larger than the model's, sources made with different tokenizers.
+    static TrainingData open(const DataSection& data, int64_t vocab_size,
+                             core::io::FileSystem& files);
+
+    /// A loader of micro-batches from here on.
+    std::unique_ptr<core::data::Loader> start(const DataSection& data,
+                                              core::data::NextRequest requests) const;
+};
+
+/// Held-out windows [first, first + count) as one micro-batch, in order, without shuffling.
+core::data::MicroBatch held_out_batch(const TrainingData& data, int64_t first, int64_t count,
+                                      int64_t length, bool document_mask);
+
+}  // namespace plinth::launch

@@ -1,0 +1,46 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "launch/training_state.h"
+
+#include "launch/sampler_text.h"
+
+namespace plinth::launch {
+
+void TrainingState::store(checkpoints::Manifest& manifest) const {
+    manifest.counters["seed"] = static_cast<int64_t>(step.seed);
+    manifest.counters["steps"] = step.step;
+    manifest.counters["updates"] = step.update_count;
+    manifest.counters["consumed_samples"] = sampler.consumed;
+    manifest.counters["consumed_tokens"] = consumed_tokens;
+    manifest.counters["skipped_steps"] = skipped_steps;
+    manifest.blobs["sampler"] = to_text(sampler);
+}
+
+void TrainingState::restore(const checkpoints::Manifest& manifest, const std::string& where) {
+    run_id = manifest.run_id;
+    step.seed = static_cast<uint64_t>(manifest.counter("seed"));
+    step.step = manifest.counter("steps");
+    step.update_count = manifest.counter("updates");
+    consumed_tokens = manifest.counter("consumed_tokens");
+    skipped_steps = manifest.counter("skipped_steps");
+    sampler = sampler_state(manifest.blob("sampler"), where);
+}
+
+std::vector<core::StateTensor> state_tensors(const std::vector<core::Parameter*>& parameters) {
+    std::vector<core::StateTensor> tensors;
+    for (core::Parameter* parameter : parameters)
+        tensors.push_back({.name = "model." + parameter->name(),
+                           .dtype = DType::f32,
+                           .shard = parameter->shard(),
+                           .data = parameter->master().data<float>()});
+    return tensors;
+}
+
+std::vector<core::StateTensor> state_tensors(const std::vector<core::Parameter*>& parameters,
+                                             core::optim::AdamW& optimizer) {
+    std::vector<core::StateTensor> tensors = state_tensors(parameters);
+    for (core::StateTensor& moment : optimizer.state())
+        tensors.push_back(std::move(moment));
+    return tensors;
+}
+
+}  // namespace plinth::launch

@@ -1,0 +1,37 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <string>
+#include <vector>
+
+#include "checkpoints/checkpoint.h"
+#include "core/autograd/scope.h"
+#include "core/data/sampler.h"
+#include "core/nn/declaration.h"
+#include "core/optim/adamw.h"
+
+namespace plinth::launch {
+
+/// All that a training run changes from step to step besides tensors. What a checkpoint's counters
+/// and blobs hold.
+struct TrainingState {
+    std::string run_id;
+    core::StepState step;  ///< step: steps done
+    int64_t consumed_tokens = 0;
+    int64_t skipped_steps = 0;  ///< non-finite ones
+    core::data::SamplerState sampler;
+
+    int64_t steps_done() const { return step.step; }
+    int64_t consumed_samples() const { return sampler.consumed; }
+
+    /// Into the manifest's counters and blobs, and back; `where` names the checkpoint in errors.
+    void store(checkpoints::Manifest& manifest) const;
+    void restore(const checkpoints::Manifest& manifest, const std::string& where);
+};
+
+/// Master weights as model.NAME, then the optimizer's moments.
+std::vector<core::StateTensor> state_tensors(const std::vector<core::Parameter*>& parameters);
+std::vector<core::StateTensor> state_tensors(const std::vector<core::Parameter*>& parameters,
+                                             core::optim::AdamW& optimizer);
+
+}  // namespace plinth::launch
