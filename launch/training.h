@@ -22,10 +22,12 @@ namespace plinth::launch {
 /// What one step did, the same on every rank.
 struct StepResult {
     double loss = 0.0;  ///< mean over the step's tokens
-    int64_t tokens = 0;
-    double gradient_norm = 0.0;  ///< of the mean gradient, before clipping
-    bool skipped = false;        ///< not finite: nothing was updated
-    bool stop = false;           ///< a signal or the time limit
+    int64_t samples = 0;
+    double gradient_norm = 0.0;    ///< of the mean gradient, before clipping
+    bool skipped = false;          ///< not finite: nothing was updated
+    bool stop = false;             ///< a signal or the time limit
+    double slowest_seconds = 0.0;  ///< computing, without waiting for others: of the slowest rank
+    double fastest_seconds = 0.0;  ///< and of the fastest
 };
 
 /// The nouns of a training run and their small verbs. The loop itself stands in pretrain.cpp.
@@ -71,7 +73,9 @@ class Training {
     core::data::NextRequest loader_requests();
     void raise_flags(parallel::StepScalars& scalars) const;
     bool time_is_up() const;
-    double step_flops() const;
+    /// Evaluation and sampling at the resumed step were done, and logged, before its checkpoint was
+    /// saved.
+    bool is_first_look() const { return steps_here_ == 0 && resumed_; }
 
     const RunConfig& config_;
     Session& session_;
@@ -87,6 +91,7 @@ class Training {
     std::unique_ptr<MetricsSink> metrics_;
     std::unique_ptr<core::data::Loader> loader_;
 
+    bool resumed_ = false;
     double peak_flops_ = 0.0;
     double step_began_ = 0.0;
     double longest_step_ = 0.0;
