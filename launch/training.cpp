@@ -63,9 +63,9 @@ Training::Training(const RunConfig& config, Session& session, core::models::Mode
       evaluator_(config, session, model, data) {}
 
 void Training::start() {
-    if (!checkpoints_.resume(state,
-                             [this](const checkpoints::Manifest& manifest) { accept(manifest); }))
-        begin_fresh();
+    resumed_ = checkpoints_.resume(
+        state, [this](const checkpoints::Manifest& manifest) { accept(manifest); });
+    if (!resumed_) begin_fresh();
     for (core::Parameter* parameter : model_.parameters().all())
         parameter->changed();
     optimizer_.set_update_count(state.step.update_count);
@@ -206,10 +206,13 @@ StepResult Training::update(parallel::StepScalars& scalars) {
     const double norm =
         core::optim::gradient_norm(gradients.gradients(), session_.allocator(), session_.stream()) /
         weight;
-    StepResult result{
-        .loss = scalars.loss_sum() / weight, .tokens = scalars.weight(), .gradient_norm = norm};
+    StepResult result{.loss = scalars.loss_sum() / weight,
+                      .samples = global_batch_at(config_.train, state.consumed_samples()),
+                      .gradient_norm = norm};
     result.skipped = !std::isfinite(norm) || !std::isfinite(result.loss);
     result.stop = scalars.raised(parallel::Flag::stop) > 0;
+    result.slowest_seconds = scalars.busy_seconds(scalars.busiest_rank());
+    result.fastest_seconds = scalars.busy_seconds(scalars.idlest_rank());
 
     checkpoints_.before_update();
     state.step.learning_rate = schedule_.rate(state.steps_done());
@@ -223,9 +226,8 @@ StepResult Training::update(parallel::StepScalars& scalars) {
             session_.stream());
     state.step.update_count = optimizer_.update_count();
     state.skipped_steps += result.skipped;
-    const int64_t batch = global_batch_at(config_.train, state.consumed_samples());
-    state.sampler.consumed += batch;
-    state.consumed_tokens += batch * config_.data.sequence_length;
+    state.sampler.consumed += result.samples;
+    state.consumed_tokens += result.samples * config_.data.sequence_length;
     ++state.step.step;
 
     checkpoints_.agree(scalars.raised(parallel::Flag::save) > 0);
@@ -237,10 +239,7 @@ StepResult Training::update(parallel::StepScalars& scalars) {
 
 void Training::log(const StepResult& result) {
     const double now = session_.seconds(), seconds = std::max(1e-9, now - step_began_);
-    const int64_t batch_tokens =
-        state.consumed_tokens == 0
-            ? 0
-            : plan_step().slots * config_.train.micro_batch * config_.data.sequence_length;
+    const int64_t batch_tokens = result.samples * config_.data.sequence_length;
     const double rate = static_cast<double>(batch_tokens) / seconds;
     const double flops = training_flops_per_token(config_.model, config_.data.sequence_length);
     const int64_t ranks = session_.world().size();
@@ -249,7 +248,7 @@ void Training::log(const StepResult& result) {
         .total_steps = schedule_.total_steps,
         .samples = state.consumed_samples(),
         .tokens = state.consumed_tokens,
-        .global_batch = plan_step().slots * config_.train.micro_batch,
+        .global_batch = result.samples,
         .ranks = ranks,
         .wall_time = wall_time(),
         .loss = result.loss,
@@ -264,6 +263,8 @@ void Training::log(const StepResult& result) {
         .eta_seconds = seconds * static_cast<double>(schedule_.total_steps - state.steps_done())};
     record.data_wait_seconds = loader_->waited_seconds() - data_wait_before_;
     record.communication_wait_seconds = gradients.statistics().seconds_waiting;
+    record.slowest_rank_seconds = result.slowest_seconds;
+    record.fastest_rank_seconds = result.fastest_seconds;
     data_wait_before_ = loader_->waited_seconds();
     metrics_->step(record);
     if (result.skipped)
@@ -279,7 +280,7 @@ void Training::log(const StepResult& result) {
 }
 
 void Training::evaluate_if_due() {
-    if (!evaluator_.is_due(state.steps_done())) return;
+    if (is_first_look() || !evaluator_.is_due(state.steps_done())) return;
     std::optional<double> training_loss;
     if (steps_since_evaluation_ > 0)
         training_loss = loss_since_evaluation_ / static_cast<double>(steps_since_evaluation_);
@@ -292,7 +293,8 @@ void Training::evaluate_if_due() {
 
 void Training::sample_if_due() {
     const int64_t every = config_.train.sample_every;
-    if (every <= 0 || state.steps_done() == 0 || state.steps_done() % every != 0) return;
+    if (is_first_look() || every <= 0 || state.steps_done() == 0 || state.steps_done() % every != 0)
+        return;
     if (session_.speaks())
         session_.say(sample_text(session_, model_, *data_.tokenizer, config_, state.steps_done()));
     step_began_ = session_.seconds();
