@@ -29,6 +29,14 @@ PLINTH_SIMD void store_row(BFloat16* to, const float* from, int64_t n, float sca
         to[i] = BFloat16(scale * from[i]);
 }
 
+#if defined(__clang__)
+/// to[column][row] = from[row][column] of 16 x 16 floats.
+void transpose_square(float* to, int64_t to_stride, const float* from, int64_t from_stride) {
+    for (int64_t row = 0; row < 16; ++row)
+        for (int64_t column = 0; column < 16; ++column)
+            to[column * to_stride + row] = from[row * from_stride + column];
+}
+#else
 /// to[column][row] = from[row][column] of 16 x 16 floats: halves of ever smaller squares change
 /// places, one vector permutation each.
 PLINTH_SIMD void transpose_square(float* to, int64_t to_stride, const float* from,
@@ -55,6 +63,7 @@ PLINTH_SIMD void transpose_square(float* to, int64_t to_stride, const float* fro
     for (int i = 0; i < 16; ++i)
         __builtin_memcpy(to + i * to_stride, &rows[i], sizeof(Vector));
 }
+#endif
 
 /// A vector of lanes and the keys 4n .. 4n+3 share one Philox call each.
 PLINTH_SIMD void drop_four_rows(float* values, int64_t stride, int64_t rows, int64_t lanes,
