@@ -30,6 +30,7 @@ function(plinth_library name)
         file(GLOB found CONFIGURE_DEPENDS ${CMAKE_CURRENT_SOURCE_DIR}/${folder}/*.cpp)
         list(APPEND sources ${found})
     endforeach()
+    list(TRANSFORM sources REPLACE "/\\./" "/")  # FOLDERS . gives "launch/./main.cpp", which EXCLUDE would not match
     foreach(excluded ${arg_EXCLUDE})
         list(REMOVE_ITEM sources ${CMAKE_CURRENT_SOURCE_DIR}/${excluded})
     endforeach()

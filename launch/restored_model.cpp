@@ -1,0 +1,50 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "launch/restored_model.h"
+
+#include "launch/build.h"
+#include "launch/checkpoint_keeper.h"
+#include "launch/training_state.h"
+
+namespace plinth::launch {
+
+namespace {
+
+checkpoints::Checkpoint open_same_on_all_ranks(const std::string& path, Session& session) {
+    const std::string mine = session.speaks() ? open_checkpoint(path, session).folder() : "";
+    return checkpoints::Checkpoint::open(session.files(), session.ranks().broadcast(mine, 0));
+}
+
+std::shared_ptr<const core::data::Tokenizer> tokenizer_of(const checkpoints::Checkpoint& checkpoint,
+                                                          int64_t vocab_size) {
+    REQUIRE(checkpoint, !checkpoint.manifest().files.empty(),
+            "{}: holds no tokenizer: the run that wrote it had none", checkpoint.folder());
+    std::shared_ptr<const core::data::Tokenizer> tokenizer =
+        core::data::load_tokenizer(checkpoint.manifest().files, checkpoint.folder());
+    REQUIRE(checkpoint, tokenizer->vocab_size() <= vocab_size,
+            "{}: its tokenizer has {} tokens, its model only {}", checkpoint.folder(),
+            tokenizer->vocab_size(), vocab_size);
+    return tokenizer;
+}
+
+}  // namespace
+
+RestoredModel RestoredModel::open(const std::string& path, Session& session) {
+    const checkpoints::Checkpoint checkpoint = open_same_on_all_ranks(path, session);
+    const checkpoints::Manifest& manifest = checkpoint.manifest();
+    RestoredModel restored{.folder = checkpoint.folder(),
+                           .step = manifest.counter("steps"),
+                           .config = parse_config<RunConfig>(
+                               manifest.configuration, checkpoint.folder() + ": configuration")};
+    const ModelSection& model = restored.config.model;
+    restored.tokenizer = tokenizer_of(checkpoint, model.vocab_size);
+    restored.model = std::make_unique<core::models::Transformer>(transformer_config(model));
+    const auto parameters = restored.model->parameters().all();
+    restored.weights = std::make_unique<core::optim::FlatTensors>(
+        core::optim::materialize(parameters, session.allocator()));
+    checkpoints::load(checkpoint, session.ranks(), state_tensors(parameters), {.subset = true});
+    for (core::Parameter* parameter : parameters)
+        parameter->changed();
+    return restored;
+}
+
+}  // namespace plinth::launch
