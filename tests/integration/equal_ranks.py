@@ -1,0 +1,80 @@
+# SPDX-License-Identifier: Apache-2.0
+"""1, 2, 3 and 4 ranks with the same global batch, micro-batch and lanes give the same bits over 50 steps, and so does any
+number of threads. Each case also runs a mutant: one lane more or less adds the same gradients in another order."""
+
+import functools
+
+import plinth_runs as runs
+
+BUCKET_BYTES = 8192
+COMMON = {"train.steps": 50, "model.dropout": 0.1, "optimizer.clip": 0.5, "parallel.bucket_bytes": BUCKET_BYTES,
+          "data.sequence_length": 32, "checkpoint.every": 20, "train.eval_every": 25, "run.hash_check_every": 10}
+
+RAMP = "[{samples: 0, global_batch: 8}, {samples: 80, global_batch: 12}, {samples: 200, global_batch: 14}]"
+
+CASES = {
+    "tied_fp32_lanes_4": ("gpt/tiny.yaml", {"train.global_batch": 16, "train.lanes": 4}),
+    "tied_bf16_7_slots_7_lanes": ("gpt/tiny.yaml", {"train.global_batch": 14, "train.lanes": 7, "train.dtype": "bf16"}),
+    "untied_fp32_7_slots": ("llama/tiny.yaml", {"train.global_batch": 14, "train.lanes": 4}),
+    "untied_bf16_lanes_slots": ("llama/tiny.yaml", {"train.global_batch": 8, "train.lanes": 4, "train.dtype": "bf16",
+                                                    "parallel.wire_dtype": "bf16"}),
+    "batch_ramp": ("llama/tiny.yaml", {"train.global_batch": 14, "train.lanes": 4, "train.batch_ramp": RAMP}),
+    "document_mask": ("bloom/tiny.yaml", {"train.global_batch": 10, "train.lanes": 5, "data.document_mask": "true"}),
+}
+
+
+def expect_clipping(run, clip):
+    norms = [float.fromhex(row[3]) for row in runs.metrics_of(run) if row[0] == "step"]
+    clipped = sum(norm > clip for norm in norms)
+    if clipped < len(norms) // 2:
+        runs.fail(f"only {clipped} of {len(norms)} steps were clipped: the case does not test clipping")
+    print(f"{clipped} of {len(norms)} steps clipped", flush=True)
+
+
+def expect_buckets(run, least):
+    # A checkpoint holds weights and two moments; buckets are cut at their exact size.
+    data = sum(path.stat().st_size for path in runs.newest_checkpoint(run).glob("data-*.bin"))
+    buckets = data // 3 // BUCKET_BYTES
+    if buckets < least:
+        runs.fail(f"gradients of {data // 3} bytes make only {buckets} buckets")
+    print(f"at least {buckets} buckets", flush=True)
+
+
+def over_ranks(lab, options, name):
+    config, overrides = CASES[name]
+    overrides = {**COMMON, **overrides}
+    one = lab.train(f"{name}-1", config, overrides)
+    expect_clipping(one, COMMON["optimizer.clip"])
+    expect_buckets(one, 5)
+    for ranks in (2, 3, 4):
+        run = lab.train(f"{name}-{ranks}", config, overrides, ranks)
+        runs.expect_equal(lab, f"{ranks} ranks and 1", one, run)
+    threaded = lab.train(f"{name}-threads", config, {**overrides, "run.threads": 2})
+    runs.expect_equal(lab, "1 rank x 2 threads and 1 x 1 (so 2 x 1)", one, threaded)
+    mutant = lab.train(f"{name}-mutant", config, {**overrides, "train.lanes": overrides["train.lanes"] - 1})
+    runs.expect_different(lab, "one lane less", one, mutant)
+
+
+def over_threads(lab, options):
+    """A width whose products are split among threads in every dimension."""
+    overrides = {**COMMON, "train.steps": 6, "model.width": 192, "model.heads": 4, "train.eval_every": 3}
+    for dtype in ("fp32", "bf16"):
+        typed = {**overrides, "train.dtype": dtype}
+        one = lab.train(f"threads-{dtype}-1", "gpt/tiny.yaml", typed)
+        for threads in range(2, 9):
+            run = lab.train(f"threads-{dtype}-{threads}", "gpt/tiny.yaml", {**typed, "run.threads": threads})
+            runs.expect_equal(lab, f"{dtype}: {threads} threads and 1", one, run)
+
+
+def recompute(lab, options):
+    for config, ranks in (("gpt/tiny.yaml", 1), ("llama/tiny.yaml", 2), ("bloom/tiny.yaml", 1)):
+        name = f"recompute-{config.split('/')[0]}"
+        overrides = {**COMMON, "train.steps": 10, "train.eval_every": 5}
+        off = lab.train(f"{name}-off", config, overrides, ranks)
+        on = lab.train(f"{name}-on", config, {**overrides, "train.recompute": "full"}, ranks)
+        runs.expect_equal(lab, f"{config} on {ranks} ranks, recompute on and off", off, on)
+
+
+if __name__ == "__main__":
+    runs.main({**{name: functools.partial(over_ranks, name=name) for name in CASES},
+               "threads": over_threads, "recompute": recompute})
