@@ -7,6 +7,8 @@
 #include <cstdint>
 #include <span>
 
+#include "kernels/runtime/error.h"
+
 namespace plinth::kernels {
 
 /// A sum of finite, non-negative doubles without any rounding: a fixed-point number from 2^-1074 on
@@ -19,8 +21,10 @@ class ExactSum {
     static constexpr int limb_count =
         68;  ///< 2,098 bits of a double's range, and room for 2^64 summands
 
-    /// x must be finite and not negative.
+    /// x must be finite and not negative: anything else would index outside of the limbs, or count
+    /// as a number that it is not.
     void add(double x) {
+        CHECK(std::isfinite(x) && !std::signbit(x), "an exact sum of {}", x);
         const auto bits = std::bit_cast<uint64_t>(x);
         const int exponent = static_cast<int>(bits >> 52);
         uint64_t mantissa = bits & ((uint64_t{1} << 52) - 1);

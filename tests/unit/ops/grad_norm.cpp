@@ -7,6 +7,7 @@
 #include <random>
 
 #include "kernels/exact_sum.h"
+#include "tests/support/expect_error.h"
 #include "tests/support/op_fixture.h"
 
 namespace plinth::test {
@@ -116,6 +117,17 @@ TEST_F(GradNormTest, TheExactSumOfSimpleNumbersIsTheirSum) {
     for (int i = 0; i < 256; ++i)
         mixed.add(1.0);
     EXPECT_EQ(mixed.value(), 0x1p60 + 256.0);
+}
+
+TEST_F(GradNormTest, TheExactSumRefusesWhatItCannotHold) {
+    constexpr double infinity = std::numeric_limits<double>::infinity();
+    for (const double x : {-1.0, -5e-324, infinity, -infinity, std::nan("")}) {
+        ExactSum sum;
+        sum.add(2.0);
+        expect_error(
+            ErrorKind::internal, [&] { sum.add(x); }, "an exact sum of");
+        EXPECT_EQ(sum.value(), 2.0);
+    }
 }
 
 }  // namespace
