@@ -1,7 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 #include <CLI/CLI.hpp>
+#include <cstdio>
 #include <map>
 
+#include "launch/config/text.h"
 #include "launch/stages.h"
 
 namespace {
@@ -15,7 +17,31 @@ void add_stage(CLI::App& parent, const Stage& stage, StageArguments& arguments,
     CLI::App* command = parent.add_subcommand(stage.name, stage.help);
     command->add_option("operands", arguments.words, stage.operands)->type_name("");
     command->add_flag("--dry-run", arguments.dry_run, "Check everything, print the plan, and stop");
+    if (!stage.example.empty()) command->footer("Example: " + stage.example);
     command->callback([&selected, &stage] { selected = &stage; });
+}
+
+std::string names_in(const std::string& group) {
+    std::string names;
+    for (const Stage& stage : plinth::launch::stages())
+        if (stage.group == group) names += (names.empty() ? "" : ", ") + stage.name;
+    return names;
+}
+
+/// The words that nothing understood, with the stage that each may have meant.
+std::string unknown_words(const CLI::App& app) {
+    std::vector<std::string> names;
+    for (const Stage& stage : plinth::launch::stages()) {
+        names.push_back(stage.name);
+        if (!stage.group.empty()) names.push_back(stage.group);
+    }
+    std::string text;
+    for (const std::string& word : app.remaining(true)) {
+        const std::string near = plinth::launch::nearest(word, names);
+        text += "plinth: unknown stage '" + word + "'" +
+                (near.empty() ? "" : " (did you mean '" + near + "'?)") + "\n";
+    }
+    return text;
 }
 
 }  // namespace
@@ -31,7 +57,9 @@ int main(int argc, char** argv) {
     for (const Stage& stage : plinth::launch::stages()) {
         CLI::App*& group = groups[stage.group];
         if (!group) {
-            group = stage.group.empty() ? &app : app.add_subcommand(stage.group, "");
+            group = stage.group.empty()
+                        ? &app
+                        : app.add_subcommand(stage.group, "Stages: " + names_in(stage.group));
             group->require_subcommand(1);
         }
         add_stage(*group, stage, arguments, selected);
@@ -39,6 +67,7 @@ int main(int argc, char** argv) {
     try {
         app.parse(argc, argv);
     } catch (const CLI::ParseError& error) {
+        std::fputs(unknown_words(app).c_str(), stderr);
         return app.exit(error) == 0 ? 0 : 2;
     }
     return plinth::launch::run_stage(*selected, arguments);

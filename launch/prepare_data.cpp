@@ -7,31 +7,18 @@
 #include <cstdio>
 
 #include "core/data/prepare.h"
+#include "launch/pipeline_config.h"
 
 namespace plinth::launch {
 
 namespace {
 
-core::data::TextFormat format_of(TextFormat format) {
-    switch (format) {
-        case TextFormat::text:
-            return core::data::TextFormat::text;
-        case TextFormat::jsonl:
-            return core::data::TextFormat::jsonl;
-        case TextFormat::automatic:
-            break;
-    }
-    return core::data::TextFormat::automatic;
-}
-
 core::data::PrepareConfig pipeline_config(const PrepareSection& section) {
     core::data::PrepareConfig config;
     config.source.inputs = section.inputs;
-    config.source.format = format_of(section.format);
+    config.source.format = text_format(section.format);
     config.source.field = section.field;
-    config.cleaning.normal_form = section.normalize == NormalForm::nfc
-                                      ? core::data::NormalForm::nfc
-                                      : core::data::NormalForm::none;
+    config.cleaning.normal_form = normal_form(section.normalize);
     config.cleaning.min_characters = section.min_characters;
     config.tokenizer = section.tokenizer;
     config.output = section.output;

@@ -7,10 +7,13 @@
 #include <new>
 
 #include "launch/config/load.h"
+#include "launch/config/reference.h"
+#include "launch/inspect.h"
 #include "launch/plan.h"
 #include "launch/prepare_data.h"
 #include "launch/pretrain.h"
 #include "launch/session.h"
+#include "launch/tokenizer_stages.h"
 #include "parallel/comm/mpi.h"
 
 namespace plinth::launch {
@@ -41,17 +44,57 @@ int run_pretrain(const StageArguments& arguments) {
     });
 }
 
+int print_reference(const std::vector<std::string>& words) {
+    REQUIRE(config, words.empty(), "{}: config reference takes no operands", words.front());
+    fmt::print("{}", configuration_reference());
+    return 0;
+}
+
+/// A stage that takes plain words. There is no plan to print: --dry-run changes nothing, for none
+/// of them alters what exists.
+std::function<int(const StageArguments&)> on_words(
+    int (*run)(const std::vector<std::string>& words)) {
+    return [run](const StageArguments& arguments) { return run(arguments.words); };
+}
+
 }  // namespace
 
 const std::vector<Stage>& stages() {
     static const std::vector<Stage> table = {
         {"", "pretrain", "Train a model from scratch, or go on where the run stopped",
-         "CONFIG [key=value ...]", run_pretrain},
+         "CONFIG [key=value ...]", run_pretrain,
+         "mpirun -n 4 plinth pretrain configs/gpt/small.yaml train.steps=200"},
         {"data", "prepare", "Clean, tokenise and shard raw text",
          "[CONFIG] prepare.inputs=[PATH] prepare.output=FOLDER ...",
          [](const StageArguments& arguments) {
              return prepare_data(load_words<PrepareConfig>(arguments.words));
-         }},
+         },
+         "plinth data prepare prepare.inputs=[corpus/*.jsonl.zst] prepare.output=data/text"},
+        {"data", "inspect",
+         "Check every byte of a data set; print its counts, lengths, entropy and first documents",
+         "FOLDER", on_words(inspect_data), "plinth data inspect data/text"},
+        {"tokenizer", "train", "Learn a byte-level BPE from raw text",
+         "[CONFIG] tokenizer.inputs=[PATH] tokenizer.output=FOLDER ...",
+         [](const StageArguments& arguments) {
+             return train_tokenizer(load_words<TokenizerConfig>(arguments.words));
+         },
+         "plinth tokenizer train tokenizer.inputs=[corpus] tokenizer.output=data/bpe "
+         "tokenizer.vocab_size=8192"},
+        {"tokenizer", "encode",
+         "Print token ids, a line a document; standard input is one document",
+         "TOKENIZER [FILE ...] [print=ids|counts] [field=text]", on_words(encode_text),
+         "plinth tokenizer encode data/bpe corpus/a.txt print=counts"},
+        {"checkpoint", "inspect", "Print a table of a checkpoint: counters, versions, tensors",
+         "PATH of a checkpoint, or of a run (its newest one)", on_words(inspect_checkpoint),
+         "plinth checkpoint inspect runs/gpt_tiny"},
+        {"checkpoint", "verify", "Check every byte of a checkpoint, or of all those of a run",
+         "PATH of a checkpoint or of a run", on_words(verify_checkpoint),
+         "plinth checkpoint verify runs/gpt_tiny"},
+        {"config", "reference", "Print every configuration key, as docs/configuration.md", "",
+         on_words(print_reference), "plinth config reference > docs/configuration.md"},
+        {"", "plot", "Draw curves of metrics.jsonl files on the terminal or as SVG",
+         "FILE ... [key=loss] [svg=OUT] [title=TEXT]", on_words(plot_metrics),
+         "plinth plot runs/gpt_tiny/metrics.jsonl key=held_out_loss svg=curve.svg"},
     };
     return table;
 }

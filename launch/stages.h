@@ -20,6 +20,7 @@ struct Stage {
     std::string help;
     std::string operands;  ///< of the usage line
     std::function<int(const StageArguments&)> run;
+    std::string example{};  ///< of the help text
 };
 
 const std::vector<Stage>& stages();

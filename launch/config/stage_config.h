@@ -42,7 +42,6 @@ struct TokenizerSection {
     std::string end_token = "<|endoftext|>";
     NormalForm normalize = NormalForm::nfc;
     int64_t memory = int64_t{512} << 20;
-    int64_t threads = 0;
 };
 struct TokenizerConfig {
     TokenizerSection tokenizer;

@@ -78,7 +78,6 @@ void declare(Schema& schema, TokenizerConfig& config) {
     schema.choice("tokenizer.normalize", &tokenizer.normalize, normal_forms,
                   {.doc = "Unicode normal form of the text."});
     declare_memory(schema, "tokenizer.memory", &tokenizer.memory);
-    declare_threads(schema, "tokenizer.threads", &tokenizer.threads);
 }
 
 void declare(Schema& schema, FinetuneConfig& config) {

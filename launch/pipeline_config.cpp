@@ -1,0 +1,22 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "launch/pipeline_config.h"
+
+namespace plinth::launch {
+
+core::data::TextFormat text_format(TextFormat format) {
+    switch (format) {
+        case TextFormat::text:
+            return core::data::TextFormat::text;
+        case TextFormat::jsonl:
+            return core::data::TextFormat::jsonl;
+        case TextFormat::automatic:
+            break;
+    }
+    return core::data::TextFormat::automatic;
+}
+
+core::data::NormalForm normal_form(NormalForm form) {
+    return form == NormalForm::nfc ? core::data::NormalForm::nfc : core::data::NormalForm::none;
+}
+
+}  // namespace plinth::launch
