@@ -138,13 +138,13 @@ class Lab:
         return self.hashes(newest_checkpoint(run))
 
     def fork(self, run, name, step, edit=None):
-        """A new run's folder with nothing but the checkpoint of one step, altered by `edit`."""
+        """Puts the checkpoint of one step, altered by `edit`, into the folder of another, usually new, run."""
         target = self.folder / name / "checkpoints"
         source = checkpoint_of_step(run, step)
         if edit is None:
             shutil.copytree(source, target / source.name)
         else:
-            target.mkdir(parents=True)
+            target.mkdir(parents=True, exist_ok=True)
             self.call([self.tool, "edit", source, target, *edit])
         return self.folder / name
 

@@ -1,0 +1,119 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A run that resumes from any of its checkpoints ends with the bits of the run that was never interrupted, on the same or
+another number of ranks. Mutants are checkpoints with one part of the state altered, as if the program had forgotten it."""
+
+import plinth_runs as runs
+
+CONFIG = "gpt/tiny.yaml"
+STEPS = 12
+# Dropout, warm-up, four micro-batches a step, a batch that grows on the way, clipping.
+OVERRIDES = {"train.steps": STEPS, "model.dropout": 0.1, "optimizer.warmup_steps": 5, "optimizer.clip": 0.5,
+             "train.batch_ramp": "[{samples: 40, global_batch: 12}]", "train.lanes": 4,
+             "data.sequence_length": 32, "checkpoint.every": 1, "checkpoint.keep": 0, "train.eval_every": 4}
+
+
+def every_step(lab, options):
+    """Each checkpoint of each run, on the number of ranks that goes on with it."""
+    reference = lab.train("whole", CONFIG, {**OVERRIDES, "checkpoint.every": 0})
+    for asynchronous, ranks, others in (("true", 1, (1, 2)), ("false", 2, (2, 3)), ("true", 3, (1,))):
+        overrides = {**OVERRIDES, "checkpoint.async": asynchronous}
+        saved = lab.train(f"saved-{ranks}", CONFIG, overrides, ranks)
+        runs.expect_equal(lab, f"{ranks} ranks that save every step, async {asynchronous}", reference, saved)
+        for other in others:
+            for step in range(1, STEPS):
+                name = f"from-{ranks}-on-{other}-step-{step}"
+                lab.fork(saved, name, step)
+                run = lab.train(name, CONFIG, overrides, other)
+                runs.expect_equal(lab, f"{ranks} ranks stopped after step {step}, {other} went on", reference, run, step)
+
+
+MUTANTS = {
+    "optimizer's update count one short": ("counter", "updates", "-1"),
+    "optimizer's update count lost": ("counter", "updates", "-6"),
+    "step count, so schedule and dropout, one short": ("counter", "steps", "-1"),
+    "one sample read again": ("consumed", "-1"),
+    "a step's samples left out": ("consumed", "8"),
+    "consumed tokens lost": ("counter", "consumed_tokens", "-32"),
+    "another seed of dropout": ("counter", "seed", "1"),
+    "master weights rounded to bf16": ("bf16", "model."),
+    "first moments lost": ("zero", "optimizer.m."),
+    "second moments lost": ("zero", "optimizer.v."),
+}
+
+
+def mutants(lab, options):
+    reference = lab.train("whole", CONFIG, OVERRIDES)
+    lab.fork(reference, "copied", 6, edit=["none"])
+    runs.expect_equal(lab, "a checkpoint written again unaltered", reference, lab.train("copied", CONFIG, OVERRIDES), 6)
+    for number, (what, edit) in enumerate(MUTANTS.items()):
+        name = f"mutant-{number}"
+        lab.fork(reference, name, 6, edit=edit)
+        runs.expect_different(lab, what, reference, lab.train(name, CONFIG, OVERRIDES), 6)
+    # The same steps under another schedule: a longer run's learning rate at the same step.
+    lab.fork(reference, "schedule", 6)
+    run = lab.train("schedule", CONFIG, {**OVERRIDES, "optimizer.schedule": "linear"})
+    runs.expect_different(lab, "another schedule", reference, run, 6)
+
+
+def skip_list(lab, options):
+    """Skipped samples lie ahead of step 5: a run that learns of them there equals one that always knew."""
+    plain = {**OVERRIDES, "train.batch_ramp": "[]"}
+    skipping = {**plain, "data.skip": "[{begin: 48, end: 60}, {begin: 75, end: 76}]"}
+    without = lab.train("without", CONFIG, plain)
+    fresh = lab.train("fresh", CONFIG, skipping)
+    runs.expect_different(lab, "with and without a skip list", without, fresh)
+    lab.fork(without, "told-later", 5)
+    runs.expect_equal(lab, "skip list given at step 5", fresh, lab.train("told-later", CONFIG, skipping, 2), 5)
+    lab.fork(fresh, "inside", 7)
+    runs.expect_equal(lab, "resumed between skipped samples", fresh, lab.train("inside", CONFIG, skipping, 3), 7)
+
+
+def flip_byte(path, offset):
+    data = bytearray(path.read_bytes())
+    data[offset] ^= 0x10
+    path.write_bytes(data)
+
+
+def truncate(path, size):
+    path.write_bytes(path.read_bytes()[:size])
+
+
+DAMAGES = {
+    "a flipped bit in the data": ("data-00000.bin", lambda path: flip_byte(path, 4096), "checksum"),
+    "a short data file": ("data-00000.bin", lambda path: truncate(path, 5000), "bytes"),
+    "a flipped bit in the index": ("data-00000.index", lambda path: flip_byte(path, 100), "index"),
+    "a flipped bit in the manifest": ("manifest", lambda path: flip_byte(path, 200), "hash"),
+    "a short COMMIT": ("COMMIT", lambda path: truncate(path, 20), "COMMIT"),
+    "a missing manifest": ("manifest", lambda path: path.unlink(), "manifest"),
+}
+
+
+def damaged(lab, options):
+    """The newest checkpoint is damaged: a warning names the file and the cause, the older one goes on to the same bits."""
+    reference = lab.train("whole", CONFIG, OVERRIDES)
+    for number, (what, (file, damage, cause)) in enumerate(DAMAGES.items()):
+        name = f"damaged-{number}"
+        folder = lab.fork(reference, name, 7)
+        newest = lab.fork(reference, name, 8) / "checkpoints" / runs.checkpoint_of_step(reference, 8).name
+        damage(newest / file)
+        run = lab.start(name, CONFIG, OVERRIDES, 2)
+        code = run.wait()
+        warnings = [line for line in run.lines if line.startswith("warning: ") and newest.name in line]
+        if code != 0 or len(warnings) != 1 or file not in warnings[0] or cause not in warnings[0]:
+            runs.fail(f"{what}: exit code {code}; expected 0 and one warning that names {file} and '{cause}'", run.lines)
+        if not any("resumed from" in line and "at step 7 " in line for line in run.lines):
+            runs.fail(f"{what}: did not go on from step 7", run.lines)
+        print(f"warned: {warnings[0]}")
+        runs.expect_equal(lab, what, reference, folder, 7)
+
+
+def replicas(lab, options):
+    """The comparison of the replicas' parameters after every step finds them equal."""
+    overrides = {**OVERRIDES, "run.hash_check_every": 1}
+    runs.expect_equal(lab, "checked after each step, on 3 ranks, and unchecked on 1",
+                      lab.train("unchecked", CONFIG, OVERRIDES), lab.train("checked", CONFIG, overrides, 3))
+
+
+if __name__ == "__main__":
+    runs.main({"every_step": every_step, "mutants": mutants, "skip_list": skip_list, "damaged": damaged,
+               "replicas": replicas})
