@@ -27,7 +27,8 @@ std::map<std::string, TensorHolders> find_holders(const RankTables& ranks) {
     for (size_t rank = 0; rank < ranks.table_of_rank.size(); ++rank) {
         for (const Piece& piece : ranks.tables[ranks.table_of_rank[rank]]) {
             const TensorInfo info{piece.tensor, piece.dtype, piece.shard.global_shape};
-            TensorHolders& tensor = tensors.try_emplace(piece.tensor, info).first->second;
+            TensorHolders& tensor =
+                tensors.try_emplace(piece.tensor, TensorHolders{info, {}}).first->second;
             CHECK(tensor.info == info, "tensor {} is {} {} on rank {} and {} {} on another",
                   piece.tensor, name_of(info.dtype), info.global_shape.text(), rank,
                   name_of(tensor.info.dtype), tensor.info.global_shape.text());

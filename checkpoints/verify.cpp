@@ -86,7 +86,9 @@ void print_tensors(std::string& out, const Manifest& manifest) {
 std::vector<std::string> verify(FileSystem& files, const std::string& folder) {
     Problems problems;
     problems.collect([&] {
-        const auto [root, origin] = read_root(files, folder);
+        const std::pair<Root, Origin> opened = read_root(files, folder);
+        const Root& root = opened.first;
+        const Origin& origin = opened.second;
         for (const SideFile& side : root.side_files)
             problems.collect([&] { read_side_file(files, folder, side); });
         std::map<std::string, std::vector<core::Shard>> shards;

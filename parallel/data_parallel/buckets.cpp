@@ -2,7 +2,6 @@
 #include "parallel/data_parallel/buckets.h"
 
 #include <algorithm>
-#include <ranges>
 
 namespace plinth::parallel {
 
@@ -14,10 +13,11 @@ int uses_of(const core::Parameter& parameter) {
 }  // namespace
 
 BucketLayout::BucketLayout(std::span<core::Parameter* const> parameters, int64_t bucket_bytes) {
-    for (core::Parameter* parameter : std::views::reverse(parameters))
+    const std::vector<core::Parameter*> backward(parameters.rbegin(), parameters.rend());
+    for (core::Parameter* parameter : backward)
         for (int use = uses_of(*parameter) - 1; use > 0; --use)
             place(*parameter, use);
-    for (core::Parameter* parameter : std::views::reverse(parameters))
+    for (core::Parameter* parameter : backward)
         place(*parameter, 0);
     const int64_t blocks =
         std::max<int64_t>(1, bucket_bytes / (alignment * static_cast<int64_t>(sizeof(float))));
