@@ -16,6 +16,7 @@ std::string sample_text(Session& session, core::models::Model& model,
     const core::inference::DecodeConfig decoding{
         .max_tokens = 64,
         .end_token = tokenizer.end_of_document(),
+        .vocab_size = tokenizer.vocab_size(),
         .choice = {
             .temperature = 0.8, .top_k = 40, .seed = static_cast<uint64_t>(config.train.seed)}};
     const auto tokens = core::inference::decode(*transformer, {prompt}, decoding).front();

@@ -8,6 +8,8 @@
 
 #include "launch/config/load.h"
 #include "launch/config/reference.h"
+#include "launch/evaluate.h"
+#include "launch/generate.h"
 #include "launch/inspect.h"
 #include "launch/plan.h"
 #include "launch/prepare_data.h"
@@ -44,6 +46,30 @@ int run_pretrain(const StageArguments& arguments) {
     });
 }
 
+/// A stage that only reads a checkpoint; its dry run checks the configuration and prints it.
+template <class Config>
+int run_on_ranks(const StageArguments& arguments, int64_t (*threads)(const Config&),
+                 int (*stage)(const Config&, Session&)) {
+    const auto config = load_words<Config>(arguments.words);
+    parallel::MpiWorld world;
+    return world.run([&](parallel::Communicator& ranks) {
+        Session session(ranks, threads(config), world.local_size());
+        if (!arguments.dry_run) return stage(config, session);
+        session.say(to_yaml(config));
+        return 0;
+    });
+}
+
+int run_evaluate(const StageArguments& arguments) {
+    return run_on_ranks<EvaluateConfig>(
+        arguments, [](const EvaluateConfig& c) { return c.evaluate.threads; }, evaluate);
+}
+
+int run_generate(const StageArguments& arguments) {
+    return run_on_ranks<GenerateConfig>(
+        arguments, [](const GenerateConfig& c) { return c.generate.threads; }, generate);
+}
+
 int print_reference(const std::vector<std::string>& words) {
     REQUIRE(config, words.empty(), "{}: config reference takes no operands", words.front());
     fmt::print("{}", configuration_reference());
@@ -64,6 +90,16 @@ const std::vector<Stage>& stages() {
         {"", "pretrain", "Train a model from scratch, or go on where the run stopped",
          "CONFIG [key=value ...]", run_pretrain,
          "mpirun -n 4 plinth pretrain configs/gpt/small.yaml train.steps=200"},
+        {"", "evaluate",
+         "Loss, perplexity, bits per byte and accuracy of a checkpoint, over sliding windows of "
+         "the documents in a row",
+         "[CONFIG] evaluate.checkpoint=PATH evaluate.data=[PATH] ...", run_evaluate,
+         "mpirun -n 2 plinth evaluate evaluate.checkpoint=runs/gpt_tiny evaluate.data=[data/text] "
+         "evaluate.stride=32"},
+        {"", "generate", "Text that continues prompts",
+         "[CONFIG] generate.checkpoint=PATH generate.prompts=[TEXT] ...", run_generate,
+         "plinth generate generate.checkpoint=runs/gpt_tiny 'generate.prompts=[\"Once upon\"]' "
+         "generate.top_p=0.9"},
         {"data", "prepare", "Clean, tokenise and shard raw text",
          "[CONFIG] prepare.inputs=[PATH] prepare.output=FOLDER ...",
          [](const StageArguments& arguments) {

@@ -81,7 +81,9 @@ class Sequence {
                                 .rows(batch.length() - 1, batch.length());
         const Tensor logits = ops::cast(model_.project(last), DType::f32);
         const float* values = logits.data<float>();
-        return {values, values + model_.config().vocab_size};
+        const int64_t size = model_.config().vocab_size;
+        return {values,
+                values + (config_.vocab_size > 0 ? std::min(config_.vocab_size, size) : size)};
     }
 
     const models::Transformer& model_;

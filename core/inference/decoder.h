@@ -13,11 +13,15 @@ namespace plinth::core::inference {
 struct DecodeConfig {
     int64_t max_tokens = 128;          ///< new tokens of each sequence
     std::optional<int32_t> end_token;  ///< ends a sequence
+    /// Only ids below it are chosen: a model's vocabulary may be larger than its tokenizer's. 0:
+    /// all.
+    int64_t vocab_size = 0;
     TokenChoice choice;
     bool use_cache = true;  ///< false: the whole sequence runs again for every token
 };
 
-/// Called with every new token, in the order in which they appear; sequences of a step in order.
+/// Called with every new token but the end token, as it appears; the sequences come one after the
+/// other.
 using OnToken = std::function<void(size_t sequence, int32_t token)>;
 
 /// Continues each prompt (at least one token). Sequences end at the end token, after max_tokens, or

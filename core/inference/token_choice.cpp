@@ -3,7 +3,6 @@
 
 #include <algorithm>
 #include <cmath>
-#include <numeric>
 #include <vector>
 
 #include "kernels/runtime/error.h"
@@ -15,44 +14,55 @@ namespace {
 
 struct Candidate {
     int32_t token;
-    double probability;  // not yet normalised
+    float logit;
+    double weight;  ///< exp((logit - highest) / temperature): a probability, not yet normalised
 };
 
-/// The tokens that may be drawn, most likely first.
-std::vector<Candidate> candidates(std::span<const float> logits, const TokenChoice& choice) {
-    std::vector<int32_t> order(logits.size());
-    std::iota(order.begin(), order.end(), 0);
-    const auto more_likely = [&](int32_t a, int32_t b) {
-        const float x = logits[static_cast<size_t>(a)], y = logits[static_cast<size_t>(b)];
-        return x != y ? x > y : a < b;
-    };
-    size_t kept = order.size();
-    if (choice.top_k > 0) kept = std::min(kept, static_cast<size_t>(choice.top_k));
-    std::partial_sort(order.begin(), order.begin() + static_cast<ptrdiff_t>(kept), order.end(),
-                      more_likely);
-    std::vector<Candidate> result;
-    const double highest = static_cast<double>(logits[static_cast<size_t>(order.front())]);
-    for (size_t i = 0; i < kept; ++i) {
-        const double logit = static_cast<double>(logits[static_cast<size_t>(order[i])]);
-        result.push_back({order[i], std::exp((logit - highest) / choice.temperature)});
-    }
-    return result;
+bool is_likelier(const Candidate& a, const Candidate& b) {
+    return a.logit != b.logit ? a.logit > b.logit : a.token < b.token;
 }
 
-/// Cuts the tail after the first tokens whose share reaches p; returns the sum of what stays.
-double cut_nucleus(std::vector<Candidate>& tokens, double p) {
-    double total = 0.0;
-    for (const Candidate& token : tokens)
-        total += token.probability;
+/// Every token, by id.
+std::vector<Candidate> all_tokens(std::span<const float> logits, double temperature) {
+    const double highest = static_cast<double>(*std::max_element(logits.begin(), logits.end()));
+    std::vector<Candidate> tokens;
+    tokens.reserve(logits.size());
+    for (size_t i = 0; i < logits.size(); ++i)
+        tokens.push_back({static_cast<int32_t>(i), logits[i],
+                          std::exp((static_cast<double>(logits[i]) - highest) / temperature)});
+    return tokens;
+}
+
+double sum_of(const std::vector<Candidate>& tokens) {
     double sum = 0.0;
-    for (size_t i = 0; i < tokens.size(); ++i) {
-        sum += tokens[i].probability;
-        if (sum >= p * total) {
-            tokens.resize(i + 1);
-            break;
-        }
-    }
+    for (const Candidate& token : tokens)
+        sum += token.weight;
     return sum;
+}
+
+/// Keeps the k likeliest, likeliest first.
+void keep_top(std::vector<Candidate>& tokens, int64_t k) {
+    const size_t kept = std::min(tokens.size(), static_cast<size_t>(k));
+    std::partial_sort(tokens.begin(), tokens.begin() + static_cast<ptrdiff_t>(kept), tokens.end(),
+                      is_likelier);
+    tokens.resize(kept);
+}
+
+/// Keeps the likeliest tokens up to the one with which their share reaches p, likeliest first. A
+/// heap, because a nucleus is usually far smaller than a vocabulary: no sort of all.
+void keep_nucleus(std::vector<Candidate>& tokens, double p) {
+    const auto is_less_likely = [](const Candidate& a, const Candidate& b) {
+        return is_likelier(b, a);
+    };
+    const double wanted = p * sum_of(tokens);
+    std::vector<Candidate> nucleus;
+    std::make_heap(tokens.begin(), tokens.end(), is_less_likely);
+    for (double sum = 0.0; sum < wanted && !tokens.empty(); sum += nucleus.back().weight) {
+        std::pop_heap(tokens.begin(), tokens.end(), is_less_likely);
+        nucleus.push_back(tokens.back());
+        tokens.pop_back();
+    }
+    tokens = std::move(nucleus);
 }
 
 }  // namespace
@@ -65,13 +75,14 @@ int32_t choose_token(std::span<const float> logits, const TokenChoice& choice, u
     if (choice.temperature <= 0.0)
         return static_cast<int32_t>(std::max_element(logits.begin(), logits.end()) -
                                     logits.begin());
-    std::vector<Candidate> tokens = candidates(logits, choice);
-    const double sum = cut_nucleus(tokens, choice.top_p);
+    std::vector<Candidate> tokens = all_tokens(logits, choice.temperature);
+    if (choice.top_k > 0) keep_top(tokens, choice.top_k);
+    if (choice.top_p < 1.0) keep_nucleus(tokens, choice.top_p);
     const auto words = RandomKey(choice.seed, "generate.token").words(position, sequence);
     const uint64_t bits = (uint64_t{words[0]} << 21) ^ (words[1] >> 11);
-    double left = static_cast<double>(bits & ((uint64_t{1} << 53) - 1)) * 0x1p-53 * sum;
+    double left = static_cast<double>(bits & ((uint64_t{1} << 53) - 1)) * 0x1p-53 * sum_of(tokens);
     for (const Candidate& token : tokens) {
-        left -= token.probability;
+        left -= token.weight;
         if (left < 0.0) return token.token;
     }
     return tokens.back().token;

@@ -1,0 +1,130 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "launch/generate.h"
+
+#include <fmt/core.h>
+
+#include <cstdio>
+
+#include "core/inference/decoder.h"
+#include "launch/restored_model.h"
+
+namespace plinth::launch {
+
+namespace {
+
+using core::data::Tokenizer;
+using core::models::TransformerConfig;
+
+std::vector<int32_t> encode_prompt(const Tokenizer& tokenizer, const std::string& text,
+                                   size_t number) {
+    std::vector<int32_t> tokens = tokenizer.encode(text, core::data::SpecialText::recognise);
+    if (!tokens.empty()) return tokens;
+    REQUIRE(config, tokenizer.end_of_document(),
+            "generate.prompts.{}: is empty, and the checkpoint's tokenizer has no end-of-document "
+            "token to begin from; give at least one character",
+            number);
+    return {*tokenizer.end_of_document()};
+}
+
+std::vector<std::vector<int32_t>> encode_prompts(const RestoredModel& restored,
+                                                 const std::vector<std::string>& prompts) {
+    const TransformerConfig& model = restored.model->config();
+    std::vector<std::vector<int32_t>> result;
+    for (const std::string& text : prompts) {
+        std::vector<int32_t> tokens = encode_prompt(*restored.tokenizer, text, result.size());
+        REQUIRE(config,
+                model.positions != TransformerConfig::Positions::learned ||
+                    static_cast<int64_t>(tokens.size()) < model.max_positions,
+                "generate.prompts.{}: {} tokens leave no room in the {} positions of the model; "
+                "shorten the prompt",
+                result.size(), tokens.size(), model.max_positions);
+        result.push_back(std::move(tokens));
+    }
+    return result;
+}
+
+/// Prints prompts and what follows them: whole characters as they come, or each text at its end.
+class Printer {
+  public:
+    Printer(const Tokenizer& tokenizer, const GenerateSection& config)
+        : tokenizer_(tokenizer), config_(config), decoder_(tokenizer) {
+        begin();
+    }
+
+    void token(size_t sequence, int32_t id) {
+        while (number_ < sequence)
+            next();
+        put(decoder_.push(id));
+        ++tokens_;
+    }
+    void finish() {
+        while (number_ < config_.prompts.size())
+            next();
+    }
+    int64_t tokens() const { return tokens_; }
+
+  private:
+    void begin() {
+        if (config_.prompts.size() > 1)
+            put(fmt::format("--- {} of {} ---\n", number_ + 1, config_.prompts.size()));
+        put(config_.prompts[number_]);
+    }
+    void next() {
+        put(decoder_.finish() + "\n");
+        flush();
+        decoder_ = core::data::StreamDecoder(tokenizer_);
+        if (++number_ < config_.prompts.size()) begin();
+    }
+    void put(const std::string& text) {
+        pending_ += text;
+        if (config_.stream) flush();
+    }
+    void flush() {
+        fmt::print("{}", pending_);
+        std::fflush(stdout);
+        pending_.clear();
+    }
+
+    const Tokenizer& tokenizer_;
+    const GenerateSection& config_;
+    core::data::StreamDecoder decoder_;
+    std::string pending_;
+    size_t number_ = 0;
+    int64_t tokens_ = 0;
+};
+
+core::inference::DecodeConfig decode_config(const GenerateSection& config,
+                                            const Tokenizer& tokenizer) {
+    return {.max_tokens = config.max_tokens,
+            .end_token = tokenizer.end_of_document(),
+            .vocab_size = tokenizer.vocab_size(),
+            .choice = {.temperature = config.temperature,
+                       .top_k = config.top_k,
+                       .top_p = config.top_p,
+                       .seed = static_cast<uint64_t>(config.seed)},
+            .use_cache = config.cache};
+}
+
+}  // namespace
+
+int generate(const GenerateConfig& config, Session& session) {
+    const GenerateSection& section = config.generate;
+    REQUIRE(config, session.world().size() == 1, "generate runs on one rank, not on {}",
+            session.world().size());
+    const RestoredModel restored = RestoredModel::open(section.checkpoint, session);
+    const auto prompts = encode_prompts(restored, section.prompts);
+    const core::Scope scope(session.scope(dtype_of(section.dtype)));
+    const double began = session.seconds();
+    Printer printer(*restored.tokenizer, section);
+    core::inference::decode(
+        *restored.model, prompts, decode_config(section, *restored.tokenizer),
+        [&](size_t sequence, int32_t token) { printer.token(sequence, token); });
+    printer.finish();
+    const double seconds = session.seconds() - began;
+    fmt::print(stderr, "{} tokens in {:.2f} s ({:.0f} tokens/s), {} at step {}\n", printer.tokens(),
+               seconds, static_cast<double>(printer.tokens()) / seconds, restored.folder,
+               restored.step);
+    return 0;
+}
+
+}  // namespace plinth::launch

@@ -1,0 +1,170 @@
+# SPDX-License-Identifier: Apache-2.0
+"""plinth evaluate and plinth generate on a checkpoint that a short run has just written."""
+
+import argparse
+import json
+import math
+import os
+import pathlib
+import random
+import subprocess
+import tempfile
+
+ROOT = pathlib.Path(__file__).resolve().parents[2]
+PARSER = argparse.ArgumentParser()
+PARSER.add_argument("--plinth", required=True)
+PARSER.add_argument("--tool", help="not needed here")
+PARSER.add_argument("case", choices=("evaluate", "generate"))
+ARGUMENTS = PARSER.parse_args()
+MPI_ENVIRONMENT = {
+    "OMPI_ALLOW_RUN_AS_ROOT": "1",
+    "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM": "1",
+    "OMPI_MCA_mpi_yield_when_idle": "1",
+}
+
+
+def run(*words, ranks=0, code=0):
+    """Standard output of a stage; the exit code must be `code`, and then errors are returned."""
+    launcher = ["mpirun", "--oversubscribe", "--bind-to", "none", "-n", str(ranks)] if ranks else []
+    done = subprocess.run(
+        [*launcher, ARGUMENTS.plinth, *words], capture_output=True, text=True, env={**os.environ, **MPI_ENVIRONMENT}
+    )
+    assert done.returncode == code, f"{words}: exit code {done.returncode}, not {code}\n{done.stdout}{done.stderr}"
+    return done.stdout if code == 0 else done.stderr
+
+
+def write_corpus(path):
+    chance = random.Random(1)
+    words = "the model reads a row of tokens and says which one comes next naïve Größe 東京 🙂".split()
+    with open(path, "w", encoding="utf-8") as out:
+        for number in range(300):
+            text = " ".join(chance.choice(words) for _ in range(chance.randint(5, 60)))
+            out.write(json.dumps({"text": f"{number}: {text}."}) + "\n")
+
+
+def train(folder):
+    write_corpus(folder / "text.jsonl")
+    run(
+        "data", "prepare", f"prepare.inputs=[{folder}/text.jsonl]", f"prepare.output={folder}/data",
+        "prepare.held_out=0.2", "prepare.threads=1",
+    )
+    run(
+        "pretrain", str(ROOT / "configs/gpt/tiny.yaml"), f"data.sources=[{{path: {folder}/data}}]",
+        f"run.folder={folder}/run", "train.steps=20", "train.eval_every=10", "train.eval_batches=5",
+        "run.threads=1", "checkpoint.every=0",
+    )
+
+
+def evaluate(folder, *words, ranks=0):
+    out = folder / "result.json"
+    run(
+        "evaluate", f"evaluate.checkpoint={folder}/run", f"evaluate.output={out}", "evaluate.threads=1",
+        "evaluate.micro_batch=2", *words, ranks=ranks,
+    )
+    return json.loads(out.read_text())
+
+
+def held_out_losses(folder):
+    lines = [json.loads(line) for line in open(folder / "run/metrics.jsonl", encoding="utf-8")]
+    return {line["step"]: line["held_out_loss_hex"] for line in lines if line["kind"] == "evaluation"}
+
+
+def check_shards(folder):
+    """The windows of training's own evaluation: 5 micro-batches of 2 windows of 64 tokens."""
+    data = f"evaluate.data=[{folder}/data]"
+    cut = "evaluate.max_tokens=640"
+    one = evaluate(folder, data, cut)
+    want = held_out_losses(folder)
+    assert one["step"] == 20 and one["total"]["tokens"] == 640 and one["total"]["windows"] == 10, one
+    assert one["total"]["loss_hex"] == want[20], (one["total"], want)
+    # The mutants: other weights, and windows that overlap.
+    assert one["total"]["loss_hex"] != want[10]
+    overlapping = evaluate(folder, data, cut, "evaluate.stride=16")
+    assert overlapping["total"]["tokens"] == 640, overlapping
+    assert overlapping["total"]["loss_hex"] != want[20]
+
+    for extra in ([], ["evaluate.stride=16"], ["evaluate.dtype=bf16"]):
+        alone = evaluate(folder, data, *extra)
+        for ranks in (2, 3):
+            assert evaluate(folder, data, *extra, ranks=ranks) == alone, (ranks, extra)
+    manifest = json.loads((folder / "data/manifest.json").read_text())
+    tokens = sum(shard["tokens"] for shard in manifest["splits"]["heldout"]["shards"])
+    assert alone["total"]["tokens"] == tokens - 1, (alone, tokens)
+
+    both = evaluate(folder, f"evaluate.data=[{folder}/data,{folder}/data]", cut)
+    assert both["results"] == 2 * one["results"], both
+    assert both["total"]["loss"] == one["total"]["loss"] and both["total"]["tokens"] == 1280, both
+
+
+def check_text(folder):
+    text = folder / "plain.txt"
+    text.write_text("the row of tokens says naïve 東京.", encoding="utf-8")
+    for words in ([], ["evaluate.sequence_length=9", "evaluate.stride=4"]):
+        total = evaluate(folder, f"evaluate.data=[{text}]", "evaluate.format=text", *words)["total"]
+        size = len(text.read_bytes())
+        # All bytes but the first, and the end of the document.
+        assert total["tokens"] == size and total["bytes"] == size - 1, total
+        nats = total["loss"] * total["tokens"]
+        assert math.isclose(total["bits_per_byte"], nats / math.log(2) / (size - 1)), total
+        assert math.isclose(total["perplexity"], math.exp(total["loss"])), total
+        assert 0 <= total["accuracy"] <= 1, total
+
+
+def generate(folder, *words, **options):
+    return run("generate", f"generate.checkpoint={folder}/run", "generate.threads=1", *words, **options)
+
+
+def check_generate(folder):
+    prompts = 'generate.prompts=["the model", "", "東京"]'
+    short = "generate.max_tokens=40"
+    for choice in (["generate.temperature=0"], ["generate.temperature=0.9", "generate.top_k=50", "generate.top_p=0.95"]):
+        for dtype in ("fp32", "bf16"):
+            words = [prompts, short, f"generate.dtype={dtype}", *choice]
+            cached = generate(folder, *words)
+            assert cached == generate(folder, *words, "generate.cache=false"), (words, cached)
+            assert cached == generate(folder, *words, "generate.stream=false"), words
+    assert "--- 3 of 3 ---\n東京" in cached, cached
+    alone = generate(folder, 'generate.prompts=["the model"]', short, *choice, "generate.dtype=bf16")
+    assert alone.startswith("the model") and cached.startswith("--- 1 of 3 ---\n" + alone), (alone, cached)
+    assert cached != generate(folder, *words, "generate.seed=7")
+
+
+def refuses(message, code, *words):
+    said = run(*words, code=code)
+    assert message in said and said.count("\n") == 1, said
+
+
+def check_generate_errors(folder):
+    checkpoint = f"generate.checkpoint={folder}/run"
+    refuses("no checkpoint here", 4, "generate", f"generate.checkpoint={folder}/data", "generate.prompts=[a]")
+    refuses("generate.prompts", 2, "generate", checkpoint)
+    refuses("leave no room in the 64 positions", 2, "generate", checkpoint, f"generate.prompts=[{'x' * 64}]")
+
+
+def check_evaluate_errors(folder):
+    checkpoint = f"evaluate.checkpoint={folder}/run"
+    data = f"evaluate.data=[{folder}/data]"
+    refuses("over the 64 positions", 2, "evaluate", checkpoint, data, "evaluate.sequence_length=65")
+    refuses("evaluate.stride", 2, "evaluate", checkpoint, data, "evaluate.stride=65")
+    run(
+        "data", "prepare", f"prepare.inputs=[{folder}/text.jsonl]", f"prepare.output={folder}/other",
+        "prepare.tokenizer=byte256", "prepare.threads=1", "prepare.held_out=0.2",
+    )
+    refuses("another tokenizer", 3, "evaluate", checkpoint, f"evaluate.data=[{folder}/other]")
+
+
+def main():
+    with tempfile.TemporaryDirectory() as name:
+        folder = pathlib.Path(name)
+        train(folder)
+        if ARGUMENTS.case == "evaluate":
+            check_shards(folder)
+            check_text(folder)
+            check_evaluate_errors(folder)
+        else:
+            check_generate(folder)
+            check_generate_errors(folder)
+    print("passed")
+
+
+main()
