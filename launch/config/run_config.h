@@ -123,7 +123,7 @@ struct ParallelSection {
     int64_t tensor = 1;
     int64_t pipeline = 1;
     int64_t zero = 0;
-    int64_t bucket_bytes = int64_t{32} << 20;
+    int64_t bucket_bytes = int64_t{1} << 20;
     ComputeType wire_dtype = ComputeType::fp32;
 };
 

@@ -16,7 +16,7 @@
 namespace plinth::parallel {
 
 struct LaneReducerConfig {
-    int64_t bucket_bytes = int64_t{4} << 20;  ///< of fp32; see benchmarks/RESULTS.md
+    int64_t bucket_bytes = int64_t{1} << 20;  ///< of fp32; see benchmarks/RESULTS.md
     DType wire = DType::f32;  ///< f32, or bf16: every lane is rounded, also at one rank
     int in_flight = 8;        ///< exchanges at once: bounds the receive memory
 };
