@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "launch/checkpoint_keeper.h"
 
+#include "launch/environment.h"
+
 namespace plinth::launch {
 
 namespace {
@@ -33,6 +35,11 @@ bool CheckpointKeeper::resume(TrainingState& state,
     const auto restored = checkpoints::restore_newest(session_.files(), session_.ranks(),
                                                       config_.folder, tensors_, warn);
     if (!restored) return false;
+    const std::string difference =
+        environment_difference(restored->manifest.properties, environment_properties());
+    if (!difference.empty())
+        session_.warn(difference +
+                      "; the run goes on, but no longer equals an uninterrupted one bit for bit");
     state.restore(restored->manifest, restored->folder);
     last_saved_step_ = last_started_step_ = state.steps_done();
     session_.say(fmt::format("resumed from {} at step {} ({} samples)", restored->folder,
@@ -60,6 +67,7 @@ checkpoints::SaveRequest CheckpointKeeper::request(const TrainingState& state) c
     request.manifest.configuration = configuration_;
     request.manifest.mesh = {{"dp", session_.world().size()}};
     request.manifest.files = tokenizer_;
+    request.manifest.properties = environment_properties();
     state.store(request.manifest);
     return request;
 }

@@ -4,6 +4,7 @@
 #include <map>
 
 #include "launch/config/text.h"
+#include "launch/environment.h"
 #include "launch/stages.h"
 
 namespace {
@@ -50,6 +51,7 @@ int main(int argc, char** argv) {
     CLI::App app("Plinth pretrains foundation models: one program from raw text to generated text.",
                  "plinth");
     app.require_subcommand(1);
+    app.set_version_flag("--version", plinth::launch::version_text);
     app.footer("Keys are listed in docs/configuration.md; exit codes in docs/operations.md.");
     StageArguments arguments;
     const Stage* selected = nullptr;

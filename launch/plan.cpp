@@ -1,9 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "launch/plan.h"
 
+#include "core/models/transformer.h"
+#include "core/optim/parameter_storage.h"
+#include "launch/build.h"
 #include "launch/config/load.h"
 #include "launch/config/model_size.h"
 #include "launch/metrics/model_flops.h"
+#include "parallel/data_parallel/buckets.h"
 #include "parallel/data_parallel/lanes.h"
 
 namespace plinth::launch {
@@ -33,18 +37,28 @@ int64_t activation_bytes(const RunConfig& config) {
     return tokens * element * (kept + 3 * m.width + vocab);
 }
 
+/// Parameters and moments begin on block boundaries.
+int64_t padded(int64_t elements) {
+    constexpr int64_t block = core::optim::FlatTensors::alignment;
+    return (elements + block - 1) / block * block;
+}
+
 }  // namespace
 
 MemoryPlan memory_plan(const RunConfig& config, int64_t ranks) {
-    const int64_t parameters = parameter_count(config.model);
-    const int64_t tied = config.model.tied_head ? config.model.vocab_size * config.model.width : 0;
+    core::models::Transformer model(transformer_config(config));  // declared: no storage
+    const std::vector<core::Parameter*>& parameters = model.parameters().all();
+    int64_t stored = 0;
+    for (const core::Parameter* parameter : parameters)
+        stored += padded(parameter->shape().elements());
+    const parallel::BucketLayout buckets(parameters, config.parallel.bucket_bytes);
     MemoryPlan plan;
-    plan.weights = parameters * 4 + (config.train.dtype == ComputeType::bf16 ? parameters * 2 : 0);
-    // A lane, and the owned share of the totals unless one round of lanes is all there is.
-    const bool one_round = config.train.lanes <= ranks;
-    plan.gradients = (parameters + tied) * 4;
-    plan.gradients += one_round && ranks == 1 ? 0 : (parameters + tied) * 4 / ranks;
-    plan.optimizer = parameters * 8;
+    plan.weights = stored * 4;
+    if (config.train.dtype == ComputeType::bf16) plan.weights += model.parameters().elements() * 2;
+    // A lane, and the owned share of the totals, which a single round of lanes keeps in the lane.
+    plan.gradients = buckets.elements() * 4;
+    if (config.train.lanes > ranks) plan.gradients += buckets.elements() * 4 / ranks;
+    plan.optimizer = stored * 8;
     plan.activations = activation_bytes(config);
     return plan;
 }

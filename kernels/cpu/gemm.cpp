@@ -198,4 +198,8 @@ void bf16_gemm(int64_t m, int64_t n, int64_t k, Operand a, Operand b, void* c, D
                  {DNNL_ARG_SCRATCHPAD, {primitive->scratchpad, cpu_engine(), scratch.get()}}});
 }
 
+bool bf16_products_are_native() {
+    return has_fast_bf16();
+}
+
 }  // namespace plinth::kernels::cpu

@@ -24,6 +24,8 @@ void sgemm(int64_t m, int64_t n, int64_t k, Operand a, Operand b, float* c, int6
 void bf16_gemm(int64_t m, int64_t n, int64_t k, Operand a, Operand b, void* c, DType c_dtype,
                int64_t c_stride);
 
+/// Whether bf16_gemm uses bf16 instructions on this CPU; else it widens.
+bool bf16_products_are_native();
 /// What bf16_gemm does there, on any CPU.
 void widened_gemm(int64_t m, int64_t n, int64_t k, Operand a, Operand b, void* c, DType c_dtype,
                   int64_t c_stride);

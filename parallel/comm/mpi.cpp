@@ -287,6 +287,14 @@ class MpiCommunicator final : public Communicator {
 
 }  // namespace
 
+std::string mpi_library_version() {
+    std::array<char, MPI_MAX_LIBRARY_VERSION_STRING> text{};
+    int length = 0;
+    MPI_Get_library_version(text.data(), &length);
+    const std::string version(text.data(), static_cast<size_t>(length));
+    return version.substr(0, version.find_first_of(",\n"));  // without the packager's details
+}
+
 MpiWorld::MpiWorld(CommunicatorOptions options) {
     const Environment environment = [](const char* name) { return std::getenv(name); };
     if (!is_launched(environment)) {

@@ -3,10 +3,14 @@
 
 #include <functional>
 #include <memory>
+#include <string>
 
 #include "parallel/comm/communicator.h"
 
 namespace plinth::parallel {
+
+/// Name and version of the MPI library, such as "Open MPI v4.1.4". May be asked at any time.
+std::string mpi_library_version();
 
 /// The ranks of this job: initialises MPI (one thread calls it) and finalises it at the end. A
 /// program that no launcher started is a world of one and never touches MPI. One per process, made

@@ -1,0 +1,52 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "launch/environment.h"
+
+#include <fmt/format.h>
+
+#include "kernels/build_info.h"
+#include "parallel/comm/mpi.h"
+
+namespace plinth::launch {
+
+namespace {
+
+std::string value_in(const Properties& properties, const std::string& key) {
+    const auto place = properties.find(key);
+    return place == properties.end() ? "not recorded" : place->second;
+}
+
+}  // namespace
+
+Properties environment_properties() {
+    const BuildInfo& build = build_info();
+    return {{"plinth", build.version},
+            {"compiler", build.compiler},
+            {"arch", build.arch},
+            {"simd", build.simd},
+            {"gemm", build.gemm},
+            {"bf16_products", build.bf16},
+            {"mpi", parallel::mpi_library_version()}};
+}
+
+std::string environment_difference(const Properties& stored, const Properties& now) {
+    Properties keys = stored;
+    keys.insert(now.begin(), now.end());
+    std::string text;
+    for (const auto& [key, ignored] : keys) {
+        const std::string before = value_in(stored, key), after = value_in(now, key);
+        if (before != after)
+            text += fmt::format("{}{}: {} in the checkpoint, {} now", text.empty() ? "" : "; ", key,
+                                before, after);
+    }
+    return text;
+}
+
+std::string version_text() {
+    std::string text;
+    for (const auto& [key, value] : environment_properties())
+        text += fmt::format("{:<14} {}\n", key, value);
+    text.pop_back();
+    return text;
+}
+
+}  // namespace plinth::launch

@@ -1,0 +1,22 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <map>
+#include <string>
+
+namespace plinth::launch {
+
+/// What a checkpoint records about the program and the machine that wrote it.
+using Properties = std::map<std::string, std::string>;
+
+/// Plinth, compiler, -march, instruction set, GEMM and MPI of this process.
+Properties environment_properties();
+
+/// "simd: avx512f in the checkpoint, avx2+fma now; ..." for what differs or is recorded on one side
+/// only; empty if equal bits can be expected.
+std::string environment_difference(const Properties& stored, const Properties& now);
+
+/// What `plinth --version` prints.
+std::string version_text();
+
+}  // namespace plinth::launch

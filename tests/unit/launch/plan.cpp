@@ -1,0 +1,97 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "launch/plan.h"
+
+#include <gtest/gtest.h>
+
+#include "core/models/transformer.h"
+#include "core/nn/init.h"
+#include "launch/build.h"
+#include "launch/config/load.h"
+#include "launch/session.h"
+#include "parallel/comm/self.h"
+#include "parallel/data_parallel/lane_reducer.h"
+
+namespace plinth::launch {
+namespace {
+
+/// Tokens 1, 2, 3, ... of one micro-batch.
+core::Batch counting_batch(const RunConfig& config, CachingAllocator& allocator) {
+    const int64_t rows = config.train.micro_batch, length = config.data.sequence_length;
+    std::vector<int32_t> values(static_cast<size_t>(rows * length));
+    for (size_t i = 0; i < values.size(); ++i)
+        values[i] = static_cast<int32_t>(1 + i % 250);
+    std::vector<int64_t> samples(static_cast<size_t>(rows));
+    for (size_t i = 0; i < samples.size(); ++i)
+        samples[i] = static_cast<int64_t>(i);
+    std::vector<int32_t> positions(values.size());
+    for (size_t i = 0; i < positions.size(); ++i)
+        positions[i] = static_cast<int32_t>(i % static_cast<size_t>(length));
+    const Shape shape{rows, length};
+    return {.tokens = core::Tensor::of(values, shape, allocator),
+            .targets = core::Tensor::of(values, shape, allocator),
+            .positions = core::Tensor::of(positions, shape, allocator),
+            .document_ids = {},
+            .sample_ids = core::Tensor::of(samples, {rows}, allocator)};
+}
+
+/// The allocator's peak over one whole training step on one rank: what the plan foretells.
+int64_t measured_peak(const RunConfig& config) {
+    parallel::SelfCommunicator world;
+    Session session(world, 2);
+    core::models::Transformer model(transformer_config(config));
+    const auto parameters = model.parameters().all();
+    parallel::LaneReducer gradients(parameters, world, session.allocator(), session.stream(),
+                                    {.bucket_bytes = config.parallel.bucket_bytes});
+    auto masters = core::optim::materialize(parameters, session.allocator());
+    core::optim::AdamW optimizer(parameters, adamw_config(config.optimizer), session.allocator());
+    core::StepState step;
+    for (core::Parameter* parameter : parameters) {
+        core::nn::initialize(*parameter, 1, session.stream());
+        parameter->changed();
+    }
+    const parallel::LanePlan plan{config.train.global_batch / config.train.micro_batch,
+                                  config.train.lanes, 1};
+    gradients.begin_step(plan);
+    for (int64_t slot = 0; slot < plan.slots; ++slot) {
+        core::Tape tape;
+        core::Scope::Settings settings = session.scope(dtype_of(config.train.dtype));
+        settings.tape = &tape;
+        settings.step = &step;
+        settings.training = true;
+        const core::Scope scope(settings);
+        gradients.begin_slot(slot);
+        const core::ops::Loss loss = model.loss(counting_batch(config, session.allocator()));
+        std::vector<core::Root> roots{
+            {loss.sum, core::Tensor::of<float>({1.0f}, {1}, session.allocator())}};
+        tape.backward(std::move(roots), {}, [&] { gradients.progress(); });
+        gradients.end_slot();
+    }
+    gradients.finish();
+    optimizer.step(gradients.gradients(), {.learning_rate = 1e-3, .gradient_scale = 1.0},
+                   session.stream());
+    return static_cast<int64_t>(session.allocator().use().peak);
+}
+
+void expect_foretold(const std::string& file, std::vector<std::string> overrides) {
+    const auto config = load<RunConfig>(
+        core::io::posix(), std::string(PLINTH_SOURCE_DIR) + "/configs/" + file, overrides);
+    const MemoryPlan plan = memory_plan(config, 1);
+    const auto foretold = static_cast<double>(plan.total());
+    const auto measured = static_cast<double>(measured_peak(config));
+    EXPECT_NEAR(foretold / measured, 1.0, 0.1)
+        << file << " " << fmt::format("{}", fmt::join(overrides, " ")) << ": measured " << measured
+        << ", weights " << plan.weights << ", gradients " << plan.gradients << ", optimizer "
+        << plan.optimizer << ", activations " << plan.activations;
+}
+
+TEST(Plan, ForetellsThePeakOfMemory) {
+    expect_foretold("gpt/tiny.yaml", {});
+    expect_foretold("gpt/tiny.yaml", {"train.dtype=bf16"});
+    expect_foretold("gpt/tiny.yaml", {"train.recompute=full", "train.micro_batch=8"});
+    expect_foretold("gpt/small.yaml", {"train.global_batch=2", "train.micro_batch=2"});
+    expect_foretold("gpt/gpt2_124m.yaml",
+                    {"train.global_batch=1", "train.micro_batch=1", "data.sequence_length=64"});
+}
+
+}  // namespace
+}  // namespace plinth::launch
