@@ -24,7 +24,7 @@ namespace {
 using core::data::RawDocument;
 
 /// JSON lines that a source of documents may skip.
-constexpr int64_t max_bad_lines = core::data::TextSourceConfig{}.max_bad_lines;
+const int64_t max_bad_lines = core::data::TextSourceConfig{}.max_bad_lines;
 
 /// Calls take(text) for every document of the source that is well formed.
 template <typename Take>
