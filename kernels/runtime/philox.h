@@ -9,17 +9,22 @@
 
 namespace plinth {
 
+/// Philox's multipliers, and by how much its key grows from one round to the next.
+inline constexpr std::array<uint32_t, 2> philox_multiplier{0xD2511F53u, 0xCD9E8D57u};
+inline constexpr std::array<uint32_t, 2> philox_key_step{0x9E3779B9u, 0xBB67AE85u};
+inline constexpr int philox_rounds = 10;
+
 /// Philox-4x32-10 (Salmon et al., "Parallel random numbers: as easy as 1, 2, 3", SC 2011): four
 /// random words as a pure function of a counter and a key. There is no state to save, and any
 /// element's numbers can be computed anywhere.
 PLINTH_HOST_DEVICE inline std::array<uint32_t, 4> philox(std::array<uint32_t, 4> counter,
                                                          std::array<uint32_t, 2> key) {
-    for (int round = 0; round < 10; ++round) {
-        const uint64_t a = uint64_t{0xD2511F53u} * counter[0];
-        const uint64_t b = uint64_t{0xCD9E8D57u} * counter[2];
+    for (int round = 0; round < philox_rounds; ++round) {
+        const uint64_t a = uint64_t{philox_multiplier[0]} * counter[0];
+        const uint64_t b = uint64_t{philox_multiplier[1]} * counter[2];
         counter = {static_cast<uint32_t>(b >> 32) ^ counter[1] ^ key[0], static_cast<uint32_t>(b),
                    static_cast<uint32_t>(a >> 32) ^ counter[3] ^ key[1], static_cast<uint32_t>(a)};
-        key = {key[0] + 0x9E3779B9u, key[1] + 0xBB67AE85u};
+        key = {key[0] + philox_key_step[0], key[1] + philox_key_step[1]};
     }
     return counter;
 }

@@ -71,6 +71,30 @@ TEST_F(DropoutTest, IsTheIdentityOutsideOfTraining) {
     EXPECT_EQ(y, std::vector<double>(x.begin(), x.end()));
 }
 
+TEST_F(DropoutTest, TheMaskIsWhatThePhiloxWordsOfTheElementsSay) {
+    const RandomKey key(3, "here", 9);
+    const float p = 0.3f;
+    const auto threshold = static_cast<uint32_t>(static_cast<double>(p) * 0x1p32);
+    for (const int64_t n : {1, 3, 255, 256, 257, 1031, 70001}) {
+        for (const DType dtype : {DType::f32, DType::bf16}) {
+            const int64_t sample = (int64_t{5} << 32) + 17;
+            const auto ids = samples({sample, 2});
+            const core::Tensor x =
+                tensor(std::vector<float>(static_cast<size_t>(2 * n), 1.0f), {2, n}, dtype);
+            core::Tensor y = core::Tensor::empty({2, n}, dtype, *allocator_);
+            kernels::dropout(y.out(), {}, x.in(), ids.in(), {p, key}, stream_);
+            const auto values = to_doubles(y);
+            for (int64_t i = 0; i < 2 * n; ++i) {
+                const auto element = static_cast<uint64_t>(i % n);
+                const auto words =
+                    key.words(element / 4, static_cast<uint64_t>(i < n ? sample : 2));
+                ASSERT_EQ(values[static_cast<size_t>(i)] == 0.0, words[element % 4] < threshold)
+                    << n << " elements, element " << i;
+            }
+        }
+    }
+}
+
 TEST_F(DropoutTest, ThreadsDoNotChangeBits) {
     const auto x = tensor(random_values(2 * 70001, "x"), {2, 70001});
     const auto ids = samples({1, 2});

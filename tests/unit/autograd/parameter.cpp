@@ -1,0 +1,64 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "core/autograd/parameter.h"
+
+#include <gtest/gtest.h>
+
+#include "tests/support/expect_error.h"
+#include "tests/support/surroundings.h"
+
+namespace plinth::test {
+namespace {
+
+using core::Parameter;
+
+class ParameterTest : public testing::Test {
+  protected:
+    float in_bf16() {
+        return static_cast<float>(parameter_.acquire(DType::bf16).data<BFloat16>()[0]);
+    }
+
+    Surroundings around_;
+    const core::Scope scope_{around_.settings()};
+    Parameter parameter_{{.name = "blocks.0.mlp.up.weight", .shape = {2}, .init = {}}};
+};
+
+TEST_F(ParameterTest, HasNoStorageUntilTheLayoutIsKnown) {
+    EXPECT_FALSE(parameter_.is_materialized());
+    EXPECT_EQ(around_.allocator.use().reserved, 0u);
+    expect_error(
+        ErrorKind::internal, [&] { parameter_.acquire(DType::f32); }, "blocks.0.mlp.up.weight",
+        "before it has storage");
+    expect_error(
+        ErrorKind::internal, [&] { parameter_.materialize(around_.tensor({1.0f})); },
+        "blocks.0.mlp.up.weight", "[1]", "[2]");
+}
+
+TEST_F(ParameterTest, ADerivedCopyIsMadeOnceAVersion) {
+    parameter_.materialize(around_.tensor({1.0f, 2.0f}));
+    EXPECT_EQ(in_bf16(), 1.0f);
+    const void* copy = parameter_.acquire(DType::bf16).storage()->data();
+    const uint64_t written = parameter_.acquire(DType::bf16).storage()->version();
+    EXPECT_EQ(parameter_.acquire(DType::bf16).storage()->version(), written);
+    parameter_.master().data<float>()[0] = 3.0f;
+    EXPECT_EQ(in_bf16(), 1.0f) << "the master changed, but nobody said so";
+    parameter_.changed();
+    EXPECT_EQ(in_bf16(), 3.0f);
+    EXPECT_EQ(parameter_.acquire(DType::bf16).storage()->data(), copy) << "the copy's memory stays";
+    EXPECT_EQ(parameter_.acquire(DType::f32).storage(), parameter_.master().storage());
+}
+
+TEST_F(ParameterTest, AGradientNeedsAPlace) {
+    parameter_.materialize(around_.tensor({1.0f, 2.0f}));
+    expect_error(
+        ErrorKind::internal, [&] { parameter_.add_gradient(0, [](View) {}); },
+        "blocks.0.mlp.up.weight", "nothing collects it");
+}
+
+TEST_F(ParameterTest, CountsUses) {
+    EXPECT_EQ(parameter_.add_use(), 0);
+    EXPECT_EQ(parameter_.add_use(), 1);
+    EXPECT_EQ(parameter_.uses(), 2);
+}
+
+}  // namespace
+}  // namespace plinth::test

@@ -1,0 +1,78 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "core/autograd/recompute.h"
+
+#include <gtest/gtest.h>
+
+#include "core/ops/dropout.h"
+#include "core/ops/gelu.h"
+#include "tests/support/surroundings.h"
+
+namespace plinth::test {
+namespace {
+
+using core::Tensor;
+
+struct Result {
+    std::vector<float> y, dx;
+    size_t nodes = 0;
+    int calls = 0;
+};
+
+class RecomputeTest : public testing::Test {
+  protected:
+    Result run(bool recomputed, int64_t step_in_backward = 0) {
+        core::Tape tape;
+        const core::Scope scope(around_.settings(&tape));
+        around_.step.step = 0;
+        std::vector<float> values;
+        for (int i = 0; i < 777; ++i)
+            values.push_back(0.01f * static_cast<float>(i - 300));
+        Tensor x = Tensor::of(values, {1, 777}, around_.allocator);
+        tape.watch(x);
+        const Tensor samples = Tensor::of<int64_t>({5}, {1}, around_.allocator);
+        Result result;
+        const auto f = [&result, samples](const Tensor& in) {
+            ++result.calls;
+            return core::ops::dropout(core::ops::gelu(in, kernels::Gelu::tanh), 0.3, "here",
+                                      samples);
+        };
+        const Tensor y = recomputed ? core::recompute(f, x) : f(x);
+        result.y = y.values<float>();
+        result.nodes = tape.size();
+        around_.step.step = step_in_backward;
+        result.dx = tape.backward({{y, Tensor::of(values, {1, 777}, around_.allocator)}}, {&x, 1})
+                        .front()
+                        .values<float>();
+        return result;
+    }
+
+    Surroundings around_;
+};
+
+TEST_F(RecomputeTest, HasTheSameBitsWithDropoutOn) {
+    const Result kept = run(false), again = run(true);
+    EXPECT_EQ(again.y, kept.y);
+    EXPECT_EQ(again.dx, kept.dx);
+    EXPECT_EQ(kept.calls, 1);
+    EXPECT_EQ(again.calls, 2);
+    EXPECT_EQ(kept.nodes, 2u);
+    EXPECT_EQ(again.nodes, 1u) << "only the input is kept";
+    EXPECT_NE(run(true, 1).dx, kept.dx) << "another mask in the second run must show";
+}
+
+TEST_F(RecomputeTest, WithoutATapeItIsACall) {
+    const core::Scope scope(around_.settings());
+    int calls = 0;
+    const Tensor x = around_.tensor({1.0f});
+    const Tensor y = core::recompute(
+        [&calls](const Tensor& in) {
+            ++calls;
+            return in;
+        },
+        x);
+    EXPECT_EQ(calls, 1);
+    EXPECT_EQ(y.storage(), x.storage());
+}
+
+}  // namespace
+}  // namespace plinth::test

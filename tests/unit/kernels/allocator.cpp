@@ -1,0 +1,93 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "kernels/runtime/allocator.h"
+
+#include <gtest/gtest.h>
+
+#include <algorithm>
+
+namespace plinth::test {
+namespace {
+
+/// Counts what the allocator asks for.
+class CountingMemory final : public MemorySource {
+  public:
+    Device device() const override { return {}; }
+    void* allocate(size_t bytes) override {
+        ++blocks;
+        held += bytes;
+        return host_memory().allocate(bytes);
+    }
+    void free(void* block, size_t bytes) override {
+        --blocks;
+        held -= bytes;
+        host_memory().free(block, bytes);
+    }
+    int blocks = 0;
+    size_t held = 0;
+};
+
+TEST(CachingAllocator, ReusesBlocksOfTheSameRoundedSize) {
+    CountingMemory memory;
+    {
+        CachingAllocator allocator(memory);
+        void* a = allocator.allocate(1000);
+        allocator.free(a, 1000);
+        EXPECT_EQ(allocator.allocate(1024), a);
+        EXPECT_NE(allocator.allocate(1024), a) << "a block that is in use is not handed out";
+        EXPECT_EQ(memory.blocks, 2);
+        allocator.free(a, 1024);
+        EXPECT_NE(allocator.allocate(4096), a);
+        EXPECT_EQ(memory.blocks, 3);
+        allocator.free(allocator.allocate(0), 0);
+    }
+    EXPECT_EQ(memory.blocks, 2) << "cached blocks go back; the two in use are their owners'";
+}
+
+TEST(CachingAllocator, TheSameRequestsGetTheSameAddresses) {
+    CountingMemory memory;
+    CachingAllocator allocator(memory);
+    const auto step = [&] {
+        std::vector<void*> blocks;
+        for (const size_t bytes : {100, 5000, 100, 70000, 5000})
+            blocks.push_back(allocator.allocate(bytes));
+        size_t i = blocks.size();
+        for (const size_t bytes : {5000, 70000, 100, 5000, 100})
+            allocator.free(blocks[--i], bytes);
+        return blocks;
+    };
+    const auto first = step();
+    const int taken = memory.blocks;
+    EXPECT_EQ(step(), first);
+    EXPECT_EQ(memory.blocks, taken) << "the second step takes nothing from the system";
+}
+
+TEST(CachingAllocator, CountsUseAndItsPeak) {
+    CachingAllocator allocator(host_memory());
+    void* a = allocator.allocate(1024);
+    void* b = allocator.allocate(2048);
+    allocator.free(a, 1024);
+    a = allocator.allocate(512);
+    EXPECT_EQ(allocator.use().in_use, 2048u + 512u);
+    EXPECT_EQ(allocator.use().peak, 1024u + 2048u);
+    EXPECT_EQ(allocator.use().reserved, 1024u + 2048u + 512u);
+    allocator.free(a, 512);
+    allocator.free(b, 2048);
+    EXPECT_EQ(allocator.use().in_use, 0u);
+}
+
+TEST(CachingAllocator, RoundingWastesLittleAndKeepsAlignment) {
+    for (const size_t bytes : {1ul, 63ul, 65ul, 4097ul, 100001ul, 3000001ul, 50000001ul}) {
+        CountingMemory memory;
+        CachingAllocator allocator(memory);
+        void* block = allocator.allocate(bytes);
+        EXPECT_EQ(reinterpret_cast<uintptr_t>(block) % 64, 0u);
+        const size_t taken = memory.held;
+        EXPECT_GE(taken, bytes);
+        const double most = bytes > 4096 ? 1.126 : 2.0;
+        EXPECT_LE(static_cast<double>(taken), std::max(64.0, most * static_cast<double>(bytes)));
+        allocator.free(block, bytes);
+    }
+}
+
+}  // namespace
+}  // namespace plinth::test

@@ -1,0 +1,126 @@
+// SPDX-License-Identifier: Apache-2.0
+// AdamW over parameters, its storage, and the gradient norm (their kernels: tests/unit/ops).
+#include <gtest/gtest.h>
+
+#include <cmath>
+#include <limits>
+
+#include "core/optim/adamw.h"
+#include "core/optim/grad_norm.h"
+#include "tests/support/expect_error.h"
+#include "tests/support/surroundings.h"
+
+namespace plinth::test {
+namespace {
+
+using core::Parameter;
+using core::optim::AdamW;
+using core::optim::FlatTensors;
+using core::optim::ParameterGradient;
+
+class OptimizerTest : public testing::Test {
+  protected:
+    std::vector<ParameterGradient> gradients() {
+        return {{&bias_, bias_gradient_.out()}, {&weight_, weight_gradient_.out()}};
+    }
+
+    Surroundings around_;
+    Parameter weight_{{.name = "w", .shape = {3, 500}, .init = {}, .decay = true}};
+    Parameter bias_{{.name = "b", .shape = {2}, .init = {}, .decay = false}};
+    std::vector<Parameter*> parameters_{&weight_, &bias_};
+    core::Tensor weight_gradient_ =
+        core::Tensor::of(std::vector<float>(1500, 0.0f), {3, 500}, around_.allocator);
+    core::Tensor bias_gradient_ = around_.tensor({3.0f, -4.0f});
+};
+
+TEST_F(OptimizerTest, FlatTensorsBeginOnBoundariesAndAreZero) {
+    FlatTensors tensors(parameters_, around_.allocator);
+    ASSERT_EQ(tensors.size(), 2u);
+    const float* weight = tensors[0].data<float>();
+    const float* bias = tensors[1].data<float>();
+    EXPECT_EQ(bias - weight, 2048) << "1,500 elements take two blocks of 1,024";
+    EXPECT_EQ(tensors[0].shape(), (Shape{3, 500}));
+    EXPECT_EQ(tensors[1].storage()->bytes(), (2048u + 1024u) * sizeof(float));
+    for (int64_t i = 0; i < 3072; ++i)
+        ASSERT_EQ(weight[i], 0.0f) << i;
+}
+
+TEST_F(OptimizerTest, StateHasNamesAndPointsAtTheMoments) {
+    FlatTensors masters = core::optim::materialize(parameters_, around_.allocator);
+    AdamW optimizer(parameters_, {}, around_.allocator);
+    const auto state = optimizer.state();
+    ASSERT_EQ(state.size(), 4u);
+    const std::vector<std::string> names{"optimizer.m.w", "optimizer.m.b", "optimizer.v.w",
+                                         "optimizer.v.b"};
+    for (size_t i = 0; i < 4; ++i) {
+        EXPECT_EQ(state[i].name, names[i]);
+        EXPECT_TRUE(state[i].shard.is_whole());
+        EXPECT_EQ(state[i].shard.global_shape, parameters_[i % 2]->shape());
+    }
+    optimizer.step(gradients(), {.learning_rate = 0.1}, around_.stream);
+    EXPECT_FLOAT_EQ(static_cast<const float*>(state[1].data)[0], 0.1f * 3.0f);
+    EXPECT_FLOAT_EQ(static_cast<const float*>(state[3].data)[1], 0.05f * 16.0f);
+    EXPECT_EQ(masters[1].storage(), bias_.master().storage());
+}
+
+TEST_F(OptimizerTest, DecaysMatricesOnlyAndCountsUpdates) {
+    FlatTensors masters = core::optim::materialize(parameters_, around_.allocator);
+    masters[0].data<float>()[7] = 1.0f;
+    masters[1].data<float>()[0] = 1.0f;
+    bias_gradient_ = around_.tensor({0.0f, 0.0f});
+    AdamW optimizer(parameters_, {.weight_decay = 0.5}, around_.allocator);
+    const uint64_t version = weight_.version();
+    optimizer.step(gradients(), {.learning_rate = 0.1}, around_.stream);
+    EXPECT_FLOAT_EQ(masters[0].values<float>()[7], 0.95f);
+    EXPECT_EQ(masters[1].values<float>()[0], 1.0f);
+    EXPECT_EQ(weight_.version(), version + 1);
+    EXPECT_EQ(optimizer.update_count(), 1);
+}
+
+TEST_F(OptimizerTest, TheUpdateCountSetsTheBiasCorrection) {
+    FlatTensors masters = core::optim::materialize(parameters_, around_.allocator);
+    AdamW optimizer(parameters_, {.eps = 0.0}, around_.allocator);
+    optimizer.step({gradients()}, {.learning_rate = 0.1}, around_.stream);
+    EXPECT_FLOAT_EQ(masters[1].values<float>()[0], -0.1f) << "the first step is one rate long";
+    AdamW later(parameters_, {.eps = 0.0}, around_.allocator);
+    masters[1].data<float>()[0] = 0.0f;
+    later.set_update_count(1'000'000);
+    later.step(gradients(), {.learning_rate = 0.1}, around_.stream);
+    EXPECT_FLOAT_EQ(masters[1].values<float>()[0],
+                    static_cast<float>(-0.1 * 0.1 / std::sqrt(0.05)));
+}
+
+TEST_F(OptimizerTest, RefusesMissingGradientsByName) {
+    FlatTensors masters = core::optim::materialize(parameters_, around_.allocator);
+    AdamW optimizer(parameters_, {}, around_.allocator);
+    auto wrong = gradients();
+    wrong[1] = wrong[0];
+    expect_error(
+        ErrorKind::internal, [&] { optimizer.step(wrong, {}, around_.stream); }, "w: no gradient");
+    wrong.pop_back();
+    expect_error(
+        ErrorKind::internal, [&] { optimizer.step(wrong, {}, around_.stream); },
+        "1 gradients for 2 parameters");
+}
+
+TEST_F(OptimizerTest, GradientNorm) {
+    EXPECT_EQ(core::optim::gradient_norm(gradients(), around_.allocator, around_.stream), 5.0);
+    weight_gradient_.data<float>()[1499] = 12.0f;
+    EXPECT_EQ(core::optim::gradient_norm(gradients(), around_.allocator, around_.stream), 13.0);
+    EXPECT_EQ(core::optim::gradient_norm({}, around_.allocator, around_.stream), 0.0);
+    weight_gradient_.data<float>()[1499] = 1e30f;  // its square is far beyond fp32
+    EXPECT_DOUBLE_EQ(core::optim::gradient_norm(gradients(), around_.allocator, around_.stream),
+                     static_cast<double>(1e30f));
+}
+
+TEST_F(OptimizerTest, GradientNormOfAnythingNotFiniteIsNan) {
+    for (const float bad : {std::nanf(""), std::numeric_limits<float>::infinity(),
+                            -std::numeric_limits<float>::infinity()}) {
+        weight_gradient_.data<float>()[700] = bad;
+        EXPECT_TRUE(
+            std::isnan(core::optim::gradient_norm(gradients(), around_.allocator, around_.stream)));
+    }
+}
+
+}  // namespace
+}  // namespace plinth::test
