@@ -22,15 +22,18 @@ bool is_likelier(const Candidate& a, const Candidate& b) {
     return a.logit != b.logit ? a.logit > b.logit : a.token < b.token;
 }
 
-/// Every token, by id.
-std::vector<Candidate> all_tokens(std::span<const float> logits, double temperature) {
-    const double highest = static_cast<double>(*std::max_element(logits.begin(), logits.end()));
+/// Every token, by id, not yet weighed.
+std::vector<Candidate> all_tokens(std::span<const float> logits) {
     std::vector<Candidate> tokens;
     tokens.reserve(logits.size());
     for (size_t i = 0; i < logits.size(); ++i)
-        tokens.push_back({static_cast<int32_t>(i), logits[i],
-                          std::exp((static_cast<double>(logits[i]) - highest) / temperature)});
+        tokens.push_back({static_cast<int32_t>(i), logits[i], 0.0});
     return tokens;
+}
+
+void weigh(std::vector<Candidate>& tokens, double highest, double temperature) {
+    for (Candidate& token : tokens)
+        token.weight = std::exp((static_cast<double>(token.logit) - highest) / temperature);
 }
 
 double sum_of(const std::vector<Candidate>& tokens) {
@@ -72,11 +75,11 @@ int32_t choose_token(std::span<const float> logits, const TokenChoice& choice, u
     CHECK(!logits.empty(), "a token cannot be chosen from no logits");
     for (float logit : logits)
         CHECK(std::isfinite(logit), "a logit is {}: the model's weights are not finite", logit);
-    if (choice.temperature <= 0.0)
-        return static_cast<int32_t>(std::max_element(logits.begin(), logits.end()) -
-                                    logits.begin());
-    std::vector<Candidate> tokens = all_tokens(logits, choice.temperature);
+    const auto likeliest = std::max_element(logits.begin(), logits.end());
+    if (choice.temperature <= 0.0) return static_cast<int32_t>(likeliest - logits.begin());
+    std::vector<Candidate> tokens = all_tokens(logits);
     if (choice.top_k > 0) keep_top(tokens, choice.top_k);
+    weigh(tokens, static_cast<double>(*likeliest), choice.temperature);
     if (choice.top_p < 1.0) keep_nucleus(tokens, choice.top_p);
     const auto words = RandomKey(choice.seed, "generate.token").words(position, sequence);
     const uint64_t bits = (uint64_t{words[0]} << 21) ^ (words[1] >> 11);
