@@ -35,6 +35,8 @@ int train(Training& run, core::models::Model& model) {
 int pretrain(const RunConfig& config, Session& session) {
     core::models::Transformer model(transformer_config(config));
     TrainingData data = TrainingData::open(config.data, config.model.vocab_size, session.files());
+    if (config.data.verify)
+        verify_shards(config.data, session.files(), session.world().rank(), session.world().size());
     Training run(config, session, model, data, to_yaml(config));
     return train(run, model);
 }

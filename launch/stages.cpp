@@ -3,8 +3,11 @@
 
 #include <fmt/core.h>
 
+#include <chrono>
 #include <cstdio>
+#include <cstdlib>
 #include <new>
+#include <thread>
 
 #include "launch/config/load.h"
 #include "launch/config/reference.h"
@@ -16,6 +19,7 @@
 #include "launch/pretrain.h"
 #include "launch/session.h"
 #include "launch/tokenizer_stages.h"
+#include "parallel/comm/launcher.h"
 #include "parallel/comm/mpi.h"
 
 namespace plinth::launch {
@@ -83,6 +87,13 @@ std::function<int(const StageArguments&)> on_words(
     return [run](const StageArguments& arguments) { return run(arguments.words); };
 }
 
+/// A mistake that all ranks find before they know each other is said once: the launcher ends the
+/// job when the first one has. A rank that is alone in finding it speaks a little later.
+void let_first_rank_speak() {
+    if (parallel::launched_rank([](const char* name) { return std::getenv(name); }) > 0)
+        std::this_thread::sleep_for(std::chrono::seconds(5));
+}
+
 }  // namespace
 
 const std::vector<Stage>& stages() {
@@ -139,6 +150,7 @@ int run_stage(const Stage& stage, const StageArguments& arguments) {
     try {
         return stage.run(arguments);
     } catch (const Error& error) {
+        let_first_rank_speak();
         fmt::print(stderr, "plinth: {}\n", error.what());
         return exit_code(error.kind());
     } catch (const std::bad_alloc&) {

@@ -42,6 +42,14 @@ std::vector<core::data::SkipRange> skips_of(const DataSection& data) {
     return skips;
 }
 
+/// The keys of the other layouts are read and planned for, but this program has only one.
+void require_data_parallel(const ParallelSection& parallel) {
+    REQUIRE(config, parallel.tensor == 1 && parallel.pipeline == 1 && parallel.zero == 0,
+            "parallel: tensor={}, pipeline={}, zero={} are not available yet, only data-parallel "
+            "ranks are: set parallel.tensor=1 parallel.pipeline=1 parallel.zero=0",
+            parallel.tensor, parallel.pipeline, parallel.zero);
+}
+
 }  // namespace
 
 Training::Training(const RunConfig& config, Session& session, core::models::Model& model,
@@ -60,7 +68,9 @@ Training::Training(const RunConfig& config, Session& session, core::models::Mode
                                        total_steps(config.train, config.data.sequence_length))),
       checkpoints_(config.checkpoint, session, state_tensors(model.parameters().all(), optimizer_),
                    configuration_, tokenizer_files(data)),
-      evaluator_(config, session, model, data) {}
+      evaluator_(config, session, model, data) {
+    require_data_parallel(config.parallel);
+}
 
 void Training::start() {
     resumed_ = checkpoints_.resume(

@@ -2,6 +2,7 @@
 #include "launch/training_data.h"
 
 #include <numbers>
+#include <set>
 
 #include "kernels/runtime/error.h"
 
@@ -75,6 +76,20 @@ std::unique_ptr<core::data::Loader> TrainingData::start(const DataSection& secti
                                  .depth = static_cast<int>(section.prefetch),
                                  .document_mask = section.document_mask},
         std::move(requests));
+}
+
+void verify_shards(const DataSection& section, core::io::FileSystem& files, int rank, int ranks) {
+    std::set<std::string> folders;
+    for (const BlendSource& source : section.sources)
+        folders.insert(source.path);
+    if (!section.held_out.empty()) folders.insert(section.held_out);
+    int64_t number = 0;
+    for (const std::string& folder : folders) {
+        const auto manifest = core::data::DatasetManifest::load(files, folder);
+        for (const auto& [name, split] : manifest.splits)
+            for (const core::data::ShardEntry& shard : split.shards)
+                if (number++ % ranks == rank) core::data::verify_shard_hashes(files, folder, shard);
+    }
 }
 
 core::data::MicroBatch held_out_batch(const TrainingData& data, int64_t first, int64_t count,

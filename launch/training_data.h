@@ -35,6 +35,10 @@ struct TrainingData {
                                               core::data::NextRequest requests) const;
 };
 
+/// Hashes the shards of all data sets that the section names; the ranks share them out. One that is
+/// not what its manifest says is an error of kind data.
+void verify_shards(const DataSection& section, core::io::FileSystem& files, int rank, int ranks);
+
 /// Held-out windows [first, first + count) as one micro-batch, in order, without shuffling.
 core::data::MicroBatch held_out_batch(const TrainingData& data, int64_t first, int64_t count,
                                       int64_t length, bool document_mask);

@@ -282,11 +282,17 @@ void verify_hash(io::FileSystem& files, const std::string& path, const std::stri
 }
 }  // namespace
 
-void verify_shard(io::FileSystem& files, const std::string& folder, const ShardEntry& entry,
-                  const DatasetManifest& manifest) {
+void verify_shard_hashes(io::FileSystem& files, const std::string& folder,
+                         const ShardEntry& entry) {
     const std::string path = io::join(folder, entry.prefix);
     verify_hash(files, path + ".idx", entry.idx_xxh3);
     verify_hash(files, path + ".bin", entry.bin_xxh3);
+}
+
+void verify_shard(io::FileSystem& files, const std::string& folder, const ShardEntry& entry,
+                  const DatasetManifest& manifest) {
+    verify_shard_hashes(files, folder, entry);
+    const std::string path = io::join(folder, entry.prefix);
     const TokenShard shard(files, path);
     REQUIRE(data, shard.tokens() == entry.tokens && shard.documents() == entry.documents,
             "{}: {} tokens in {} documents, but the manifest says {} in {}", path, shard.tokens(),

@@ -127,6 +127,9 @@ class TokenShard {
     int64_t documents_ = 0;
 };
 
+/// Reads both files of a shard at the disk's speed; their hashes must be those of the manifest.
+void verify_shard_hashes(io::FileSystem& files, const std::string& folder, const ShardEntry& entry);
+
 /// Opens the shard and reads all of it; hashes, counts and ids must be those of the manifest.
 void verify_shard(io::FileSystem& files, const std::string& folder, const ShardEntry& entry,
                   const DatasetManifest& manifest);

@@ -77,6 +77,7 @@ struct DataSection {
     int64_t seed = 1234;
     bool document_mask = false;
     std::vector<SkipRange> skip;
+    bool verify = true;
     int64_t prefetch = 8;
     int64_t memory = int64_t{512} << 20;
 };

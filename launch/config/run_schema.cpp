@@ -143,6 +143,10 @@ void declare(Schema& schema, DataSection& data) {
             element.key("begin", &range.begin, {.doc = "First sample left out.", .min = 0});
             element.key("end", &range.end, {.doc = "First sample read again.", .min = 0});
         });
+    schema.key("data.verify", &data.verify,
+               {.doc = "Hash every shard before the first step, each rank its share, at the disk's "
+                       "speed; a damaged one ends the run.",
+                .resume = Resume::free});
     schema.key("data.prefetch", &data.prefetch,
                {.doc = "Micro-batches read ahead.", .min = 1, .max = 4096, .resume = Resume::free});
     schema.bytes("data.memory", &data.memory,

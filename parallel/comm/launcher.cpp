@@ -22,6 +22,13 @@ bool is_launched(const Environment& environment) {
     return false;
 }
 
+int launched_rank(const Environment& environment) {
+    if (!is_launched(environment)) return 0;
+    for (const char* name : {"OMPI_COMM_WORLD_RANK", "PMIX_RANK", "PMI_RANK"})
+        if (environment(name)) return number(environment, name);
+    return 0;
+}
+
 void check_launch(int mpi_size, const Environment& environment) {
     if (mpi_size > 1) return;
     // mpirun -n 1 inside a larger allocation is meant so.

@@ -14,6 +14,9 @@ using Environment = std::function<const char*(const char* name)>;
 /// started by hand need not initialise MPI, which takes 0.4 s and starts a daemon.
 bool is_launched(const Environment& environment);
 
+/// This process's number among the launcher's tasks, known before MPI is; 0 without a launcher.
+int launched_rank(const Environment& environment);
+
 /// Refuses (kind config) a job whose launcher started several tasks while MPI sees a world of one:
 /// each would train alone, and all would write the same files. The message names the fix.
 void check_launch(int mpi_size, const Environment& environment);

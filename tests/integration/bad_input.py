@@ -1,0 +1,203 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Wrong input ends every run before its first step, with one clear line that names what is wrong and where, and with the exit
+code of its kind."""
+
+import os
+import re
+import resource
+import shutil
+
+import plinth_runs as runs
+
+CONFIG, DATA, CHECKPOINT, IO = 2, 3, 4, 5
+TINY = "gpt/tiny.yaml"
+OVERRIDES = {"train.steps": 2, "optimizer.warmup_steps": 0, "data.sequence_length": 32, "train.lanes": 4}
+
+problems = []  # of all rows, so that one run shows them all
+
+
+def expect_refusal(what, run, code, words):
+    """`words` must all be in the one line of the program's that says what is wrong."""
+    got = run.wait(60)
+    # All ranks find most mistakes; the first one speaks, but a slow machine may let another repeat the line.
+    said = list(dict.fromkeys(re.sub(r"^plinth: rank \d+ on \S+: ", "plinth: ", line) for line in run.lines
+                              if line.startswith("plinth: ")))
+    if got != code or len(said) != 1 or not all(word in said[0] for word in words):
+        problem = f"exit code {got}, expected {code} and one line that names {', '.join(words)}"
+    elif any(line.startswith("step ") for line in run.lines):
+        problem = "training started"
+    else:
+        print(f"{what}: exit code {got}: {said[0]}", flush=True)
+        return
+    problems.append(f"{what}: {problem}")
+    print(f"NOT REFUSED {problems[-1]}", *run.lines[-10:], sep="\n    ", flush=True)
+
+
+def refuse(lab, what, code, words, changes, ranks=1, config=TINY):
+    run = lab.start("refused-" + re.sub(r"\W+", "-", what), config, {**OVERRIDES, **changes}, ranks)
+    expect_refusal(what, run, code, words)
+
+
+def configuration(lab, options):
+    for ranks in (1, 2):
+        refuse(lab, f"unknown key, {ranks} ranks", CONFIG, ["train.stepz", "did you mean steps"], {"train.stepz": 5}, ranks)
+    refuse(lab, "mistyped value", CONFIG, ["train.steps", "many"], {"train.steps": "many"})
+    refuse(lab, "fraction for an integer", CONFIG, ["train.steps", "2.5"], {"train.steps": "2.5"})
+    refuse(lab, "value out of range", CONFIG, ["optimizer.beta1"], {"optimizer.beta1": 1})
+    refuse(lab, "unknown choice", CONFIG, ["train.dtype", "fp8", "bf16"], {"train.dtype": "fp8"})
+    refuse(lab, "batch not divisible", CONFIG, ["train.global_batch", "9", "2"], {"train.global_batch": 9})
+    refuse(lab, "heads do not divide the width", CONFIG, ["model.heads", "5"], {"model.heads": 5})
+    refuse(lab, "more lanes than micro-batches", CONFIG, ["train.lanes", "5"], {"train.lanes": 5})
+    refuse(lab, "sequence longer than positions", CONFIG, ["data.sequence_length", "65", "64"],
+           {"data.sequence_length": 65})
+    refuse(lab, "more ranks than micro-batches", CONFIG, ["train.global_batch", "2 micro-batches", "3"],
+           {"train.global_batch": 4, "train.lanes": 0}, 3)
+    refuse(lab, "more ranks than lanes", CONFIG, ["train.lanes", "2"], {"train.lanes": 2}, 3)
+    refuse(lab, "mesh of other size", CONFIG, ["parallel.data", "3"], {"parallel.data": 3}, 2)
+    for key in ("tensor", "pipeline"):
+        refuse(lab, f"{key} parallel", CONFIG, [f"parallel.{key}"], {f"parallel.{key}": 2}, 2)
+    refuse(lab, "sharded optimizer", CONFIG, ["parallel.zero"], {"parallel.zero": 1}, 2)
+    refuse(lab, "no such configuration file", CONFIG, ["missing.yaml"], {}, config="gpt/missing.yaml")
+    for what, text, words in (
+            ("unknown key in the file", "train:\n  steps: 2\n  stepz: 3\n", ["wrong.yaml", "stepz", "3"]),
+            ("not YAML", "train: [\n", ["wrong.yaml"]),
+            ("binary file", "\x00\x01\x02", ["wrong.yaml"])):
+        (lab.folder / "wrong.yaml").write_text(text)
+        refuse(lab, what, CONFIG, words, {}, config=lab.folder / "wrong.yaml")
+
+
+def damaged_copy(lab, name, damage):
+    """A data set with its training shard altered."""
+    folder = lab.folder / name
+    shutil.copytree(lab.data, folder)
+    shard = max((path for path in folder.rglob("*") if path.suffix != ".json" and "train" in path.name),
+                key=lambda path: path.stat().st_size)
+    content = bytearray(shard.read_bytes())
+    shard.write_bytes(damage(content))
+    return folder, shard.name
+
+
+def data(lab, options):
+    refuse(lab, "no such data set", DATA, ["nowhere"], {"data.sources.0.path": lab.folder / "nowhere"})
+    refuse(lab, "a file where a data set is expected", DATA, ["corpus.jsonl"],
+           {"data.sources.0.path": lab.folder / "corpus.jsonl"})
+    refuse(lab, "vocabulary larger than the model's", CONFIG, ["model.vocab_size", "100", "257"],
+           {"model.vocab_size": 100})
+    for what, damage in (("truncated shard", lambda content: content[:len(content) // 2]),
+                         ("empty shard", lambda content: b""),
+                         ("damaged head of a shard", lambda content: b"\xff" * 16 + content[16:]),
+                         ("flipped bit in a shard", lambda content: content[:-8] + bytes([content[-8] ^ 1]) + content[-7:])):
+        folder, shard = damaged_copy(lab, what.replace(" ", "-"), damage)
+        for ranks in (1, 2):
+            refuse(lab, f"{what}, {ranks} ranks", DATA, [shard], {"data.sources.0.path": folder}, ranks)
+    folder = lab.folder / "manifest"
+    shutil.copytree(lab.data, folder)
+    (folder / "manifest.json").write_text('{"format": ')
+    refuse(lab, "damaged manifest of a data set", DATA, ["manifest.json"], {"data.sources.0.path": folder})
+    runs.write_corpus(lab.folder / "short.jsonl", documents=1)
+    lab.call([lab.plinth, "data", "prepare", f"prepare.inputs=[{lab.folder}/short.jsonl]",
+              f"prepare.output={lab.folder}/short", "prepare.held_out=0"])
+    refuse(lab, "data shorter than one sample", CONFIG, ["short"],
+           {"data.sources.0.path": lab.folder / "short", "data.sequence_length": 4096, "model.max_positions": 4096})
+
+
+def prepare(lab, options):
+    def expect(what, code, words, changes):
+        overrides = {"prepare.inputs": f"[{lab.folder}/input.jsonl]", "prepare.output": lab.folder / "prepared", **changes}
+        run = runs.Process([lab.plinth, "data", "prepare", *(f"{key}={value}" for key, value in overrides.items())])
+        expect_refusal(what, run, code, words)
+
+    source = lab.folder / "input.jsonl"
+    expect("missing input", CONFIG, ["input.jsonl"], {})
+    source.write_text("")
+    expect("empty input", DATA, ["inputs", "none of 0 documents"], {})
+    source.write_text('{"title": "one"}\n{"text": \n')
+    expect("no line with text", DATA, ["inputs", "none of 2 documents", "bad_line"], {})
+    source.write_text('{"text": "one"}\n')
+    expect("no such tokenizer", DATA, ["no-tokenizer"], {"prepare.tokenizer": lab.folder / "no-tokenizer"})
+    expect("unknown key", CONFIG, ["prepare.inputz"], {"prepare.inputz": 1})
+    expect("folder that cannot be made", IO, ["/proc/plinth"], {"prepare.output": "/proc/plinth"})
+    expect("folder of another data set", CONFIG, [str(lab.data)], {"prepare.output": lab.data})
+
+
+def crc32c(content):
+    crc = 0xFFFFFFFF
+    for byte in content:
+        crc ^= byte
+        for _ in range(8):
+            crc = crc >> 1 ^ (0x82F63B78 if crc & 1 else 0)
+    return crc ^ 0xFFFFFFFF
+
+
+def checkpoint(lab, options):
+    trained = lab.train("trained", TINY, OVERRIDES)
+    for what, changes in (("width", {"model.width": 32}), ("layers", {"model.layers": 3}),
+                          ("seed", {"train.seed": 2}), ("sequence", {"data.sequence_length": 16})):
+        run = lab.start("trained", TINY, {**OVERRIDES, **changes}, 2)
+        expect_refusal(f"resume with another {what}", run, CHECKPOINT, [*changes, "checkpoint"])
+    refuse(lab, "weights of another model", CHECKPOINT, ["model."],
+           {"checkpoint.init": trained, "model.width": 32}, 2)
+    refuse(lab, "no checkpoint to begin from", CHECKPOINT, ["no-run"], {"checkpoint.init": lab.folder / "no-run"})
+
+    def altered(what, words, alter):
+        name = f"altered-{what.replace(' ', '-')}"
+        folder = lab.fork(trained, name, 2)
+        alter(runs.newest_checkpoint(folder))
+        expect_refusal(what, lab.start(name, TINY, OVERRIDES, 2), CHECKPOINT, words)
+
+    def newer(folder):
+        """What a program of format 2 might have written, its checksum right."""
+        text = (folder / "COMMIT").read_text().replace("plinth checkpoint 1", "plinth checkpoint 2")
+        body = text[:text.index("crc32c ")]
+        (folder / "COMMIT").write_text(f"{body}crc32c {crc32c(body.encode()):08x}\n")
+
+    def flip(folder):
+        content = bytearray((folder / "data-00000.bin").read_bytes())
+        content[1000] ^= 1
+        (folder / "data-00000.bin").write_bytes(content)
+
+    altered("checkpoint of a newer format", ["COMMIT", "newer", "2"], newer)
+    altered("the only checkpoint is damaged", ["checkpoint"], flip)
+
+
+def system(lab, options):
+    refuse(lab, "run folder that cannot be made", IO, ["/proc/plinth"], {"run.folder": "/proc/plinth"})
+    (lab.folder / "occupied").write_text("")
+    refuse(lab, "a file where the run folder belongs", IO, ["occupied"], {"run.folder": lab.folder / "occupied"})
+    if os.geteuid() == 0:
+        print("no permission: not tested, root may read and write everything")
+    else:
+        closed = lab.folder / "closed"
+        closed.mkdir(mode=0o500)
+        refuse(lab, "no permission to write", IO, ["closed"], {"run.folder": closed / "run"})
+        corpus = shutil.copytree(lab.data, lab.folder / "unreadable")
+        (corpus / "manifest.json").chmod(0)
+        refuse(lab, "no permission to read", IO, ["unreadable"], {"data.sources.0.path": corpus})
+
+
+def full_disk(lab, options):
+    """A file-size limit stands for a full disk: the last save fails, and the run says so and ends with the code of I/O."""
+    def limit():
+        resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))
+
+    command = lab.command("full", TINY, OVERRIDES, 1)
+    run = runs.Process(command, preexec=limit)
+    code = run.wait()
+    said = [line for line in run.lines if line.startswith("plinth: ")]
+    if code != IO or len(said) != 1 or "checkpoint of step 2 was not saved" not in said[0]:
+        runs.fail(f"full disk: exit code {code}, expected {IO} and one line about the checkpoint", run.lines)
+    print(f"full disk: exit code {code}: {said[0]}")
+
+
+def table(case):
+    def run(lab, options):
+        case(lab, options)
+        if problems:
+            runs.fail(f"{len(problems)} rows of the table", problems)
+
+    return run
+
+
+if __name__ == "__main__":
+    CASES = (configuration, data, prepare, checkpoint, system, full_disk)
+    runs.main({case.__name__: table(case) for case in CASES})
