@@ -146,9 +146,10 @@ TEST_P(GoldenModels, DropoutAndTheLastBitOfAWeightShowInTheBits) {
 }
 
 /// bf16 has 8 bits of mantissa: products of bf16 values, fp32 sums and master weights follow the
-/// float64 run within these, measured at about half.
+/// float64 run within these, at least twice what was measured. Gradients of the first step decide;
+/// later numbers hold what AdamW makes of rounding.
 constexpr Tolerances bf16_tolerances{
-    .loss = 1.2e-2, .norm = 5e-2, .gradient = 5e-2, .parameter = 1e-1, .free_key_bias = 1.0};
+    .loss = 1.2e-2, .norm = 1e-1, .gradient = 5e-2, .parameter = 2e-1, .free_key_bias = 2.0};
 
 TEST_P(GoldenModels, TenStepsInBf16) {
     const auto found =
