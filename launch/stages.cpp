@@ -80,8 +80,16 @@ int print_reference(const std::vector<std::string>& words) {
     return 0;
 }
 
-/// A stage that takes plain words. There is no plan to print: --dry-run changes nothing, for none
-/// of them alters what exists.
+/// A stage of one process; its dry run checks the configuration and prints it.
+template <class Config>
+int run_alone(const StageArguments& arguments, int (*stage)(const Config&)) {
+    const auto config = load_words<Config>(arguments.words);
+    if (!arguments.dry_run) return stage(config);
+    fmt::print("{}", to_yaml(config));
+    return 0;
+}
+
+/// A stage that takes plain words. It has no plan to print, so --dry-run changes nothing.
 std::function<int(const StageArguments&)> on_words(
     int (*run)(const std::vector<std::string>& words)) {
     return [run](const StageArguments& arguments) { return run(arguments.words); };
@@ -113,18 +121,14 @@ const std::vector<Stage>& stages() {
          "generate.top_p=0.9"},
         {"data", "prepare", "Clean, tokenise and shard raw text",
          "[CONFIG] prepare.inputs=[PATH] prepare.output=FOLDER ...",
-         [](const StageArguments& arguments) {
-             return prepare_data(load_words<PrepareConfig>(arguments.words));
-         },
+         [](const StageArguments& arguments) { return run_alone(arguments, prepare_data); },
          "plinth data prepare prepare.inputs=[corpus/*.jsonl.zst] prepare.output=data/text"},
         {"data", "inspect",
          "Check every byte of a data set; print its counts, lengths, entropy and first documents",
          "FOLDER", on_words(inspect_data), "plinth data inspect data/text"},
         {"tokenizer", "train", "Learn a byte-level BPE from raw text",
          "[CONFIG] tokenizer.inputs=[PATH] tokenizer.output=FOLDER ...",
-         [](const StageArguments& arguments) {
-             return train_tokenizer(load_words<TokenizerConfig>(arguments.words));
-         },
+         [](const StageArguments& arguments) { return run_alone(arguments, train_tokenizer); },
          "plinth tokenizer train tokenizer.inputs=[corpus] tokenizer.output=data/bpe "
          "tokenizer.vocab_size=8192"},
         {"tokenizer", "encode",
