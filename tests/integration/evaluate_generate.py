@@ -110,6 +110,38 @@ def check_text(folder):
         assert 0 <= total["accuracy"] <= 1, total
 
 
+def check_sliding(folder):
+    """Overlapping windows against each window as a text of its own: the nats of its last targets are those of all its targets
+    less those of the others, for what follows a target does not change its loss."""
+    length, stride = 16, 5
+    text = "the row of tokens says which one comes next and the model reads."
+    targets = len(text)  # the end of the document is one, the first byte is none
+    begins = [*range(0, targets - length, stride), targets - length]
+    paths = []
+    for begin in begins:
+        paths.append(folder / f"window_{begin}.txt")
+        paths[-1].write_text(text[begin : begin + length + 1])
+
+    def nats(path, tokens):
+        total = evaluate(
+            folder, f"evaluate.data=[{path}]", "evaluate.format=text", f"evaluate.max_tokens={tokens}",
+            f"evaluate.sequence_length={length}",
+        )["total"]
+        assert total["tokens"] == tokens and total["windows"] == 1, total
+        return total["loss"] * tokens
+
+    want = nats(paths[0], length)
+    for path, begin, before in zip(paths[1:], begins[1:], begins):
+        want += nats(path, length) - nats(path, length - (begin - before))
+    (folder / "whole.txt").write_text(text)
+    words = [f"evaluate.data=[{folder}/whole.txt]", "evaluate.format=text", f"evaluate.sequence_length={length}"]
+    total = evaluate(folder, *words, f"evaluate.stride={stride}")["total"]
+    assert total["tokens"] == targets and total["windows"] == len(begins), total
+    assert math.isclose(total["loss"] * targets, want, rel_tol=1e-5), (total, want)
+    apart = evaluate(folder, *words)["total"]  # the mutant: other windows
+    assert not math.isclose(apart["loss"] * targets, want, rel_tol=1e-4), (apart, want)
+
+
 def generate(folder, *words, **options):
     return run("generate", f"generate.checkpoint={folder}/run", "generate.threads=1", *words, **options)
 
@@ -160,6 +192,7 @@ def main():
         if ARGUMENTS.case == "evaluate":
             check_shards(folder)
             check_text(folder)
+            check_sliding(folder)
             check_evaluate_errors(folder)
         else:
             check_generate(folder)
