@@ -38,7 +38,8 @@ PLINTH_INLINE void set_counters(Counters& counters, uint64_t first, uint64_t ite
 
 /// philox() for all of them.
 PLINTH_INLINE void draw_words(Counters& counters, uint32_t key0, uint32_t key1) {
-    auto& [x0, x1, x2, x3] = counters.word;
+    uint32_t *x0 = counters.word[0], *x1 = counters.word[1], *x2 = counters.word[2],
+             *x3 = counters.word[3];
     for (int round = 0; round < philox_rounds; ++round) {
 #pragma omp simd
         for (int64_t q = 0; q < quadruples; ++q) {
