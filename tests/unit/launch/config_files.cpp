@@ -33,7 +33,7 @@ TEST(ConfigFiles, EveryFileLoadsAndRoundTrips) {
         const std::string text = to_yaml(config);
         EXPECT_EQ(to_yaml(parse_config<RunConfig>(text, "stored")), text) << entry.path();
         EXPECT_FALSE(validate_world(config, 1)) << entry.path();
-        EXPECT_FALSE(validate_world(config, 2)) << entry.path();
+        EXPECT_FALSE(validate_world(config, 4)) << entry.path();
         EXPECT_FALSE(config.data.sources.empty()) << entry.path();
     }
     EXPECT_GE(found, 11);
