@@ -17,11 +17,14 @@ checkpoints::WriterOptions writer_options(const CheckpointSection& config, Sessi
 
 CheckpointKeeper::CheckpointKeeper(const CheckpointSection& config, Session& session,
                                    std::vector<core::StateTensor> tensors,
-                                   std::string configuration, core::data::TokenizerFiles tokenizer)
+                                   std::string configuration,
+                                   std::map<std::string, std::string> blobs,
+                                   core::data::TokenizerFiles tokenizer)
     : config_(config),
       session_(session),
       tensors_(std::move(tensors)),
       configuration_(std::move(configuration)),
+      blobs_(std::move(blobs)),
       tokenizer_(std::move(tokenizer)),
       writer_(session.files(), session.ranks(), writer_options(config, session)) {}
 
@@ -66,6 +69,7 @@ checkpoints::SaveRequest CheckpointKeeper::request(const TrainingState& state) c
                                      .tensors = tensors_};
     request.manifest.configuration = configuration_;
     request.manifest.mesh = {{"dp", session_.world().size()}};
+    request.manifest.blobs = blobs_;
     request.manifest.files = tokenizer_;
     request.manifest.properties = environment_properties();
     state.store(request.manifest);
@@ -111,9 +115,14 @@ checkpoints::Checkpoint open_checkpoint(const std::string& path, Session& sessio
          path);
 }
 
+checkpoints::Checkpoint open_checkpoint_together(const std::string& path, Session& session) {
+    const std::string found = session.speaks() ? open_checkpoint(path, session).folder() : "";
+    return checkpoints::Checkpoint::open(session.files(), session.ranks().broadcast(found, 0));
+}
+
 checkpoints::Manifest load_weights(const std::string& path, Session& session,
                                    std::span<const core::StateTensor> tensors) {
-    const checkpoints::Checkpoint checkpoint = open_checkpoint(path, session);
+    const checkpoints::Checkpoint checkpoint = open_checkpoint_together(path, session);
     checkpoints::load(checkpoint, session.ranks(), tensors, {.subset = true});
     return checkpoint.manifest();
 }

@@ -18,9 +18,10 @@ namespace plinth::launch {
 /// Decides when to save, saves in the background, and reads back.
 class CheckpointKeeper {
   public:
-    /// `tensors` must stay where they are.
+    /// `tensors` must stay where they are. `blobs` are stored beside the state.
     CheckpointKeeper(const CheckpointSection& config, Session& session,
                      std::vector<core::StateTensor> tensors, std::string configuration,
+                     std::map<std::string, std::string> blobs,
                      core::data::TokenizerFiles tokenizer);
 
     /// Collective. Fills tensors and state from the newest sound checkpoint of the run; false if
@@ -56,6 +57,7 @@ class CheckpointKeeper {
     Session& session_;
     std::vector<core::StateTensor> tensors_;
     std::string configuration_;
+    std::map<std::string, std::string> blobs_;
     core::data::TokenizerFiles tokenizer_;
     checkpoints::Writer writer_;
     int64_t last_started_step_ = -1;
@@ -70,5 +72,7 @@ checkpoints::Manifest load_weights(const std::string& path, Session& session,
                                    std::span<const core::StateTensor> tensors);
 /// The checkpoint that a path names: a checkpoint folder, a folder of checkpoints, or a run folder.
 checkpoints::Checkpoint open_checkpoint(const std::string& path, Session& session);
+/// Collective. The same, as rank 0 finds it: the ranks agree also while a run writes newer ones.
+checkpoints::Checkpoint open_checkpoint_together(const std::string& path, Session& session);
 
 }  // namespace plinth::launch

@@ -9,6 +9,7 @@
 #include <numbers>
 
 #include "core/autograd/scope.h"
+#include "launch/evaluate_classifier.h"
 #include "launch/micro_batch.h"
 #include "launch/sliding_windows.h"
 #include "parallel/data_parallel/step_scalars.h"
@@ -215,8 +216,8 @@ core::io::Json to_json(const Score& score) {
 
 int evaluate(const EvaluateConfig& config, Session& session) {
     const EvaluateSection& section = config.evaluate;
-    REQUIRE(config, section.format != EvaluateFormat::classification,
-            "evaluate.format: classification is not built yet");
+    if (section.format == EvaluateFormat::classification)
+        return evaluate_classifier(section, session);
     const RestoredModel restored = RestoredModel::open(section.checkpoint, session);
     const ScoreOptions options = score_options(section, restored);
     std::vector<TokenRow> rows;  // all are opened before the first is scored

@@ -35,8 +35,9 @@ EvaluationRecord Evaluator::evaluate(int64_t steps_done, int64_t samples,
     const core::Scope scope(session_.scope(dtype_of(config_.train.dtype)));
     for (int64_t i = session_.world().rank(); i < batches; i += session_.world().size()) {
         const int64_t first = i * rows, count = std::min(rows, data_.held_out_windows - first);
-        const auto loaded = held_out_batch(data_, first, count, config_.data.sequence_length,
-                                           config_.data.document_mask);
+        const auto loaded =
+            batch_in_order(*data_.held_out, first, count, config_.data.sequence_length,
+                           config_.data.document_mask);
         const auto loss = model_.phases().front().loss(
             to_batch(loaded, config_.data.document_mask, session_.allocator()));
         scalars.set_slot(i, *loss.sum.in().as<double>(), *loss.weight.in().as<int64_t>());

@@ -37,7 +37,7 @@ int pretrain(const RunConfig& config, Session& session) {
     TrainingData data = TrainingData::open(config.data, config.model.vocab_size, session.files());
     if (config.data.verify)
         verify_shards(config.data, session.files(), session.world().rank(), session.world().size());
-    Training run(config, session, model, data, to_yaml(config));
+    Training run(config, session, model, data, {.configuration = to_yaml(config)});
     return train(run, model);
 }
 

@@ -7,15 +7,8 @@
 
 namespace plinth::launch {
 
-namespace {
-
-checkpoints::Checkpoint open_same_on_all_ranks(const std::string& path, Session& session) {
-    const std::string mine = session.speaks() ? open_checkpoint(path, session).folder() : "";
-    return checkpoints::Checkpoint::open(session.files(), session.ranks().broadcast(mine, 0));
-}
-
-std::shared_ptr<const core::data::Tokenizer> tokenizer_of(const checkpoints::Checkpoint& checkpoint,
-                                                          int64_t vocab_size) {
+std::shared_ptr<const core::data::Tokenizer> checkpoint_tokenizer(
+    const checkpoints::Checkpoint& checkpoint, int64_t vocab_size) {
     REQUIRE(checkpoint, !checkpoint.manifest().files.empty(),
             "{}: holds no tokenizer: the run that wrote it had none", checkpoint.folder());
     std::shared_ptr<const core::data::Tokenizer> tokenizer =
@@ -26,17 +19,15 @@ std::shared_ptr<const core::data::Tokenizer> tokenizer_of(const checkpoints::Che
     return tokenizer;
 }
 
-}  // namespace
-
 RestoredModel RestoredModel::open(const std::string& path, Session& session) {
-    const checkpoints::Checkpoint checkpoint = open_same_on_all_ranks(path, session);
+    const checkpoints::Checkpoint checkpoint = open_checkpoint_together(path, session);
     const checkpoints::Manifest& manifest = checkpoint.manifest();
     RestoredModel restored{.folder = checkpoint.folder(),
                            .step = manifest.counter("steps"),
                            .config = parse_config<RunConfig>(
                                manifest.configuration, checkpoint.folder() + ": configuration")};
     const ModelSection& model = restored.config.model;
-    restored.tokenizer = tokenizer_of(checkpoint, model.vocab_size);
+    restored.tokenizer = checkpoint_tokenizer(checkpoint, model.vocab_size);
     restored.model = std::make_unique<core::models::Transformer>(transformer_config(model));
     const auto parameters = restored.model->parameters().all();
     restored.weights = std::make_unique<core::optim::FlatTensors>(

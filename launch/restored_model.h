@@ -4,6 +4,7 @@
 #include <memory>
 #include <string>
 
+#include "checkpoints/reader.h"
 #include "core/data/tokenizer.h"
 #include "core/models/transformer.h"
 #include "core/optim/parameter_storage.h"
@@ -11,6 +12,11 @@
 #include "launch/session.h"
 
 namespace plinth::launch {
+
+/// The tokenizer that a checkpoint holds. None, or one with more tokens than the model has, is an
+/// error of kind checkpoint.
+std::shared_ptr<const core::data::Tokenizer> checkpoint_tokenizer(
+    const checkpoints::Checkpoint& checkpoint, int64_t vocab_size);
 
 /// A trained model as later stages take it from a checkpoint: weights and tokenizer, no optimizer.
 struct RestoredModel {

@@ -12,6 +12,7 @@
 #include "launch/config/load.h"
 #include "launch/config/reference.h"
 #include "launch/evaluate.h"
+#include "launch/finetune.h"
 #include "launch/generate.h"
 #include "launch/inspect.h"
 #include "launch/plan.h"
@@ -47,6 +48,15 @@ int run_pretrain(const StageArguments& arguments) {
             return 0;
         }
         return pretrain(config, session);
+    });
+}
+
+int run_finetune(const StageArguments& arguments) {
+    const auto config = load_words<FinetuneConfig>(arguments.words);
+    parallel::MpiWorld world({.time_limit = std::chrono::duration<double>(config.run.timeout)});
+    return world.run([&](parallel::Communicator& ranks) {
+        Session session(ranks, config.run.threads, world.local_size());
+        return finetune(config, session, arguments.dry_run);
     });
 }
 
@@ -109,6 +119,10 @@ const std::vector<Stage>& stages() {
         {"", "pretrain", "Train a model from scratch, or go on where the run stopped",
          "CONFIG [key=value ...]", run_pretrain,
          "mpirun -n 4 plinth pretrain configs/gpt/small.yaml train.steps=200"},
+        {"", "finetune", "Go on from a checkpoint: on text, on responses to prompts, or on labels",
+         "[CONFIG] checkpoint.init=CHECKPOINT finetune.files=[PATH] ...", run_finetune,
+         "mpirun -n 2 plinth finetune checkpoint.init=runs/gpt_small finetune.mode=classification "
+         "finetune.files=[train.tsv] finetune.held_out=[dev.tsv] finetune.epochs=3"},
         {"", "evaluate",
          "Loss, perplexity, bits per byte and accuracy of a checkpoint, over sliding windows of "
          "the documents in a row",

@@ -53,7 +53,7 @@ void require_data_parallel(const ParallelSection& parallel) {
 }  // namespace
 
 Training::Training(const RunConfig& config, Session& session, core::models::Model& model,
-                   TrainingData& data, std::string configuration)
+                   TrainingData& data, TrainingOptions options)
     : gradients(model.parameters().all(), session.world(), session.allocator(), session.stream(),
                 {.bucket_bytes = config.parallel.bucket_bytes,
                  .wire = dtype_of(config.parallel.wire_dtype)}),
@@ -61,13 +61,13 @@ Training::Training(const RunConfig& config, Session& session, core::models::Mode
       session_(session),
       model_(model),
       data_(data),
-      configuration_(std::move(configuration)),
+      options_(std::move(options)),
       masters_(core::optim::materialize(model.parameters().all(), session.allocator())),
       optimizer_(model.parameters().all(), adamw_config(config.optimizer), session.allocator()),
       schedule_(learning_rate_schedule(config.optimizer,
                                        total_steps(config.train, config.data.sequence_length))),
       checkpoints_(config.checkpoint, session, state_tensors(model.parameters().all(), optimizer_),
-                   configuration_, tokenizer_files(data)),
+                   options_.configuration, options_.blobs, tokenizer_files(data)),
       evaluator_(config, session, model, data) {
     require_data_parallel(config.parallel);
 }
@@ -99,15 +99,20 @@ void Training::begin_fresh() {
     for (core::Parameter* parameter : model_.parameters().all())
         core::nn::initialize(*parameter, state.step.seed, session_.stream());
     if (config_.checkpoint.init.empty()) return;
-    load_weights(config_.checkpoint.init, session_, state_tensors(model_.parameters().all()));
+    std::vector<core::Parameter*> given = model_.parameters().all();
+    if (options_.is_new)
+        std::erase_if(given, [this](const auto* p) { return options_.is_new(*p); });
+    load_weights(config_.checkpoint.init, session_, state_tensors(given));
     session_.say(fmt::format("weights from {}", config_.checkpoint.init));
 }
 
 void Training::accept(const checkpoints::Manifest& manifest) const {
     const auto stored =
         parse_config<RunConfig>(manifest.configuration, "the checkpoint's configuration");
+    std::vector<Change> changes = diff_configs(stored, config_);
+    if (options_.compare) options_.compare(manifest, changes);
     std::string refused;
-    for (const Change& change : diff_configs(stored, config_)) {
+    for (const Change& change : changes) {
         const std::string text = fmt::format("{}: {} in the checkpoint, {} now", change.path,
                                              change.before, change.after);
         if (change.resume == Resume::refused) refused += (refused.empty() ? "" : "; ") + text;
@@ -294,8 +299,10 @@ void Training::evaluate_if_due() {
     std::optional<double> training_loss;
     if (steps_since_evaluation_ > 0)
         training_loss = loss_since_evaluation_ / static_cast<double>(steps_since_evaluation_);
-    metrics_->evaluation(
-        evaluator_.evaluate(state.steps_done(), state.consumed_samples(), training_loss));
+    EvaluationRecord record =
+        evaluator_.evaluate(state.steps_done(), state.consumed_samples(), training_loss);
+    if (options_.measure) options_.measure(record);
+    metrics_->evaluation(record);
     loss_since_evaluation_ = 0.0;
     steps_since_evaluation_ = 0;
     step_began_ = session_.seconds();

@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
+#include <functional>
+#include <map>
 #include <memory>
 #include <optional>
 
@@ -30,13 +32,27 @@ struct StepResult {
     double fastest_seconds = 0.0;  ///< and of the fastest
 };
 
+/// What a stage adds to the common run.
+struct TrainingOptions {
+    /// The resolved RunConfig, as text: every checkpoint stores it.
+    std::string configuration;
+    /// More text that the checkpoints store, by name.
+    std::map<std::string, std::string> blobs = {};
+    /// Compares what a checkpoint stored in `blobs`, before a resume: appends what it refuses.
+    std::function<void(const checkpoints::Manifest&, std::vector<Change>&)> compare = {};
+    /// True for a parameter that checkpoint.init does not give: it keeps its fresh weights. Empty:
+    /// there is none.
+    std::function<bool(const core::Parameter&)> is_new = {};
+    /// Collective. Adds the stage's own measures to an evaluation.
+    std::function<void(EvaluationRecord&)> measure = {};
+};
+
 /// The nouns of a training run and their small verbs. The loop itself stands in pretrain.cpp.
 class Training {
   public:
-    /// `configuration` is the resolved text that checkpoints store; model and data must outlive the
-    /// run.
+    /// Configuration, model and data must outlive the run.
     Training(const RunConfig& config, Session& session, core::models::Model& model,
-             TrainingData& data, std::string configuration);
+             TrainingData& data, TrainingOptions options);
 
     /// Collective. Goes on from the run's newest checkpoint, or begins: from init weights of
     /// checkpoint.init or fresh ones.
@@ -81,7 +97,7 @@ class Training {
     Session& session_;
     core::models::Model& model_;
     TrainingData& data_;
-    std::string configuration_;
+    TrainingOptions options_;
     StopSignal signal_;
     core::optim::FlatTensors masters_;
     core::optim::AdamW optimizer_;

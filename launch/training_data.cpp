@@ -92,8 +92,9 @@ void verify_shards(const DataSection& section, core::io::FileSystem& files, int 
     }
 }
 
-core::data::MicroBatch held_out_batch(const TrainingData& data, int64_t first, int64_t count,
-                                      int64_t length, bool document_mask) {
+core::data::MicroBatch batch_in_order(const core::data::Source& source, int64_t first,
+                                      int64_t count, int64_t length, bool document_mask) {
+    const int64_t units = source.describe().examples ? 1 : length;
     core::data::MicroBatch batch;
     batch.rows = count;
     batch.length = length;
@@ -105,8 +106,8 @@ core::data::MicroBatch held_out_batch(const TrainingData& data, int64_t first, i
             return std::span(values).subspan(static_cast<size_t>(i * length),
                                              static_cast<size_t>(length));
         };
-        const core::data::SampleRef ref{.sample = first + i, .unit = (first + i) * length};
-        data.held_out->fill(
+        const core::data::SampleRef ref{.sample = first + i, .unit = (first + i) * units};
+        source.fill(
             ref, document_mask,
             {row(batch.inputs), row(batch.targets), row(batch.positions), row(batch.document_ids)});
         batch.sample_ids.push_back(first + i);

@@ -19,7 +19,7 @@ struct TrainingData {
     std::vector<std::shared_ptr<const core::data::Source>> sources;
     std::vector<core::data::BlendSource> blend;
     std::shared_ptr<const core::data::Source> held_out;  ///< null: no evaluation
-    int64_t held_out_windows = 0;
+    int64_t held_out_windows = 0;                        ///< or examples
     /// Bits a nat and token cost a byte of the held-out text: bits/byte = loss * this. 0: unknown.
     double bits_per_byte_factor = 0.0;
     std::shared_ptr<const core::data::Tokenizer> tokenizer;
@@ -39,8 +39,9 @@ struct TrainingData {
 /// not what its manifest says is an error of kind data.
 void verify_shards(const DataSection& section, core::io::FileSystem& files, int rank, int ranks);
 
-/// Held-out windows [first, first + count) as one micro-batch, in order, without shuffling.
-core::data::MicroBatch held_out_batch(const TrainingData& data, int64_t first, int64_t count,
-                                      int64_t length, bool document_mask);
+/// Windows, or examples, [first, first + count) of a source as one micro-batch, in order, without
+/// shuffling.
+core::data::MicroBatch batch_in_order(const core::data::Source& source, int64_t first,
+                                      int64_t count, int64_t length, bool document_mask);
 
 }  // namespace plinth::launch

@@ -33,6 +33,7 @@ Transformer::Transformer(const TransformerConfig& config) : config_(config) {
     for (int64_t layer = 0; layer < config.layers; ++layer)
         blocks_.emplace_back(root / "blocks" / layer, layer, config);
     final_norm_.emplace(root / "final_norm", config.width, config.norm);
+    if (!config.language_head) return;
     if (config.tied_head)
         head_.emplace(*token_table_);
     else
@@ -62,6 +63,11 @@ Tensor Transformer::features(const Batch& batch, const nn::InnerAttention& inner
     for (size_t layer = 0; layer < blocks_.size(); ++layer)
         x = run_block(layer, x, batch, inner);
     return (*final_norm_)(x);
+}
+
+Tensor Transformer::project(const Tensor& features) const {
+    CHECK(head_, "this transformer was built without a language head");
+    return (*head_)(features);
 }
 
 Tensor Transformer::head(const Tensor& x) const {

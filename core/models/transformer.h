@@ -31,7 +31,7 @@ class Transformer final : public Model {
     Tensor features(const Batch& batch,
                     const nn::InnerAttention& inner = nn::full_attention()) const;
     Tensor logits(const Batch& batch) const { return project(features(batch)); }
-    Tensor project(const Tensor& features) const { return (*head_)(features); }
+    Tensor project(const Tensor& features) const;
     /// Next-token cross-entropy summed over the tokens that are not ignored.
     ops::Loss loss(const Batch& batch) const;
 

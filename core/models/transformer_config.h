@@ -27,6 +27,7 @@ struct TransformerConfig {
     Positions positions = Positions::learned;
     kernels::Rotary rotary;
     Activation activation = Activation::gelu_tanh;
+    bool language_head = true;  ///< false: features only, for models with another head
     bool tied_head = true;
     bool attention_bias = true;  ///< of the attention output projection
     bool qkv_bias = true;

@@ -27,6 +27,7 @@ FinetuneConfig::FinetuneConfig() {
     optimizer.schedule = ScheduleKind::linear;
     train.global_batch = 32;
     train.micro_batch = 4;
+    train.eval_batches = 100'000;  // held-out examples are few: all of them
     run.folder = "runs/finetune";
 }
 
@@ -68,19 +69,24 @@ std::optional<Problem> validate(const TokenizerConfig& config) {
     return missing("tokenizer.end_token", tokenizer.end_token, "how is the end token written?");
 }
 
-std::optional<Problem> validate(const FinetuneConfig& config) {
-    const FinetuneSection& finetune = config.finetune;
+std::optional<Problem> validate(const FinetuneSection& finetune) {
     if (auto problem =
             missing("finetune.files", finetune.files, "which examples shall be learnt from?"))
-        return problem;
-    if (auto problem = missing("checkpoint.init", config.checkpoint.init,
-                               "which checkpoint shall be fine-tuned?"))
         return problem;
     if (!finetune.labels.empty() && finetune.mode != FinetuneMode::classification)
         return Problem{"finetune.labels", "only finetune.mode classification has labels"};
     if (std::set<std::string>(finetune.labels.begin(), finetune.labels.end()).size() !=
         finetune.labels.size())
         return Problem{"finetune.labels", "names a label twice"};
+    return {};
+}
+
+std::optional<Problem> validate(const FinetuneConfig& config) {
+    const FinetuneSection& finetune = config.finetune;
+    if (auto problem = validate(finetune)) return problem;
+    if (auto problem = missing("checkpoint.init", config.checkpoint.init,
+                               "which checkpoint shall be fine-tuned?"))
+        return problem;
     TrainSection train = config.train;
     if (finetune.epochs > 0) {
         if (train.steps || train.tokens)

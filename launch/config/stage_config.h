@@ -59,8 +59,10 @@ struct FinetuneSection {
     std::string response_field = "response";
     std::string label_field = "label";
     std::vector<std::string> labels;
-    int64_t sequence_length = 0;  ///< 0: that of the checkpoint
-    double epochs = 0;            ///< 0: train.steps decides
+    int64_t sequence_length = 0;    ///< 0: that of the checkpoint
+    double epochs = 0;              ///< 0: train.steps decides
+    std::optional<double> dropout;  ///< empty: that of the checkpoint
+    bool fresh_weights = false;
     int64_t seed = 1234;
 };
 struct FinetuneConfig {
@@ -116,18 +118,22 @@ struct GenerateConfig {
 
 void declare(Schema& schema, PrepareConfig& config);
 void declare(Schema& schema, TokenizerConfig& config);
+/// The section alone is what a checkpoint stores beside the run's configuration.
+void declare(Schema& schema, FinetuneSection& finetune);
 void declare(Schema& schema, FinetuneConfig& config);
 void declare(Schema& schema, EvaluateConfig& config);
 void declare(Schema& schema, GenerateConfig& config);
 
 void resolve(PrepareConfig& config);
 void resolve(TokenizerConfig& config);
+inline void resolve(FinetuneSection&) {}
 void resolve(FinetuneConfig& config);
 void resolve(EvaluateConfig& config);
 void resolve(GenerateConfig& config);
 
 std::optional<Problem> validate(const PrepareConfig& config);
 std::optional<Problem> validate(const TokenizerConfig& config);
+std::optional<Problem> validate(const FinetuneSection& finetune);
 std::optional<Problem> validate(const FinetuneConfig& config);
 std::optional<Problem> validate(const EvaluateConfig& config);
 std::optional<Problem> validate(const GenerateConfig& config);

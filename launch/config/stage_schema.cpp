@@ -80,8 +80,7 @@ void declare(Schema& schema, TokenizerConfig& config) {
     declare_memory(schema, "tokenizer.memory", &tokenizer.memory);
 }
 
-void declare(Schema& schema, FinetuneConfig& config) {
-    FinetuneSection& finetune = config.finetune;
+void declare(Schema& schema, FinetuneSection& finetune) {
     schema.section("finetune", "Examples for the model in checkpoint.init.", Resume::refused);
     schema.choice(
         "finetune.mode", &finetune.mode,
@@ -90,8 +89,9 @@ void declare(Schema& schema, FinetuneConfig& config) {
          {"classification", FinetuneMode::classification}},
         {.doc = "`text`: the loss is on every token; `instruction`: on the response only; "
                 "`classification`: on a label, through a new head."});
-    schema.key("finetune.files", &finetune.files,
-               {.doc = "Training examples: text, JSONL, or TSV with a header line."});
+    schema.key(
+        "finetune.files", &finetune.files,
+        {.doc = "Training examples: text, JSONL, or TSV; for `text` also data set folders."});
     schema.key("finetune.held_out", &finetune.held_out,
                {.doc = "Examples that are only evaluated.", .resume = Resume::free});
     schema.key("finetune.text_field", &finetune.text_field,
@@ -114,7 +114,17 @@ void declare(Schema& schema, FinetuneConfig& config) {
          .unit = "epochs",
          .min = 0,
          .resume = Resume::recorded});
+    schema.key(
+        "finetune.dropout", &finetune.dropout,
+        {.doc = "Dropout of this run; `null` means the checkpoint's.", .min = 0, .below = 1});
+    schema.key("finetune.fresh_weights", &finetune.fresh_weights,
+               {.doc = "Take only model and tokenizer from checkpoint.init and begin with fresh "
+                       "weights: the baseline that shows what pretraining brought."});
     schema.key("finetune.seed", &finetune.seed, {.doc = "Keys the order of examples.", .min = 0});
+}
+
+void declare(Schema& schema, FinetuneConfig& config) {
+    declare(schema, config.finetune);
     declare(schema, config.train);
     declare(schema, config.optimizer);
     declare(schema, config.parallel);

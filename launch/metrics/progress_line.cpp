@@ -32,6 +32,10 @@ std::string progress_line(const StepRecord& record) {
 }
 
 std::string evaluation_line(const EvaluationRecord& record) {
+    if (record.accuracy && record.macro_f1)
+        return fmt::format(
+            "step {}  held-out loss {:.6f}  accuracy {:.4f}  macro F1 {:.4f}  seconds {:.1f}",
+            record.step, record.loss, *record.accuracy, *record.macro_f1, record.seconds);
     return fmt::format(
         "step {}  held-out loss {:.6f}  perplexity {:.4g}  bits/byte {}  seconds {:.1f}",
         record.step, record.loss, std::exp(record.loss),

@@ -38,6 +38,8 @@ struct EvaluationRecord {
     double wall_time = 0;
     double loss = 0;  ///< nats a token
     std::optional<double> bits_per_byte;
+    std::optional<double> accuracy;  ///< of a classifier, 0 to 1
+    std::optional<double> macro_f1;
     double seconds = 0;
 };
 

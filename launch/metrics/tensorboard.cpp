@@ -147,6 +147,10 @@ void TensorboardLog::evaluation(const EvaluationRecord& record) {
         {"lm loss validation ppl", static_cast<float>(std::exp(record.loss))}};
     if (record.bits_per_byte)
         scalars.emplace_back("bits-per-byte validation", static_cast<float>(*record.bits_per_byte));
+    if (record.accuracy)
+        scalars.emplace_back("accuracy validation", static_cast<float>(*record.accuracy));
+    if (record.macro_f1)
+        scalars.emplace_back("macro-f1 validation", static_cast<float>(*record.macro_f1));
     append(*by_step_, scalar_event(record.wall_time, record.step, scalars));
 }
 

@@ -1,0 +1,277 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "launch/finetune.h"
+
+#include <algorithm>
+#include <cmath>
+#include <numbers>
+
+#include "core/models/classifier.h"
+#include "launch/build.h"
+#include "launch/checkpoint_keeper.h"
+#include "launch/config/load.h"
+#include "launch/finetune_examples.h"
+#include "launch/plan.h"
+#include "launch/pretrain.h"
+#include "launch/restored_classifier.h"
+#include "launch/restored_model.h"
+
+namespace plinth::launch {
+
+namespace {
+
+using core::data::Dataset;
+using core::data::ExampleSource;
+using core::data::TextPair;
+
+/// Model and tokenizer that the run goes on from.
+struct Base {
+    RunConfig config;
+    std::shared_ptr<const core::data::Tokenizer> tokenizer;
+
+    /// From the run's own newest checkpoint, else from checkpoint.init: a resume must not need the
+    /// checkpoint that the run began from, which may be gone.
+    static Base open(const CheckpointSection& section, Session& session) {
+        const auto ignore = [](const std::string&) {};  // the resume itself warns
+        const bool resumes =
+            session.speaks() &&
+            checkpoints::open_newest(session.files(), section.folder, ignore).has_value();
+        const std::string path =
+            session.ranks().broadcast(resumes ? section.folder : section.init, 0);
+        const checkpoints::Checkpoint checkpoint = open_checkpoint_together(path, session);
+        const checkpoints::Manifest& manifest = checkpoint.manifest();
+        Base base{.config = parse_config<RunConfig>(manifest.configuration,
+                                                    checkpoint.folder() + ": configuration"),
+                  .tokenizer = nullptr};
+        base.tokenizer = checkpoint_tokenizer(checkpoint, base.config.model.vocab_size);
+        return base;
+    }
+};
+
+/// The run as the training loop and later stages know it: the checkpoint's model, this stage's
+/// rest.
+RunConfig run_config(const FinetuneConfig& config, const RunConfig& base) {
+    const FinetuneSection& finetune = config.finetune;
+    RunConfig run{.model = base.model,
+                  .data = {},
+                  .train = config.train,
+                  .optimizer = config.optimizer,
+                  .parallel = config.parallel,
+                  .checkpoint = config.checkpoint,
+                  .run = config.run};
+    if (finetune.dropout) run.model.dropout = *finetune.dropout;
+    if (finetune.fresh_weights) run.checkpoint.init.clear();
+    run.data.sequence_length =
+        finetune.sequence_length > 0 ? finetune.sequence_length : base.data.sequence_length;
+    run.data.seed = finetune.seed;
+    run.data.document_mask = base.data.document_mask;
+    for (const std::string& path : finetune.files)
+        run.data.sources.push_back({.path = path, .weight = 1, .name = ""});
+    REQUIRE(config,
+            run.model.positions != PositionKind::learned ||
+                run.data.sequence_length <= run.model.max_positions,
+            "finetune.sequence_length: {} tokens, but the checkpoint's model has learned positions "
+            "for {}",
+            run.data.sequence_length, run.model.max_positions);
+    return run;
+}
+
+/// Examples in memory, as sources of the run.
+class ExampleReader {
+  public:
+    ExampleReader(FinetuneSection& finetune, const Base& base, int64_t window, Session& session)
+        : finetune_(finetune), base_(base), window_(window), session_(session) {}
+
+    TrainingData read() {
+        TrainingData data;
+        data.tokenizer = base_.tokenizer;
+        data.sources.push_back(source("finetune.files", finetune_.files, data));
+        data.blend.push_back(data.sources.front()->describe());
+        if (finetune_.held_out.empty()) return data;
+        data.held_out = source("finetune.held_out", finetune_.held_out, data);
+        data.held_out_windows = data.held_out->describe().units;
+        return data;
+    }
+
+  private:
+    std::shared_ptr<const ExampleSource> source(const char* key,
+                                                const std::vector<std::string>& inputs,
+                                                TrainingData& data) {
+        ExampleSet set = examples(inputs);
+        REQUIRE(data, !set.examples.empty(), "{}: no example in {}", key, fmt::join(inputs, ", "));
+        session_.say(fmt::format("{}: {} examples, {} tokens{}", key, set.examples.size(),
+                                 set.tokens, set.cut == 0 ? "" : fmt::format(", {} cut", set.cut)));
+        if (set.cut > 0)
+            session_.warn(fmt::format("{}: {} examples are longer than {} tokens and were cut", key,
+                                      set.cut, window_));
+        if (set.bytes > 0)
+            data.bits_per_byte_factor = static_cast<double>(set.tokens) /
+                                        static_cast<double>(set.bytes) / std::numbers::ln2;
+        return std::make_shared<const ExampleSource>(
+            key, std::move(set.examples), window_, base_.tokenizer->end_of_document().value_or(0));
+    }
+
+    ExampleSet examples(const std::vector<std::string>& inputs) {
+        core::io::FileSystem& files = session_.files();
+        switch (finetune_.mode) {
+            case FinetuneMode::instruction:
+                return instruction_examples(
+                    core::data::read_text_pairs(files, inputs, finetune_.prompt_field,
+                                                finetune_.response_field),
+                    *base_.tokenizer, window_);
+            case FinetuneMode::classification:
+                return labelled(core::data::read_text_pairs(files, inputs, finetune_.text_field,
+                                                            finetune_.label_field));
+            case FinetuneMode::text:
+                break;
+        }
+        return text_examples(files, inputs, finetune_.text_field, *base_.tokenizer, window_);
+    }
+
+    ExampleSet labelled(const std::vector<TextPair>& pairs) {
+        const std::vector<std::string> occurring = labels_of(pairs);
+        if (finetune_.labels.empty()) {  // the training examples, which are read first
+            REQUIRE(data, occurring.size() != 1,
+                    "finetune.files: every example has the label \"{}\"; a classifier needs two or "
+                    "more",
+                    occurring.front());
+            finetune_.labels = occurring;
+        }
+        return classification_examples(pairs, finetune_.labels, *base_.tokenizer, window_);
+    }
+
+    FinetuneSection& finetune_;
+    const Base& base_;
+    int64_t window_;
+    Session& session_;
+};
+
+/// True if all inputs are data sets of token shards; a mixture is refused.
+bool are_datasets(const std::vector<std::string>& inputs, core::io::FileSystem& files) {
+    const auto is_dataset = [&](const std::string& path) {
+        return files.exists(core::io::join(path, core::data::DatasetManifest::kFileName));
+    };
+    const auto count = std::count_if(inputs.begin(), inputs.end(), is_dataset);
+    REQUIRE(config, count == 0 || count == static_cast<int64_t>(inputs.size()),
+            "finetune.files: {} of {} inputs are data sets, the others raw text; prepare all, or "
+            "none",
+            count, inputs.size());
+    return count > 0;
+}
+
+TrainingData open_datasets(const FinetuneSection& finetune, RunConfig& run, const Base& base,
+                           Session& session) {
+    core::io::FileSystem& files = session.files();
+    REQUIRE(config, finetune.held_out.size() <= 1,
+            "finetune.held_out: name one data set, whose held-out split is taken");
+    if (!finetune.held_out.empty()) run.data.held_out = finetune.held_out.front();
+    for (BlendSource& source : run.data.sources) {
+        // By size, so that an epoch passes every token once.
+        const auto set = Dataset::open(files, source.path, "train");
+        source.weight = static_cast<double>(set->tokens());
+    }
+    verify_shards(run.data, files, session.world().rank(), session.world().size());
+    TrainingData data = TrainingData::open(run.data, run.model.vocab_size, files);
+    REQUIRE(config, data.tokenizer->content_hash() == base.tokenizer->content_hash(),
+            "finetune.files: {} was made with another tokenizer than the checkpoint's; prepare it "
+            "with that one",
+            finetune.files.front());
+    return data;
+}
+
+/// Fills in what depends on the examples: the length of the run and when it is evaluated.
+void set_length(const FinetuneSection& finetune, RunConfig& run, const TrainingData& data) {
+    const int64_t window = run.data.sequence_length;
+    if (finetune.epochs > 0) {
+        int64_t samples = 0;
+        for (const core::data::BlendSource& source : data.blend)
+            samples += source.examples ? source.units : source.units / window;
+        const double wanted = std::ceil(finetune.epochs * static_cast<double>(samples));
+        run.train.tokens = window * std::max<int64_t>(1, static_cast<int64_t>(wanted));
+    }
+    if (data.held_out && run.train.eval_every == 0)
+        run.train.eval_every = total_steps(run.train, window);
+}
+
+void check(const RunConfig& run, int64_t ranks) {
+    auto problem = validate(run);
+    if (!problem) problem = validate_world(run, ranks);
+    if (problem) FAIL(config, "{}: {}", problem->key, problem->message);
+}
+
+/// What a resume must find unchanged besides the run's own keys, which are compared by the loop.
+void compare_examples(const checkpoints::Manifest& manifest, const FinetuneSection& now,
+                      std::vector<Change>& changes) {
+    const auto blob = manifest.blobs.find(finetune_blob);
+    if (blob == manifest.blobs.end()) {
+        changes.push_back({.path = "stage",
+                           .before = "pretrain",
+                           .after = "finetune",
+                           .resume = Resume::refused});
+        return;
+    }
+    const auto before =
+        parse_config<FinetuneSection>(blob->second, "the checkpoint's section finetune");
+    for (Change& change : diff_configs(before, now))
+        changes.push_back(std::move(change));
+}
+
+std::unique_ptr<core::models::Model> make_model(const FinetuneSection& finetune,
+                                                const RunConfig& run) {
+    if (finetune.mode != FinetuneMode::classification)
+        return std::make_unique<core::models::Transformer>(transformer_config(run));
+    return std::make_unique<core::models::Classifier>(transformer_config(run),
+                                                      static_cast<int64_t>(finetune.labels.size()));
+}
+
+/// Accuracy, precision, recall and F1 of a classifier on the held-out examples.
+void measure_classifier(const core::models::Classifier& model, const TrainingData& data,
+                        const FinetuneSection& finetune, const RunConfig& run, Session& session,
+                        EvaluationRecord& record) {
+    const Confusion confusion = classify(model, *data.held_out,
+                                         {.window = run.data.sequence_length,
+                                          .micro_batch = run.train.micro_batch,
+                                          .dtype = dtype_of(run.train.dtype)},
+                                         session);
+    const ClassificationMetrics metrics = classification_metrics(confusion);
+    record.accuracy = metrics.accuracy;
+    record.macro_f1 = metrics.macro_f1;
+    session.say(to_table(metrics, finetune.labels));
+}
+
+}  // namespace
+
+int finetune(const FinetuneConfig& config, Session& session, bool dry_run) {
+    FinetuneSection section = config.finetune;  // labels are filled in
+    const Base base = Base::open(config.checkpoint, session);
+    RunConfig run = run_config(config, base.config);
+    const bool datasets =
+        section.mode == FinetuneMode::text && are_datasets(section.files, session.files());
+    // Examples are padded: the mask keeps attention off the padding, also of bidirectional models.
+    if (!datasets) run.data.document_mask = true;
+    TrainingData data =
+        datasets ? open_datasets(section, run, base, session)
+                 : ExampleReader(section, base, run.data.sequence_length, session).read();
+    set_length(section, run, data);
+    check(run, session.world().size());
+    if (dry_run) {
+        session.say(plan_text(run, session.world().size()));
+        return 0;
+    }
+
+    const auto model = make_model(section, run);
+    TrainingOptions options{.configuration = to_yaml(run),
+                            .blobs = {{finetune_blob, to_yaml(section)}}};
+    options.compare = [&](const checkpoints::Manifest& manifest, std::vector<Change>& changes) {
+        compare_examples(manifest, section, changes);
+    };
+    if (const auto* classifier = dynamic_cast<const core::models::Classifier*>(model.get())) {
+        options.is_new = core::models::Classifier::is_head;
+        options.measure = [&, classifier](EvaluationRecord& record) {
+            measure_classifier(*classifier, data, section, run, session, record);
+        };
+    }
+    Training training(run, session, *model, data, std::move(options));
+    return train(training, *model);
+}
+
+}  // namespace plinth::launch

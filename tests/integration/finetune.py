@@ -1,0 +1,136 @@
+# SPDX-License-Identifier: Apache-2.0
+"""plinth finetune in its three modes: learning, the same bits on one and on two ranks, after a kill and a resume (which does
+not need checkpoint.init any more), evaluation of the result, and one clear line for wrong input."""
+
+import json
+import os
+import random
+import signal
+
+import plinth_runs as runs
+
+STEPS = 12
+MODES = {
+    "text": {"finetune.mode": "text"},
+    "instruction": {"finetune.mode": "instruction"},
+    "classification": {"finetune.mode": "classification"},
+}
+
+
+def write_examples(lab):
+    """Questions with one right answer, as labels and as responses; new text."""
+    rng = random.Random(3)
+    for split, count in (("train", 64), ("dev", 20)):
+        with open(lab.folder / f"{split}.tsv", "w") as labelled, open(lab.folder / f"{split}.jsonl", "w") as told:
+            for _ in range(count):
+                word = rng.choice(["good", "poor"])
+                text = f"{rng.choice(['a', 'the', 'one'])} {word} {rng.choice(['film', 'play', 'book'])}"
+                labelled.write(f"{word}\t{text}\n")
+                told.write(json.dumps({"prompt": text + "? ", "response": word}) + "\n")
+        runs.write_corpus(lab.folder / f"{split}_text.jsonl", seed=len(split), documents=20)
+
+
+def files_of(lab, mode, split):
+    name = {"text": f"{split}_text.jsonl", "instruction": f"{split}.jsonl", "classification": f"{split}.tsv"}[mode]
+    return f"[{lab.folder / name}]"
+
+
+def command(lab, name, mode, overrides, ranks=1):
+    launcher = [] if ranks == 1 else ["mpirun", "--oversubscribe", "--bind-to", "none", "-n", str(ranks)]
+    keys = {
+        "checkpoint.init": lab.folder / "base", "finetune.files": files_of(lab, mode, "train"),
+        "finetune.held_out": files_of(lab, mode, "dev"), "finetune.dropout": 0.1, "train.steps": STEPS,
+        "train.global_batch": 8, "train.micro_batch": 2, "train.eval_every": 4, "optimizer.lr": "2e-3",
+        "checkpoint.every": 3, "checkpoint.keep": 10, "run.folder": lab.folder / f"{mode}_{name}", "run.threads": 1,
+        "run.peak_flops": "1e12", "run.metrics.tensorboard": "false", **MODES[mode], **overrides,
+    }
+    return [*launcher, lab.plinth, "finetune", *(f"{key}={value}" for key, value in keys.items())]
+
+
+def finetune(lab, name, mode, overrides={}, ranks=1):
+    run = runs.Process(command(lab, name, mode, overrides, ranks))
+    code = run.wait()
+    if code != 0:
+        runs.fail(f"{name} ended with {code}", run.lines)
+    return lab.folder / f"{mode}_{name}"
+
+
+def refused(lab, what, mode, overrides, *parts):
+    run = runs.Process(command(lab, "refused", mode, overrides))
+    code = run.wait()
+    line = run.lines[-1] if run.lines else ""
+    if code == 0 or not all(part in line for part in parts):
+        runs.fail(f"{what}: exit code {code}, expected {parts} in the last line", run.lines)
+    if runs.checkpoints_of(lab.folder / f"{mode}_refused"):
+        runs.fail(f"{what}: training began all the same")
+    print(f"refused: {what}: {line}", flush=True)
+
+
+def held_out(run):
+    rows = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    return [row for row in rows if row["kind"] == "evaluation"]
+
+
+def check_mode(lab, mode):
+    write_examples(lab)
+    lab.train("base", "gpt/tiny.yaml", {"train.steps": 20})  # a further case finds it finished
+    whole = finetune(lab, "whole", mode)
+    losses = [row["held_out_loss"] for row in held_out(whole)]
+    if len(losses) != STEPS // 4 or losses[-1] >= losses[0]:
+        runs.fail(f"held-out losses {losses} do not fall")
+    runs.expect_equal(lab, f"{mode} on two ranks", whole, finetune(lab, "ranks", mode, ranks=2))
+    runs.expect_different(lab, "another order of examples", whole, finetune(lab, "seed", mode, {"finetune.seed": 5}))
+
+    killed = runs.Process(command(lab, "killed", mode, {}))
+    if not killed.wait_for("checkpoint of step 6 saved"):
+        runs.fail("no checkpoint of step 6", killed.lines)
+    os.killpg(killed.process.pid, signal.SIGKILL)
+    killed.wait()
+    resumed = finetune(lab, "killed", mode, {"checkpoint.init": lab.folder / "gone"}, ranks=2)
+    runs.expect_equal(lab, f"{mode} killed and resumed on two ranks", whole, resumed)
+    return whole
+
+
+def text(lab, _):
+    check_mode(lab, "text")
+    shards = finetune(lab, "shards", "text", {"finetune.files": f"[{lab.data}]", "finetune.held_out": f"[{lab.data}]"})
+    if not held_out(shards):
+        runs.fail("no evaluation on the held-out split of a data set")
+    refused(lab, "shards beside raw text", "text", {"finetune.files": f"[{lab.data}, {lab.folder}/train_text.jsonl]"},
+            "1 of 2 inputs are data sets")
+    refused(lab, "a longer sequence than the positions", "text", {"finetune.sequence_length": 65}, "sequence_length")
+
+
+def instruction(lab, _):
+    check_mode(lab, "instruction")
+    empty = lab.folder / "empty.jsonl"
+    empty.write_text(json.dumps({"prompt": "why?", "response": ""}) + "\n")
+    refused(lab, "an empty response", "instruction", {"finetune.files": f"[{empty}]"}, "example 0", "response is empty")
+    empty.write_text("")
+    refused(lab, "an empty file", "instruction", {"finetune.files": f"[{empty}]"}, "no example", "empty.jsonl")
+
+
+def classification(lab, _):
+    run = check_mode(lab, "classification")
+    long = finetune(lab, "long", "classification", {"train.steps": 60, "train.eval_every": 60})
+    if held_out(long)[-1]["accuracy"] < 0.9:
+        runs.fail(f"accuracy {held_out(long)[-1]} on two words that decide everything")
+    out = lab.folder / "metrics.json"
+    lab.call([lab.plinth, "evaluate", f"evaluate.checkpoint={run}", "evaluate.format=classification",
+              f"evaluate.data=[{lab.folder}/dev.tsv]", f"evaluate.output={out}", "evaluate.micro_batch=2"])
+    result = json.loads(out.read_text())["results"][0]
+    if result["accuracy"] != held_out(run)[-1]["accuracy"] or result["examples"] != 20:
+        runs.fail(f"evaluate says {result}, training said {held_out(run)[-1]}")
+    one = lab.folder / "one.tsv"
+    one.write_text("good\ta good film\ngood\ta good play\n")
+    refused(lab, "one label", "classification", {"finetune.files": f"[{one}]"}, "every example has the label", "good")
+    one.write_text("fair\ta fair film\n")
+    refused(lab, "an unknown label", "classification", {"finetune.held_out": f"[{one}]"}, '"fair"', "good, poor")
+    (lab.folder / "classification_refused").symlink_to(lab.folder / "base")
+    run = runs.Process(command(lab, "refused", "classification", {}))
+    if run.wait() == 0 or "cannot go on" not in run.lines[-1]:
+        runs.fail("a pretraining run was taken for one of this stage", run.lines)
+
+
+if __name__ == "__main__":
+    runs.main({"text": text, "instruction": instruction, "classification": classification})
