@@ -7,6 +7,7 @@ import os
 import random
 import re
 import signal
+import subprocess
 import time
 
 import plinth_runs as runs
@@ -40,7 +41,7 @@ class Victim:
         ranks = self.rng.randint(2, 4)
         run = self.lab.start(self.name, CONFIG, self.overrides, ranks)
         killed = may_kill and self.kill_a_rank(run, ranks, seconds)
-        code = run.wait()
+        code = self.end_of(run, killed)
         self.check_resumed(run.lines)
         self.committed = max([self.committed, *numbers(run.lines, r"checkpoint of step (\d+) saved")])
         self.check_newest()
@@ -50,6 +51,17 @@ class Victim:
             runs.fail(f"{self.name}: ended with {code}, though no rank was killed", run.lines)
         self.kills += 1
         return False
+
+    def end_of(self, run, killed):
+        """The exit code. OpenMPI's mpirun can itself hang when a rank dies while it starts the others. Once no rank is alive, that
+        is its fault alone: it is ended as a job controller would end it. A rank that lives on is a hang of ours, and fails."""
+        try:
+            run.process.wait(30 if killed else 180)
+        except subprocess.TimeoutExpired:
+            if killed and not run.living_ranks():
+                print(f"{self.name}: every rank is gone, but mpirun stays; it is killed too")
+                os.killpg(run.process.pid, signal.SIGKILL)
+        return run.wait()
 
     def kill_a_rank(self, run, ranks, seconds):
         """Half the kills come at any time of the run, half around the commit of a checkpoint."""

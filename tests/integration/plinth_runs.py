@@ -92,6 +92,18 @@ class Process:
                 ranks.append(pid)
         return sorted(ranks)
 
+    def living_ranks(self):
+        """Those that have not ended: a zombie waits for its launcher only."""
+        living = []
+        for pid in self.rank_pids():
+            try:
+                stat = pathlib.Path(f"/proc/{pid}/stat").read_text()
+            except OSError:
+                continue  # it ended meanwhile
+            if stat[stat.rindex(")") + 2] != "Z":
+                living.append(pid)
+        return living
+
 
 class Lab:
     """A temporary folder with a data set, and what starts runs in it."""
