@@ -5,6 +5,7 @@
 
 #include "launch/config/text.h"
 #include "launch/environment.h"
+#include "launch/signal_thread.h"
 #include "launch/stages.h"
 
 namespace {
@@ -48,6 +49,7 @@ std::string unknown_words(const CLI::App& app) {
 }  // namespace
 
 int main(int argc, char** argv) {
+    const plinth::launch::SignalThread signals;
     CLI::App app("Plinth pretrains foundation models: one program from raw text to generated text.",
                  "plinth");
     app.require_subcommand(1);

@@ -28,8 +28,11 @@ StopSignal::StopSignal() {
 }
 
 StopSignal::~StopSignal() {
-    for (int signal : stop_signals)
-        std::signal(signal, SIG_DFL);
+    // mpirun hands a signal to one rank after the other: the first may end the run before the last
+    // rank gets its own, which must not kill a process that is about to end well.
+    std::signal(SIGUSR1, SIG_IGN);
+    std::signal(SIGTERM, SIG_IGN);
+    std::signal(SIGINT, SIG_DFL);
 }
 
 bool StopSignal::requested() const {

@@ -34,9 +34,10 @@ def write_corpus(path, seed=1, documents=300):
 class Process:
     """A started run. Its output is collected while it runs, so that a test can wait for a line."""
 
-    def __init__(self, command, preexec=None):
+    def __init__(self, command, preexec=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL)):
         environment = dict(os.environ, OMPI_ALLOW_RUN_AS_ROOT="1", OMPI_ALLOW_RUN_AS_ROOT_CONFIRM="1",
                            OMPI_MCA_mpi_yield_when_idle="1", OMPI_MCA_rmaps_base_oversubscribe="1")
+        # A test that runs in the background of a shell inherits an ignored SIGINT, which no shell script can undo.
         # Python ignores SIGXFSZ; programs under a file-size limit need that too.
         self.process = subprocess.Popen(command, env=environment, text=True, errors="replace", stdout=subprocess.PIPE,
                                         stderr=subprocess.STDOUT, start_new_session=True, preexec_fn=preexec,

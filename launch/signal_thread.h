@@ -1,0 +1,30 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <signal.h>
+
+#include <latch>
+#include <thread>
+
+namespace plinth::launch {
+
+/// A thread that takes the signals of the process, so that handlers never run on a thread that
+/// computes: oneDNN's sgemm points the stack register into its workspace on the heap, and the frame
+/// of a signal handler, pushed there, overwrites what lies below (docs/decisions.md). Made at the
+/// start of main(): threads that begin later inherit the blocked signals. Signals that name a fault
+/// of the thread itself stay where they arise.
+class SignalThread {
+  public:
+    SignalThread();
+    /// Gives the calling thread its signals back.
+    ~SignalThread();
+    SignalThread(const SignalThread&) = delete;
+    SignalThread& operator=(const SignalThread&) = delete;
+
+  private:
+    std::latch end_{1};
+    sigset_t before_;
+    std::thread thread_;
+};
+
+}  // namespace plinth::launch
