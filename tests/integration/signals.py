@@ -9,7 +9,7 @@ import plinth_runs as runs
 
 CONFIG = "gpt/tiny.yaml"
 STOPPED, TIME_LIMIT = 160, 161
-OVERRIDES = {"train.steps": 400, "model.dropout": 0.1, "data.sequence_length": 32, "train.lanes": 4,
+OVERRIDES = {"train.steps": 800, "model.dropout": 0.1, "data.sequence_length": 32, "train.lanes": 4,
              "checkpoint.every": 0}
 
 
