@@ -15,7 +15,8 @@ struct CrossEntropy {
     int64_t valid_columns = 0;  ///< columns of the whole vocabulary; those behind are padding: no
                                 ///< probability, no gradient
     int32_t ignored_target = -100;
-    double z_loss = 0.0;  ///< adds z * log_sum^2 a token (PaLM, Chowdhery et al. 2022, section 5)
+    int64_t first_row = 0;  ///< number of the first row, for messages
+    double z_loss = 0.0;    ///< adds z * log_sum^2 a token (PaLM, Chowdhery et al. 2022, section 5)
 };
 
 /// Per row of logits[N, V] (fp32 or bf16), all outputs fp32 [N]: the largest logit, sum of

@@ -1,7 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "launch/plan.h"
 
+#include <algorithm>
+
 #include "core/models/transformer.h"
+#include "core/ops/cross_entropy.h"
 #include "core/optim/parameter_storage.h"
 #include "launch/build.h"
 #include "launch/config/load.h"
@@ -18,23 +21,34 @@ std::string gib(int64_t bytes) {
     return fmt::format("{:.3f} GiB", static_cast<double>(bytes) / (1ll << 30));
 }
 
-/// Elements that one token leaves in a block until its backward pass, and those of its logits.
+int64_t padded_vocab(const ModelSection& m) {
+    return (m.vocab_size + m.vocab_multiple - 1) / m.vocab_multiple * m.vocab_multiple;
+}
+
+/// What the forward pass keeps for the backward pass, and the larger of what the head and the
+/// backward pass of the last block need beside it.
 int64_t activation_bytes(const RunConfig& config) {
     const ModelSection& m = config.model;
     const int64_t tokens = config.train.micro_batch * config.data.sequence_length;
     const int64_t element = config.train.dtype == ComputeType::bf16 ? 2 : 4;
     const int64_t qkv = (m.heads + 2 * m.kv_heads) * m.head_width;
-    const bool gated = m.activation == Activation::swiglu;
-    // Two residual sums, two norms, qkv (again when rotated or normed), attention output, the MLP's
-    // hidden layers.
-    const int64_t copies_of_qkv = 1 + (m.positions == PositionKind::rotary) + m.qk_norm;
-    const int64_t block =
-        4 * m.width + copies_of_qkv * qkv + m.heads * m.head_width + (gated ? 3 : 2) * m.ffn_width;
-    const int64_t kept =
-        config.train.recompute == Recompute::full ? m.layers * m.width + block : m.layers * block;
-    const int64_t vocab =
-        (m.vocab_size + m.vocab_multiple - 1) / m.vocab_multiple * m.vocab_multiple;
-    return tokens * element * (kept + 3 * m.width + vocab);
+    const int64_t hidden = m.activation == Activation::swiglu ? 2 * m.ffn_width : m.ffn_width;
+    // Elements a token. Of a block's products: two residual sums, qkv (again when
+    // normed), attention output, the MLP's hidden layer before its activation function. Remakeable:
+    // two norms and the activation function.
+    const int64_t products =
+                      2 * m.width + (m.qk_norm ? 2 : 1) * qkv + m.heads * m.head_width + hidden,
+                  remakeable = 2 * m.width + m.ffn_width;
+    int64_t kept = m.layers * (products + remakeable), gradients = 2 * m.width + hidden;
+    if (config.train.recompute == Recompute::selective) {
+        kept = m.layers * products;
+        gradients += m.ffn_width;
+    }
+    if (config.train.recompute == Recompute::full)
+        kept = m.layers * m.width + products + remakeable;
+    const int64_t head =
+        tokens * 3 * m.width + std::min(tokens, core::ops::logit_rows) * padded_vocab(m);
+    return element * (tokens * kept + std::max(head, tokens * gradients));
 }
 
 /// Parameters and moments begin on block boundaries.

@@ -187,6 +187,7 @@ void Training::run_micro_batch(const core::models::Phase& phase, int64_t slot,
     settings.tape = &tape;
     settings.step = &state.step;
     settings.training = true;
+    settings.remake = config_.train.recompute == Recompute::selective;
     const core::Scope scope(settings);
     gradients.begin_slot(slot);
     const core::ops::Loss loss =

@@ -1,13 +1,15 @@
 // SPDX-License-Identifier: Apache-2.0
-// What the GEMM library alone reaches: the matrix products of one training step of a GPT, through oneDNN with its own threads,
-// and nothing else. No training step that uses this library can be faster.
+// What the GEMM library alone reaches: the matrix products of one training step of a GPT, through
+// oneDNN with its own threads, and nothing else. No training step that uses this library can be
+// faster.
 //
 //   gemm_only BATCH TOKENS LAYERS WIDTH VOCAB fp32|bf16 THREADS STEPS
 //
-// Prints the median milliseconds of a step. fp32 is dnnl_sgemm, bf16 the matmul primitive with fp32 results for the gradients of
-// weights; operands lie as in training: weights (outputs, inputs), activations (rows, features).
-#include <oneapi/dnnl/dnnl.h>
+// Prints the median milliseconds of a step. fp32 is dnnl_sgemm, bf16 the matmul primitive with fp32
+// results for the gradients of weights; operands lie as in training: weights (outputs, inputs),
+// activations (rows, features).
 #include <omp.h>
+#include <oneapi/dnnl/dnnl.h>
 
 #include <algorithm>
 #include <chrono>
@@ -55,8 +57,7 @@ Product product_bf16(const dnnl::engine& engine, dnnl::stream& stream, Operand a
     const dnnl::matmul primitive(dnnl::matmul::primitive_desc({da, db, dc}, engine));
     const memory ma(da, engine, a.data), mb(db, engine, b.data), mc(dc, engine, c);
     return [=, &stream] {
-        primitive.execute(stream,
-                          {{DNNL_ARG_SRC, ma}, {DNNL_ARG_WEIGHTS, mb}, {DNNL_ARG_DST, mc}});
+        primitive.execute(stream, {{DNNL_ARG_SRC, ma}, {DNNL_ARG_WEIGHTS, mb}, {DNNL_ARG_DST, mc}});
         stream.wait();
     };
 }

@@ -28,7 +28,9 @@ class Scope {
         Tape* tape = nullptr;             ///< null: nothing is recorded
         const StepState* step = nullptr;  ///< null where no random number is drawn
         bool training = false;            ///< dropout on
-        DType compute = DType::f32;       ///< dtype of activations and of the weights they meet
+        bool remake = false;  ///< norms and activation functions give recipes: the backward pass
+                              ///< makes their outputs again instead of keeping them
+        DType compute = DType::f32;  ///< dtype of activations and of the weights they meet
     };
 
     explicit Scope(const Settings& settings) : settings_(settings), outer_(current_) {
@@ -49,6 +51,8 @@ class Scope {
         return *settings_.step;
     }
     bool training() const { return settings_.training; }
+    /// True where an op's output should get a recipe.
+    bool remakes() const { return settings_.tape && settings_.remake; }
     DType compute() const { return settings_.compute; }
     const Settings& settings() const { return settings_; }
 

@@ -8,15 +8,25 @@
 
 namespace plinth::core {
 
-const Tensor& SavedTensor::get(const char* op) const {
+SavedTensor::SavedTensor(const Tensor& tensor) {
+    if (!tensor.defined()) return;
+    recipe_ = tensor.recipe();
+    if (recipe_) return;
+    tensor_ = tensor.detach();
+    version_ = tensor.storage()->version();
+}
+
+Tensor SavedTensor::get(const char* op) const {
+    if (recipe_) return recipe_->make();
     CHECK(!tensor_.defined() || tensor_.storage()->version() == version_,
           "{}: a tensor saved for the backward pass was changed in place", op);
     return tensor_;
 }
 
 Tensor SavedTensor::take_for_writing(const char* op) {
-    get(op);
-    return std::move(tensor_);
+    Tensor tensor = get(op);
+    tensor_ = {};
+    return tensor;
 }
 
 void NodeGradients::set_input(size_t i, Tensor gradient) {

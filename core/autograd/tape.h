@@ -11,21 +11,21 @@
 
 namespace plinth::core {
 
-/// A tensor kept for the backward pass. Taking it out after its storage was changed in place is an
-/// error.
+/// A tensor kept for the backward pass: its memory, or the recipe to make it again where it has
+/// one. Taking it out after its storage was changed in place is an error.
 class SavedTensor {
   public:
     SavedTensor() = default;
-    explicit SavedTensor(const Tensor& tensor)
-        : tensor_(tensor.detach()), version_(tensor.defined() ? tensor.storage()->version() : 0) {}
-    /// `op` names the node in the error.
-    const Tensor& get(const char* op) const;
+    explicit SavedTensor(const Tensor& tensor);
+    /// Made again at each call where a recipe was kept. `op` names the node in the error.
+    Tensor get(const char* op) const;
     /// Allows changing the tensor in place: its node is the last reader.
     Tensor take_for_writing(const char* op);
 
   private:
     Tensor tensor_;
     uint64_t version_ = 0;
+    std::shared_ptr<const Recipe> recipe_;
 };
 
 /// What a node's backward halves see: the gradients of its outputs, and a place for those of its

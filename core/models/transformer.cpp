@@ -75,8 +75,10 @@ Tensor Transformer::head(const Tensor& x) const {
 }
 
 ops::Loss Transformer::loss(const Batch& batch) const {
-    return ops::cross_entropy(logits(batch), batch.targets,
-                              {.valid_columns = config_.vocab_size, .z_loss = config_.z_loss});
+    CHECK(head_, "this transformer was built without a language head");
+    return ops::linear_cross_entropy(
+        features(batch), head_->weight(), batch.targets,
+        {.valid_columns = config_.vocab_size, .z_loss = config_.z_loss});
 }
 
 std::vector<Phase> Transformer::phases() {

@@ -18,6 +18,12 @@ class Linear {
     /// A second use of a weight declared elsewhere: a tied head.
     explicit Linear(Parameter& tied) : weight_(tied), use_(tied.add_use()) {}
 
+    /// For an op that multiplies by itself; there must be no bias.
+    ops::WeightUse weight() const {
+        CHECK(bias_ == nullptr, "{}: has a bias", weight_.name());
+        return {weight_, use_};
+    }
+
     Tensor operator()(const Tensor& x) const { return ops::linear(x, {weight_, use_}, bias_); }
 
   private:

@@ -1,33 +1,63 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "core/ops/cross_entropy.h"
 
+#include <algorithm>
+
 #include "core/autograd/scope.h"
 #include "core/tensor/shapes.h"
 #include "kernels/cross_entropy.h"
+#include "kernels/matmul.h"
 
 namespace plinth::core::ops {
 
+namespace {
+
+kernels::CrossEntropy attributes_of(const CrossEntropyOptions& options) {
+    return {.valid_columns = options.valid_columns, .z_loss = options.z_loss};
+}
+
+/// What the loss needs to know of each row: fp32 [rows] each.
+struct RowValues {
+    Tensor largest, sum, target_logit, log_sum;
+
+    static RowValues of(int64_t rows) {
+        const auto column = [&] { return Scope::current().empty({rows}, DType::f32); };
+        return {column(), column(), column(), column()};
+    }
+    RowValues rows(int64_t begin, int64_t end) const {
+        return {largest.rows(begin, end), sum.rows(begin, end), target_logit.rows(begin, end),
+                log_sum.rows(begin, end)};
+    }
+    void look(const Tensor& logits, const Tensor& targets, const kernels::CrossEntropy& options) {
+        kernels::cross_entropy_local(largest.out(), sum.out(), target_logit.out(), logits.in(),
+                                     targets.in(), options, Scope::current().stream());
+    }
+    Loss finish(const Tensor& targets, const kernels::CrossEntropy& options) {
+        const Scope& scope = Scope::current();
+        Loss loss{scope.empty({1}, DType::f64), scope.empty({1}, DType::i64),
+                  scope.empty({1}, DType::i64)};
+        kernels::cross_entropy_finish(loss.sum.out(), loss.weight.out(), loss.correct.out(),
+                                      log_sum.out(), largest.in(), sum.in(), target_logit.in(),
+                                      targets.in(), options, scope.stream());
+        return loss;
+    }
+};
+
+}  // namespace
+
 Loss cross_entropy(const Tensor& logits, const Tensor& targets,
                    const CrossEntropyOptions& options) {
-    Scope& scope = Scope::current();
+    const Scope& scope = Scope::current();
     const Tensor matrix = as_matrix(logits);
-    const kernels::CrossEntropy attributes{.valid_columns = options.valid_columns,
-                                           .z_loss = options.z_loss};
-    const Shape rows{matrix.dim(0)};
-    Tensor largest = scope.empty(rows, DType::f32), sum = scope.empty(rows, DType::f32),
-           target_logit = scope.empty(rows, DType::f32), log_sum = scope.empty(rows, DType::f32);
-    Loss loss{scope.empty({1}, DType::f64), scope.empty({1}, DType::i64),
-              scope.empty({1}, DType::i64)};
-    kernels::cross_entropy_local(largest.out(), sum.out(), target_logit.out(), matrix.in(),
-                                 targets.in(), attributes, scope.stream());
-    kernels::cross_entropy_finish(loss.sum.out(), loss.weight.out(), loss.correct.out(),
-                                  log_sum.out(), largest.in(), sum.in(), target_logit.in(),
-                                  targets.in(), attributes, scope.stream());
+    const kernels::CrossEntropy attributes = attributes_of(options);
+    RowValues values = RowValues::of(matrix.dim(0));
+    values.look(matrix, targets, attributes);
+    Loss loss = values.finish(targets, attributes);
     if (!scope.tape()) return loss;
     scope.tape()->record(
         "cross_entropy", {&logits}, {&loss.sum},
         [logits = SavedTensor(logits), targets = SavedTensor(targets),
-         log_sum = SavedTensor(log_sum), attributes](NodeGradients& gradients) mutable {
+         log_sum = SavedTensor(values.log_sum), attributes](NodeGradients& gradients) mutable {
             Tensor dlogits = logits.take_for_writing("cross_entropy");
             Tensor flat = as_matrix(dlogits);
             kernels::cross_entropy_backward(
@@ -35,6 +65,93 @@ Loss cross_entropy(const Tensor& logits, const Tensor& targets,
                 targets.get("cross_entropy").in(), attributes, Scope::current().stream());
             gradients.set_input(0, std::move(dlogits));
         });
+    return loss;
+}
+
+namespace {
+
+/// The loss of x weight^T in chunks of rows; with gradients (dx, dweight) where `dx` is defined.
+class ChunkedHead {
+  public:
+    ChunkedHead(const Tensor& x, const Tensor& weight, const Tensor& targets,
+                const CrossEntropyOptions& options)
+        : x_(as_matrix(x)),
+          weight_(weight),
+          targets_(targets.reshape({x_.dim(0)})),
+          attributes_(attributes_of(options)),
+          values_(RowValues::of(x_.dim(0))) {}
+
+    void look() {
+        for_chunks([&](int64_t begin, int64_t end) { look_at(begin, end); });
+    }
+
+    /// dx [rows, D] in the dtype of x and dweight [V, D] in fp32, of the loss's sum.
+    void differentiate(Tensor dx, View dweight) {
+        Stream& stream = Scope::current().stream();
+        const Tensor one = Tensor::of<float>({1.0f}, {1}, Scope::current().allocator());
+        for_chunks([&](int64_t begin, int64_t end) {
+            Tensor logits = look_at(begin, end), dx_rows = dx.rows(begin, end);
+            const Tensor targets = targets_.rows(begin, end);
+            RowValues values = values_.rows(begin, end);
+            attributes_.first_row = begin;
+            values.finish(targets, attributes_);
+            kernels::cross_entropy_backward(logits.out(), one.in(), values.log_sum.in(),
+                                            targets.in(), attributes_, stream);
+            kernels::matmul(dx_rows.out(), logits.in(), weight_.in(), {}, {}, stream);
+            kernels::matmul(dweight, logits.in(), x_.rows(begin, end).in(), {},
+                            {.transpose_a = true, .accumulate = begin > 0}, stream);
+        });
+        attributes_.first_row = 0;
+    }
+
+    Loss finish() { return values_.finish(targets_, attributes_); }
+
+  private:
+    template <typename Body>
+    void for_chunks(Body&& body) const {
+        for (int64_t begin = 0; begin < x_.dim(0); begin += logit_rows)
+            body(begin, std::min(begin + logit_rows, x_.dim(0)));
+    }
+    Tensor look_at(int64_t begin, int64_t end) {
+        Scope& scope = Scope::current();
+        Tensor logits = scope.empty({end - begin, weight_.dim(0)}, x_.dtype());
+        kernels::matmul(logits.out(), x_.rows(begin, end).in(), weight_.in(), {},
+                        {.transpose_b = true}, scope.stream());
+        values_.rows(begin, end).look(logits, targets_.rows(begin, end), attributes_);
+        return logits;
+    }
+
+    Tensor x_, weight_, targets_;
+    kernels::CrossEntropy attributes_;
+    RowValues values_;
+};
+
+}  // namespace
+
+Loss linear_cross_entropy(const Tensor& x, WeightUse weight, const Tensor& targets,
+                          const CrossEntropyOptions& options) {
+    Scope& scope = Scope::current();
+    const Shape& w = weight.parameter.shard().local_shape;
+    CHECK(w.rank() == 2 && x.dim(-1) == w[1], "{}: input {} does not fit weight {}",
+          weight.parameter.name(), x.shape().text(), w.text());
+    ChunkedHead head(x, weight.parameter.acquire(x.dtype()), targets, options);
+    if (!scope.tape()) {
+        head.look();
+        weight.parameter.release();
+        return head.finish();
+    }
+    Tensor dx = scope.empty(x.shape(), x.dtype());
+    weight.parameter.add_gradient(
+        weight.use, [&](View dweight) { head.differentiate(as_matrix(dx), dweight); });
+    weight.parameter.release();
+    Loss loss = head.finish();
+    scope.tape()->record("linear_cross_entropy", {&x}, {&loss.sum},
+                         [dx](NodeGradients& gradients) mutable {
+                             CHECK(*gradients.of_output(0).data<float>() == 1.0f,
+                                   "linear_cross_entropy: the loss must be a root of the backward "
+                                   "pass with a gradient of 1");
+                             gradients.set_input(0, std::move(dx));
+                         });
     return loss;
 }
 

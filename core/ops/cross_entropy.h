@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
-#include "core/tensor/tensor.h"
+#include "core/ops/matmul.h"
 
 namespace plinth::core::ops {
 
@@ -22,5 +22,15 @@ struct CrossEntropyOptions {
 /// While recording, the backward pass overwrites the logits with their gradient: nothing else may
 /// read them later.
 Loss cross_entropy(const Tensor& logits, const Tensor& targets, const CrossEntropyOptions& options);
+
+/// cross_entropy(linear(x, weight), targets), where only the logits of `logit_rows` tokens exist at
+/// a time. While recording, the gradients are made right here, from a chunk's logits while they
+/// exist (as Liger Kernel does, Hsu et al. 2024): the sum must be a root of the backward
+/// pass with a gradient of 1, and weight gradients of all chunks are added in row order.
+Loss linear_cross_entropy(const Tensor& x, WeightUse weight, const Tensor& targets,
+                          const CrossEntropyOptions& options);
+
+/// Part of the numerics: the order of sums over a micro-batch's tokens depends on it.
+inline constexpr int64_t logit_rows = 1024;
 
 }  // namespace plinth::core::ops

@@ -5,10 +5,22 @@
 
 namespace plinth::core::ops {
 
-Tensor gelu(const Tensor& x, kernels::Gelu form) {
-    Scope& scope = Scope::current();
+namespace {
+
+Tensor forward(const Tensor& x, kernels::Gelu form) {
+    const Scope& scope = Scope::current();
     Tensor y = scope.empty(x.shape(), x.dtype());
     kernels::gelu_forward(y.out(), x.in(), form, scope.stream());
+    return y;
+}
+
+}  // namespace
+
+Tensor gelu(const Tensor& x, kernels::Gelu form) {
+    const Scope& scope = Scope::current();
+    Tensor y = forward(x, form);
+    if (scope.remakes())
+        y.set_recipe([form, x = SavedTensor(x)] { return forward(x.get("gelu"), form); });
     if (scope.tape()) {
         scope.tape()->record("gelu", {&x}, {&y},
                              [form, x = SavedTensor(x)](NodeGradients& gradients) {

@@ -39,21 +39,35 @@ void add_block_sums(Parameter& parameter, const Tensor& blocks) {
     });
 }
 
-}  // namespace
+struct Result {
+    Tensor y, mean, rstd;
+};
 
-Tensor layer_norm(const Tensor& x, Parameter& weight, Parameter* bias, double eps) {
-    Scope& scope = Scope::current();
-    CHECK(weight.shard().local_shape == Shape({x.dim(-1)}), "{}: input {} does not fit weight {}",
-          weight.name(), x.shape().text(), weight.shard().local_shape.text());
-    Tensor y = scope.empty(x.shape(), x.dtype());
-    Tensor mean = scope.empty({x.shape().rows()}, DType::f32);
-    Tensor rstd = scope.empty({x.shape().rows()}, DType::f32);
-    kernels::layer_norm_forward(y.out(), mean.out(), rstd.out(), x.in(),
+Result forward(const Tensor& x, Parameter& weight, Parameter* bias, double eps) {
+    const Scope& scope = Scope::current();
+    const Shape rows{x.shape().rows()};
+    Result result{scope.empty(x.shape(), x.dtype()), scope.empty(rows, DType::f32),
+                  scope.empty(rows, DType::f32)};
+    kernels::layer_norm_forward(result.y.out(), result.mean.out(), result.rstd.out(), x.in(),
                                 weight.acquire(DType::f32).in(),
                                 bias ? bias->acquire(DType::f32).in() : ConstView{},
                                 static_cast<float>(eps), scope.stream());
     weight.release();
     if (bias) bias->release();
+    return result;
+}
+
+}  // namespace
+
+Tensor layer_norm(const Tensor& x, Parameter& weight, Parameter* bias, double eps) {
+    const Scope& scope = Scope::current();
+    CHECK(weight.shard().local_shape == Shape({x.dim(-1)}), "{}: input {} does not fit weight {}",
+          weight.name(), x.shape().text(), weight.shard().local_shape.text());
+    auto [y, mean, rstd] = forward(x, weight, bias, eps);
+    if (scope.remakes())
+        y.set_recipe([&weight, bias, eps, x = SavedTensor(x)] {
+            return forward(x.get("layer_norm"), weight, bias, eps).y;
+        });
     if (scope.tape()) {
         auto saved = std::make_shared<Saved>(
             Saved{SavedTensor(x), SavedTensor(mean), SavedTensor(rstd), {}, {}});

@@ -6,16 +6,33 @@
 
 namespace plinth::core::ops {
 
+namespace {
+
+struct Result {
+    Tensor y, rstd;
+};
+
+Result forward(const Tensor& x, Parameter& weight, double eps) {
+    const Scope& scope = Scope::current();
+    Result result{scope.empty(x.shape(), x.dtype()), scope.empty({x.shape().rows()}, DType::f32)};
+    kernels::rms_norm_forward(result.y.out(), result.rstd.out(), x.in(),
+                              weight.acquire(DType::f32).in(), eps, scope.stream());
+    weight.release();
+    return result;
+}
+
+}  // namespace
+
 Tensor rms_norm(const Tensor& x, Parameter& weight, double eps) {
-    Scope& scope = Scope::current();
+    const Scope& scope = Scope::current();
     CHECK(x.dim(-1) == weight.shape().elements(), "{}: input {} does not fit", weight.name(),
           x.shape().text());
-    Tensor y = scope.empty(x.shape(), x.dtype());
-    Tensor rstd = scope.empty({x.shape().rows()}, DType::f32);
-    kernels::rms_norm_forward(y.out(), rstd.out(), x.in(), weight.acquire(DType::f32).in(), eps,
-                              scope.stream());
-    weight.release();
+    auto [y, rstd] = forward(x, weight, eps);
     if (!scope.tape()) return y;
+    if (scope.remakes())
+        y.set_recipe([&weight, eps, x = SavedTensor(x)] {
+            return forward(x.get("rms_norm"), weight, eps).y;
+        });
     scope.tape()->record(
         "rms_norm", {&x}, {&y},
         [&weight, x = SavedTensor(x), rstd = SavedTensor(rstd)](NodeGradients& gradients) {

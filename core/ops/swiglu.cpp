@@ -7,11 +7,22 @@
 
 namespace plinth::core::ops {
 
-Tensor swiglu(const Tensor& x) {
-    Scope& scope = Scope::current();
-    CHECK(x.dim(-1) % 2 == 0, "swiglu: {} has no two halves", x.shape().text());
+namespace {
+
+Tensor forward(const Tensor& x) {
+    const Scope& scope = Scope::current();
     Tensor y = scope.empty(with_last_dim(x.shape(), x.dim(-1) / 2), x.dtype());
     kernels::swiglu_forward(y.out(), x.in(), scope.stream());
+    return y;
+}
+
+}  // namespace
+
+Tensor swiglu(const Tensor& x) {
+    const Scope& scope = Scope::current();
+    CHECK(x.dim(-1) % 2 == 0, "swiglu: {} has no two halves", x.shape().text());
+    Tensor y = forward(x);
+    if (scope.remakes()) y.set_recipe([x = SavedTensor(x)] { return forward(x.get("swiglu")); });
     if (scope.tape()) {
         scope.tape()->record("swiglu", {&x}, {&y}, [x = SavedTensor(x)](NodeGradients& gradients) {
             Scope& now = Scope::current();

@@ -40,6 +40,7 @@ Tensor Tensor::reshape(const Shape& shape) const {
     CHECK(is_contiguous() && shape.elements() == elements(), "reshape of {} to {}", shape_.text(),
           shape.text());
     Tensor tensor = *this;
+    tensor.recipe_ = nullptr;
     tensor.shape_ = shape;
     tensor.strides_ = row_major(shape);
     return tensor;
@@ -49,6 +50,7 @@ Tensor Tensor::rows(int64_t begin, int64_t end) const {
     CHECK(shape_.rank() > 0 && 0 <= begin && begin <= end && end <= shape_[0],
           "rows [{}, {}) of {}", begin, end, shape_.text());
     Tensor tensor = detach();
+    tensor.recipe_ = nullptr;
     int64_t dims[max_dims];
     std::copy(shape_.dims().begin(), shape_.dims().end(), dims);
     dims[0] = end - begin;

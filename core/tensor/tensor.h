@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <vector>
 
@@ -49,6 +50,14 @@ struct GradientEdge {
     uint64_t tape = 0;   ///< serial number of the tape, 0 for none
     int32_t value = -1;  ///< index of the value on it
     explicit operator bool() const { return value >= 0; }
+};
+
+class Tensor;
+
+/// How to make a tensor's elements again, bit for bit, from what is kept anyway.
+struct Recipe {
+    std::function<Tensor()> make;
+    uint64_t version = 0;  ///< of the storage when it held what `make` gives
 };
 
 /// A strided n-dimensional array: a cheap value that shares its storage. The last dim is
@@ -106,6 +115,15 @@ class Tensor {
     /// The same memory without a gradient edge.
     Tensor detach() const;
 
+    /// From here on, whoever keeps this tensor for the backward pass may keep the recipe instead of
+    /// the memory. Views of another shape have none, nor has a tensor that was changed since.
+    void set_recipe(std::function<Tensor()> make) {
+        recipe_ = std::make_shared<Recipe>(std::move(make), storage_->version());
+    }
+    std::shared_ptr<const Recipe> recipe() const {
+        return recipe_ && recipe_->version == storage_->version() ? recipe_ : nullptr;
+    }
+
     const GradientEdge& edge() const { return edge_; }
     void set_edge(GradientEdge edge) { edge_ = edge; }
     const std::shared_ptr<Storage>& storage() const { return storage_; }
@@ -119,6 +137,7 @@ class Tensor {
     Strides strides_{};
     DType dtype_ = DType::f32;
     GradientEdge edge_;
+    std::shared_ptr<const Recipe> recipe_;
 };
 
 }  // namespace plinth::core

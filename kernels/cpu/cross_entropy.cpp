@@ -106,7 +106,7 @@ void cross_entropy_finish(View loss, View weight, View correct, View log_sum, Co
         REQUIRE(data, target >= 0 && target < options.valid_columns,
                 "target {} of row {} lies outside of the vocabulary of {} tokens: the data was "
                 "made with another tokenizer",
-                target, r, options.valid_columns);
+                target, options.first_row + r, options.valid_columns);
         const float logit = target_logit.as<float>()[r];
         total += log_total - static_cast<double>(logit) + options.z_loss * log_total * log_total;
         ++counted;

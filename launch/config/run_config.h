@@ -18,7 +18,7 @@ enum class PositionKind { learned, rotary, alibi, none };
 enum class RopeScalingKind { none, llama3 };
 enum class Activation { gelu_tanh, gelu_erf, swiglu };
 enum class ComputeType { fp32, bf16 };
-enum class Recompute { none, full };
+enum class Recompute { none, selective, full };
 enum class ScheduleKind { cosine, linear, wsd, constant };
 
 /// Llama-3's stretching of long wavelengths.
@@ -98,7 +98,7 @@ struct TrainSection {
     std::vector<BatchRampStage> batch_ramp;
     ComputeType dtype = ComputeType::fp32;
     int64_t seed = 1234;
-    Recompute recompute = Recompute::none;
+    Recompute recompute = Recompute::selective;
     int64_t eval_every = 0;
     int64_t eval_batches = 8;
     int64_t sample_every = 0;

@@ -200,11 +200,13 @@ void declare(Schema& schema, TrainSection& train) {
                   {.doc = "Type of activations and compute weights; master weights are fp32."});
     schema.key("train.seed", &train.seed,
                {.doc = "Keys initial weights and dropout.", .min = 0, .resume = Resume::refused});
-    schema.choice("train.recompute", &train.recompute,
-                  {{"none", Recompute::none}, {"full", Recompute::full}},
-                  {.doc = "Run each block's forward pass again instead of keeping its activations; "
-                          "the same bits.",
-                   .resume = Resume::free});
+    schema.choice(
+        "train.recompute", &train.recompute,
+        {{"none", Recompute::none}, {"selective", Recompute::selective}, {"full", Recompute::full}},
+        {.doc = "What the backward pass makes again instead of keeping it; the same bits. "
+                "selective: outputs of norms and activation functions; full: whole "
+                "blocks, of which only the inputs are kept.",
+         .resume = Resume::free});
     schema.key("train.eval_every", &train.eval_every,
                {.doc = "Steps between evaluations on held-out data; 0 means never.",
                 .unit = "steps",

@@ -70,9 +70,10 @@ def recompute(lab, options):
     for config, ranks in (("gpt/tiny.yaml", 1), ("llama/tiny.yaml", 2), ("bloom/tiny.yaml", 1)):
         name = f"recompute-{config.split('/')[0]}"
         overrides = {**COMMON, "train.steps": 10, "train.eval_every": 5}
-        off = lab.train(f"{name}-off", config, overrides, ranks)
-        on = lab.train(f"{name}-on", config, {**overrides, "train.recompute": "full"}, ranks)
-        runs.expect_equal(lab, f"{config} on {ranks} ranks, recompute on and off", off, on)
+        off = lab.train(f"{name}-off", config, {**overrides, "train.recompute": "none"}, ranks)
+        for what in ("selective", "full"):
+            on = lab.train(f"{name}-{what}", config, {**overrides, "train.recompute": what}, ranks)
+            runs.expect_equal(lab, f"{config} on {ranks} ranks, recompute {what} and none", off, on)
 
 
 if __name__ == "__main__":

@@ -100,6 +100,7 @@ class TinyTraining {
                                  .tape = &tape,
                                  .step = &step_,
                                  .training = true,
+                                 .remake = setup_.remake,
                                  .compute = setup_.compute});
         reducer_.begin_slot(slot);
         const core::ops::Loss loss = model_.loss(slot_of(batch, slot));

@@ -16,6 +16,7 @@ struct TrainingSetup {
     int64_t micro_batch = 1;  ///< divides the golden batch into slots
     int64_t lanes = 1;
     bool recompute = false;
+    bool remake = false;  ///< recompute norms and activation functions only
     DType compute = DType::f32;
     double dropout = 0.0;
 };

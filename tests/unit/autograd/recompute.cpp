@@ -60,6 +60,33 @@ TEST_F(RecomputeTest, HasTheSameBitsWithDropoutOn) {
     EXPECT_NE(run(true, 1).dx, kept.dx) << "another mask in the second run must show";
 }
 
+TEST_F(RecomputeTest, ARecipeIsKeptInsteadOfMemory) {
+    const size_t bytes = 1024 * sizeof(float);
+    const auto keep = [&](bool with_recipe) {
+        Tensor x = around_.tensor(std::vector<float>(1024, 1.5f));
+        if (with_recipe)
+            x.set_recipe([this] { return around_.tensor(std::vector<float>(1024, 1.5f)); });
+        return core::SavedTensor(x);
+    };
+    for (const bool with_recipe : {false, true}) {
+        const size_t before = around_.allocator.use().in_use;
+        const core::SavedTensor saved = keep(with_recipe);
+        EXPECT_EQ(around_.allocator.use().in_use - before, with_recipe ? 0 : bytes);
+        EXPECT_EQ(saved.get("op").values<float>(), std::vector<float>(1024, 1.5f));
+    }
+}
+
+TEST_F(RecomputeTest, ARecipeIsNotThatOfAnotherShapeOrOfChangedElements) {
+    Tensor x = around_.tensor(std::vector<float>(8, 1.0f));
+    x.set_recipe([this] { return around_.tensor(std::vector<float>(8, 1.0f)); });
+    EXPECT_TRUE(x.recipe());
+    EXPECT_TRUE(x.detach().recipe());
+    EXPECT_FALSE(x.reshape({2, 4}).recipe());
+    EXPECT_FALSE(x.rows(0, 4).recipe());
+    x.data<float>()[0] = 2.0f;
+    EXPECT_FALSE(x.recipe());
+}
+
 TEST_F(RecomputeTest, WithoutATapeItIsACall) {
     const core::Scope scope(around_.settings());
     int calls = 0;

@@ -1,0 +1,161 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "core/ops/cross_entropy.h"
+#include "tests/support/op_fixture.h"
+
+namespace plinth::test {
+namespace {
+
+using core::Parameter;
+using core::Tensor;
+
+constexpr int64_t width = 24, columns = 40, valid = 37;
+
+struct Result {
+    double loss = 0.0;
+    int64_t weight = 0, correct = 0;
+    std::vector<double> dx, dweight;
+    size_t peak = 0;  ///< bytes of tensors beyond those given
+    bool operator==(const Result& other) const {
+        return loss == other.loss && weight == other.weight && correct == other.correct &&
+               dx == other.dx && dweight == other.dweight;
+    }
+};
+
+class LinearCrossEntropyTest : public OpTest {
+  protected:
+    Parameter& weight() {
+        if (parameters_.empty()) parameter("head", {columns, width});
+        return *parameters_[0];
+    }
+    static std::vector<int32_t> targets_for(int64_t rows) {
+        std::vector<int32_t> targets;
+        for (int64_t r = 0; r < rows; ++r)
+            targets.push_back(r % 5 == 3 ? -100 : static_cast<int32_t>((r * 7 + 3) % valid));
+        return targets;
+    }
+    Tensor input(int64_t rows, DType dtype) {
+        auto values = random_values(rows * width, "x");
+        for (float& value : values)
+            value *= 3.0f;
+        return tensor(values, {1, rows, width}, dtype);
+    }
+
+    /// In chunks, or as the composition of two ops.
+    Result differentiate(bool in_chunks, Tensor x, const std::vector<int32_t>& targets,
+                         Stream& stream, float dloss = 1.0f) {
+        const core::ops::CrossEntropyOptions options{.valid_columns = valid, .z_loss = 1e-3};
+        const Tensor labels = indices(targets, {1, static_cast<int64_t>(targets.size())});
+        Parameter& head = weight();
+        sink_->clear();
+        core::Tape tape;
+        const core::Scope scope({.stream = &stream,
+                                 .allocator = allocator_.get(),
+                                 .tape = &tape,
+                                 .compute = x.dtype()});
+        head.acquire(x.dtype());
+        tape.watch(x);
+        const size_t before = allocator_->use().in_use;
+        const core::ops::Loss loss =
+            in_chunks ? core::ops::linear_cross_entropy(x, {head}, labels, options)
+                      : core::ops::cross_entropy(core::ops::linear(x, {head}), labels, options);
+        Result result{*loss.sum.in().as<double>(), *loss.weight.in().as<int64_t>(),
+                      *loss.correct.in().as<int64_t>()};
+        const auto dx = tape.backward({{loss.sum, tensor({dloss}, {1})}}, {&x, 1});
+        result.peak = allocator_->use().peak - before;
+        result.dx = to_doubles(dx[0]);
+        result.dweight = sink_->of(head);
+        return result;
+    }
+    Result differentiate(bool in_chunks, int64_t rows, DType dtype = DType::f32) {
+        return differentiate(in_chunks, input(rows, dtype), targets_for(rows), stream_);
+    }
+};
+
+TEST_F(LinearCrossEntropyTest, UpToOneChunkItHasTheBitsOfTheComposition) {
+    for (DType dtype : {DType::f32, DType::bf16})
+        for (int64_t rows : {int64_t{1}, int64_t{67}, core::ops::logit_rows}) {
+            const Result whole = differentiate(false, rows, dtype);
+            EXPECT_EQ(differentiate(true, rows, dtype), whole) << rows;
+            auto targets = targets_for(rows);
+            ++targets[0];
+            EXPECT_NE(differentiate(true, input(rows, dtype), targets, stream_), whole) << rows;
+        }
+}
+
+TEST_F(LinearCrossEntropyTest, ManyChunksSumToTheComposition) {
+    for (DType dtype : {DType::f32, DType::bf16})
+        for (int64_t rows : {core::ops::logit_rows + 1, 2 * core::ops::logit_rows,
+                             2 * core::ops::logit_rows + 452}) {
+            const Result chunks = differentiate(true, rows, dtype),
+                         whole = differentiate(false, rows, dtype);
+            EXPECT_NEAR(chunks.loss, whole.loss, 1e-7 * whole.loss);
+            EXPECT_EQ(chunks.weight, whole.weight);
+            EXPECT_EQ(chunks.correct, whole.correct);
+            expect_close(chunks.dx, whole.dx, dtype == DType::f32 ? 1e-6 : 1e-3, "dx");
+            expect_close(chunks.dweight, whole.dweight, 1e-4, "dweight");
+            // One chunk left out would show.
+            const Result first = differentiate(true, core::ops::logit_rows, dtype);
+            EXPECT_GT(std::abs(first.loss - whole.loss), 1e-4 * whole.loss);
+            EXPECT_NE(first.dweight, chunks.dweight);
+        }
+}
+
+TEST_F(LinearCrossEntropyTest, WithoutATapeItHasTheSameLoss) {
+    const int64_t rows = core::ops::logit_rows + 77;
+    const Result recorded = differentiate(true, rows);
+    const core::Scope scope({.stream = &stream_, .allocator = allocator_.get()});
+    const core::ops::Loss loss = core::ops::linear_cross_entropy(
+        input(rows, DType::f32), {weight()}, indices(targets_for(rows), {rows}),
+        {.valid_columns = valid, .z_loss = 1e-3});
+    EXPECT_EQ(*loss.sum.in().as<double>(), recorded.loss);
+    EXPECT_EQ(*loss.correct.in().as<int64_t>(), recorded.correct);
+}
+
+TEST_F(LinearCrossEntropyTest, TheLogitsOfOneChunkExistAtATime) {
+    const int64_t rows = 8 * core::ops::logit_rows;
+    const size_t logits = static_cast<size_t>(rows * columns) * sizeof(float),
+                 dx = static_cast<size_t>(rows * width) * sizeof(float);
+    EXPECT_LT(differentiate(true, rows).peak, dx + logits / 2);
+    EXPECT_GT(differentiate(false, rows).peak, dx + logits) << "the measure sees whole logits";
+}
+
+TEST_F(LinearCrossEntropyTest, ThreadsDoNotChangeBits) {
+    const int64_t rows = core::ops::logit_rows + 300;
+    Stream one(1);
+    const Result first = differentiate(true, input(rows, DType::f32), targets_for(rows), one);
+    for (int threads = 2; threads <= 8; ++threads) {
+        Stream stream(threads);
+        EXPECT_EQ(differentiate(true, input(rows, DType::f32), targets_for(rows), stream), first)
+            << threads;
+    }
+}
+
+void expect_error(ErrorKind kind, const std::function<void()>& body, const std::string& text) {
+    try {
+        body();
+        GTEST_FAIL() << "not refused";
+    } catch (const Error& error) {
+        EXPECT_EQ(error.kind(), kind);
+        EXPECT_NE(std::string(error.what()).find(text), std::string::npos) << error.what();
+    }
+}
+
+TEST_F(LinearCrossEntropyTest, ATargetOutsideOfTheVocabularyIsNamedByItsRow) {
+    const int64_t rows = core::ops::logit_rows + 20;
+    auto targets = targets_for(rows);
+    targets[static_cast<size_t>(rows) - 1] = valid;
+    expect_error(
+        ErrorKind::data,
+        [&] { differentiate(true, input(rows, DType::f32), targets, stream_); },
+        fmt::format("target {} of row {}", valid, rows - 1));
+}
+
+TEST_F(LinearCrossEntropyTest, AnotherGradientThanOneIsAnError) {
+    expect_error(
+        ErrorKind::internal,
+        [&] { differentiate(true, input(3, DType::f32), targets_for(3), stream_, 0.5f); },
+        "a gradient of 1");
+}
+
+}  // namespace
+}  // namespace plinth::test
