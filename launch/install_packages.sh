@@ -8,7 +8,8 @@ set -euo pipefail
 
 build=(g++ cmake ninja-build pkg-config git
        libopenmpi-dev openmpi-bin libprotobuf-dev protobuf-compiler libyaml-cpp-dev libcli11-dev libfmt-dev
-       libdnnl-dev libpcre2-dev libutf8proc-dev libzstd-dev zlib1g-dev libxxhash-dev nlohmann-json3-dev)
+       libdnnl-dev ocl-icd-opencl-dev  # oneDNN's CMake package asks for OpenCL, which Debian only recommends with it
+       libpcre2-dev libutf8proc-dev libzstd-dev zlib1g-dev libxxhash-dev nlohmann-json3-dev)
 tests=(libgtest-dev libbenchmark-dev ccache python3 clang-format-14)
 tools=(clang-14 clang libclang-rt-14-dev clang-tidy llvm)
 
