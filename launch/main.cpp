@@ -18,7 +18,9 @@ void add_stage(CLI::App& parent, const Stage& stage, StageArguments& arguments,
                const Stage*& selected) {
     CLI::App* command = parent.add_subcommand(stage.name, stage.help);
     command->add_option("operands", arguments.words, stage.operands)->type_name("");
-    command->add_flag("--dry-run", arguments.dry_run, "Check everything, print the plan, and stop");
+    if (stage.takes == Stage::Takes::configuration)
+        command->add_flag("--dry-run", arguments.dry_run,
+                          "Check everything, print the plan, and stop");
     if (!stage.example.empty()) command->footer("Example: " + stage.example);
     command->callback([&selected, &stage] { selected = &stage; });
 }
@@ -39,6 +41,7 @@ std::string unknown_words(const CLI::App& app) {
     }
     std::string text;
     for (const std::string& word : app.remaining(true)) {
+        if (word.starts_with("-")) continue;  // CLI11 names options itself
         const std::string near = plinth::launch::nearest(word, names);
         text += "plinth: unknown stage '" + word + "'" +
                 (near.empty() ? "" : " (did you mean '" + near + "'?)") + "\n";

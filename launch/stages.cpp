@@ -99,7 +99,7 @@ int run_alone(const StageArguments& arguments, int (*stage)(const Config&)) {
     return 0;
 }
 
-/// A stage that takes plain words. It has no plan to print, so --dry-run changes nothing.
+/// A stage that takes plain words.
 std::function<int(const StageArguments&)> on_words(
     int (*run)(const std::vector<std::string>& words)) {
     return [run](const StageArguments& arguments) { return run(arguments.words); };
@@ -139,7 +139,7 @@ const std::vector<Stage>& stages() {
          "plinth data prepare prepare.inputs=[corpus/*.jsonl.zst] prepare.output=data/text"},
         {"data", "inspect",
          "Check every byte of a data set; print its counts, lengths, entropy and first documents",
-         "FOLDER", on_words(inspect_data), "plinth data inspect data/text"},
+         "FOLDER", on_words(inspect_data), "plinth data inspect data/text", Stage::Takes::words},
         {"tokenizer", "train", "Learn a byte-level BPE from raw text",
          "[CONFIG] tokenizer.inputs=[PATH] tokenizer.output=FOLDER ...",
          [](const StageArguments& arguments) { return run_alone(arguments, train_tokenizer); },
@@ -148,18 +148,20 @@ const std::vector<Stage>& stages() {
         {"tokenizer", "encode",
          "Print token ids, a line a document; standard input is one document",
          "TOKENIZER [FILE ...] [print=ids|counts] [field=text]", on_words(encode_text),
-         "plinth tokenizer encode data/bpe corpus/a.txt print=counts"},
+         "plinth tokenizer encode data/bpe corpus/a.txt print=counts", Stage::Takes::words},
         {"checkpoint", "inspect", "Print a table of a checkpoint: counters, versions, tensors",
          "PATH of a checkpoint, or of a run (its newest one)", on_words(inspect_checkpoint),
-         "plinth checkpoint inspect runs/gpt_tiny"},
+         "plinth checkpoint inspect runs/gpt_tiny", Stage::Takes::words},
         {"checkpoint", "verify", "Check every byte of a checkpoint, or of all those of a run",
          "PATH of a checkpoint or of a run", on_words(verify_checkpoint),
-         "plinth checkpoint verify runs/gpt_tiny"},
+         "plinth checkpoint verify runs/gpt_tiny", Stage::Takes::words},
         {"config", "reference", "Print every configuration key, as docs/configuration.md", "",
-         on_words(print_reference), "plinth config reference > docs/configuration.md"},
+         on_words(print_reference), "plinth config reference > docs/configuration.md",
+         Stage::Takes::words},
         {"", "plot", "Draw curves of metrics.jsonl files on the terminal or as SVG",
          "FILE ... [key=loss] [svg=OUT] [title=TEXT]", on_words(plot_metrics),
-         "plinth plot runs/gpt_tiny/metrics.jsonl key=held_out_loss svg=curve.svg"},
+         "plinth plot runs/gpt_tiny/metrics.jsonl key=held_out_loss svg=curve.svg",
+         Stage::Takes::words},
     };
     return table;
 }

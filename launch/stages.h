@@ -15,12 +15,17 @@ struct StageArguments {
 
 /// One row of the command line: `plinth GROUP NAME CONFIG [key=value ...]`.
 struct Stage {
+    /// A stage that takes a configuration has a dry run; one that takes words only reads, or writes
+    /// what it is told to.
+    enum class Takes { configuration, words };
+
     std::string group;  ///< "data", "tokenizer", "checkpoint", "config", or empty
     std::string name;
     std::string help;
     std::string operands;  ///< of the usage line
     std::function<int(const StageArguments&)> run;
     std::string example{};  ///< of the help text
+    Takes takes = Takes::configuration;
 };
 
 const std::vector<Stage>& stages();

@@ -3,6 +3,7 @@
 code of its kind."""
 
 import os
+import subprocess
 import re
 import resource
 import shutil
@@ -36,6 +37,15 @@ def expect_refusal(what, run, code, words):
 def refuse(lab, what, code, words, changes, ranks=1, config=TINY):
     run = lab.start("refused-" + re.sub(r"\W+", "-", what), config, {**OVERRIDES, **changes}, ranks)
     expect_refusal(what, run, code, words)
+
+
+def command_line(lab, options):
+    for words, expected in ((["pretran"], "did you mean 'pretrain'?"), (["plot", "--dry-run", "x"], "--dry-run"),
+                            (["data"], "subcommand"), ([], "subcommand")):
+        done = subprocess.run([lab.plinth, *words], text=True, capture_output=True)
+        if done.returncode != 2 or expected not in done.stderr:
+            runs.fail(f"{words}: exit code {done.returncode}; expected 2 and '{expected}'", done.stderr.splitlines())
+        print(f"{words}: {done.stderr.splitlines()[0]}")
 
 
 def configuration(lab, options):

@@ -145,8 +145,7 @@ TEST_F(LinearCrossEntropyTest, ATargetOutsideOfTheVocabularyIsNamedByItsRow) {
     auto targets = targets_for(rows);
     targets[static_cast<size_t>(rows) - 1] = valid;
     expect_error(
-        ErrorKind::data,
-        [&] { differentiate(true, input(rows, DType::f32), targets, stream_); },
+        ErrorKind::data, [&] { differentiate(true, input(rows, DType::f32), targets, stream_); },
         fmt::format("target {} of row {}", valid, rows - 1));
 }
 
