@@ -11,6 +11,7 @@
 
 #include "launch/config/load.h"
 #include "launch/config/reference.h"
+#include "launch/doctor.h"
 #include "launch/evaluate.h"
 #include "launch/finetune.h"
 #include "launch/generate.h"
@@ -155,6 +156,11 @@ const std::vector<Stage>& stages() {
         {"checkpoint", "verify", "Check every byte of a checkpoint, or of all those of a run",
          "PATH of a checkpoint or of a run", on_words(verify_checkpoint),
          "plinth checkpoint verify runs/gpt_tiny", Stage::Takes::words},
+        {"", "doctor",
+         "Measure the machine of every rank: cores, products, memory, links, disk; name what is "
+         "wrong",
+         "[folder=PATH]", on_words(doctor), "mpirun -n 4 plinth doctor folder=runs",
+         Stage::Takes::words},
         {"config", "reference", "Print every configuration key, as docs/configuration.md", "",
          on_words(print_reference), "plinth config reference > docs/configuration.md",
          Stage::Takes::words},

@@ -50,6 +50,23 @@ def command_line(lab, options):
             print(f"{words}: {done.stderr.splitlines()[0]}")
 
 
+def doctor(lab, options):
+    """Three ranks of one thread each on more cores than that are sound; on fewer, it says so."""
+    for words, code, expected in ((["fodler=x"], 2, "folder=PATH"), (["folder=/nonexistent"], 5, "/nonexistent")):
+        done = subprocess.run([lab.plinth, "doctor", *words], text=True, capture_output=True)
+        if done.returncode != code or expected not in done.stderr:
+            problems.append(f"doctor {words}: exit code {done.returncode}, expected {code} and '{expected}'")
+    ranks = len(os.sched_getaffinity(0)) + 1
+    run = runs.Process(["mpirun", "--oversubscribe", "--bind-to", "none", "-n", str(ranks), lab.plinth, "doctor",
+                        f"folder={lab.folder}"])
+    code = run.wait()
+    named = [line for line in run.lines if "threads of all ranks share" in line]
+    rows = [line for line in run.lines if re.match(r"\d+ +\S+ +[\d,-]+ +1 ", line)]
+    if code != 5 or len(named) != 1 or len(rows) != ranks or list(lab.folder.glob("plinth-doctor*")):
+        problems.append(f"doctor on {ranks} ranks: exit code {code}, {len(named)} warnings, {len(rows)} rows")
+    print(*run.lines, sep="\n")
+
+
 def configuration(lab, options):
     for ranks in (1, 2):
         refuse(lab, f"unknown key, {ranks} ranks", CONFIG, ["train.stepz", "did you mean steps"], {"train.stepz": 5}, ranks)
@@ -211,5 +228,5 @@ def table(case):
 
 
 if __name__ == "__main__":
-    CASES = (command_line, configuration, data, prepare, checkpoint, system, full_disk)
+    CASES = (command_line, doctor, configuration, data, prepare, checkpoint, system, full_disk)
     runs.main({case.__name__: table(case) for case in CASES})

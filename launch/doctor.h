@@ -1,0 +1,35 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <string>
+#include <vector>
+
+namespace plinth::launch {
+
+/// What one rank found of its machine.
+struct RankReport {
+    std::string host;
+    std::string program;     ///< Plinth, compiler, libraries and instruction set
+    std::vector<int> cores;  ///< those that the process may use
+    int threads = 1;
+    double memory = 0.0;        ///< of the host, bytes
+    double fp32 = 0.0;          ///< FLOP/s of matrix products, all ranks computing at once
+    double bf16 = 0.0;          ///< the same in bf16
+    double copy = 0.0;          ///< bytes/s read and written, all ranks at once
+    double latency = 0.0;       ///< of a message to the next rank and one from the rank before, s
+    double link = 0.0;          ///< bytes/s to the next rank, all ranks sending at once
+    bool operator==(const RankReport&) const = default;
+};
+
+std::string encode(const RankReport& report);
+RankReport decode(const std::string& text);
+
+/// One complete line on each thing that will slow a run down or change its bits.
+std::vector<std::string> problems_of(const std::vector<RankReport>& ranks);
+
+/// `plinth doctor [folder=PATH]`: measures the machine of every rank and prints a table and the
+/// problems. With a folder, also the rate of its disk. The exit code says whether there are
+/// problems.
+int doctor(const std::vector<std::string>& words);
+
+}  // namespace plinth::launch
