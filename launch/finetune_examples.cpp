@@ -28,6 +28,13 @@ void require_a_token(std::vector<int32_t>& tokens, const Tokenizer& tokenizer, c
     tokens.push_back(*tokenizer.end_of_document());
 }
 
+/// The ids of one text. An encoder carries a cache of megabytes, so one serves all texts of a set.
+std::vector<int32_t> encode(core::data::Encoder& encoder, const std::string& text) {
+    std::vector<int32_t> ids;
+    encoder.encode(text, ids);
+    return ids;
+}
+
 /// Keeps the last `most` tokens; true if there were more.
 bool cut_left(std::vector<int32_t>& tokens, int64_t most) {
     const auto excess = static_cast<int64_t>(tokens.size()) - most;
@@ -56,10 +63,11 @@ int32_t class_of(const std::string& label, const std::vector<std::string>& label
 
 ExampleSet instruction_examples(const std::vector<TextPair>& pairs, const Tokenizer& tokenizer,
                                 int64_t window) {
+    const auto encoder = tokenizer.make_encoder();
     ExampleSet set;
     for (size_t i = 0; i < pairs.size(); ++i) {
-        std::vector<int32_t> prompt = tokenizer.encode(pairs[i].first);
-        std::vector<int32_t> response = tokenizer.encode(pairs[i].second);
+        std::vector<int32_t> prompt = encode(*encoder, pairs[i].first);
+        std::vector<int32_t> response = encode(*encoder, pairs[i].second);
         REQUIRE(data, !response.empty(), "example {}: its response is empty", i);
         require_a_token(prompt, tokenizer, "prompt", i);
         if (const auto end = tokenizer.end_of_document()) response.push_back(*end);
@@ -84,9 +92,10 @@ std::vector<std::string> labels_of(const std::vector<TextPair>& pairs) {
 ExampleSet classification_examples(const std::vector<TextPair>& pairs,
                                    const std::vector<std::string>& labels,
                                    const Tokenizer& tokenizer, int64_t window) {
+    const auto encoder = tokenizer.make_encoder();
     ExampleSet set;
     for (size_t i = 0; i < pairs.size(); ++i) {
-        std::vector<int32_t> text = tokenizer.encode(pairs[i].first);
+        std::vector<int32_t> text = encode(*encoder, pairs[i].first);
         require_a_token(text, tokenizer, "text", i);
         set.cut += cut_left(text, window);
         set.tokens += static_cast<int64_t>(text.size());

@@ -5,6 +5,7 @@
 
 #include <fstream>
 
+#include "core/data/byte_tokenizer.h"
 #include "tests/support/expect_error.h"
 #include "tests/support/temporary_folder.h"
 
@@ -89,6 +90,27 @@ TEST_F(FinetuneExamples, TheClassIsTheTargetAtTheLastToken) {
             classification_examples({{"a", "odd"}}, labels, *byte_, 4);
         },
         "example 0", "\"odd\"", "neg, pos");
+}
+
+/// Counts its encoders, each of which may carry a cache of megabytes.
+class CountingTokenizer : public core::data::ByteTokenizer {
+  public:
+    CountingTokenizer() : ByteTokenizer(true) {}
+    std::unique_ptr<core::data::Encoder> make_encoder(
+        core::data::SpecialText special) const override {
+        ++encoders;
+        return ByteTokenizer::make_encoder(special);
+    }
+    mutable int encoders = 0;
+};
+
+TEST_F(FinetuneExamples, OneEncoderServesAllExamples) {
+    const std::vector<core::data::TextPair> pairs = {{"a", "x"}, {"b", "y"}, {"c", "x"}};
+    const CountingTokenizer tokenizer;
+    classification_examples(pairs, {"x", "y"}, tokenizer, 4);
+    EXPECT_EQ(tokenizer.encoders, 1);
+    instruction_examples(pairs, tokenizer, 4);
+    EXPECT_EQ(tokenizer.encoders, 2);
 }
 
 TEST_F(FinetuneExamples, TextIsCutIntoWindowsThatShareOneToken) {
