@@ -1,10 +1,11 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: Apache-2.0
-"""The bag-of-words baseline for a classification task: multinomial naive Bayes with add-one smoothing.
+"""The bag-of-words baseline for a classification task: naive Bayes over the words present, with add-one smoothing.
 
     benchmarks/finetune/naive_bayes.py FOLDER      FOLDER holds train.tsv, dev.tsv and test.tsv: LABEL <tab> TEXT
 
-Words are lower-case and separated by spaces; a word that the training text lacks is left out. Standard library only.
+Words are lower-case and separated by spaces; a word counts once a text, however often it occurs there (for sentiment its
+presence says more than its number), and one that the training text lacks is left out. Standard library only.
 """
 import argparse
 import math
@@ -13,14 +14,14 @@ from collections import Counter
 
 
 def read(path):
-    """[(label, words)]; a line that is not LABEL <tab> TEXT ends the program."""
+    """[(label, words, each once)]; a line that is not LABEL <tab> TEXT ends the program."""
     examples = []
     with open(path, encoding="utf-8") as file:
         for number, line in enumerate(file, 1):
             label, tab, text = line.rstrip("\n").partition("\t")
             if not tab or not label.strip().isdigit():
                 raise SystemExit(f"{path}:{number}: expected LABEL <tab> TEXT with an integer label")
-            examples.append((int(label), text.lower().split()))
+            examples.append((int(label), sorted(set(text.lower().split()))))
     return examples
 
 
