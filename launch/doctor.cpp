@@ -262,7 +262,7 @@ int doctor(const std::vector<std::string>& words) {
         for (const std::string& problem : problems)
             session.warn(problem);
         session.say(problems.empty() ? "no problem found"
-                                     : fmt::format("{} problems found", problems.size()));
+                                     : fmt::format("problems found: {}", problems.size()));
         return problems.empty() ? 0 : exit_code(ErrorKind::io);
     });
 }

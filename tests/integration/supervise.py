@@ -1,0 +1,79 @@
+# SPDX-License-Identifier: Apache-2.0
+"""launch/supervise.sh: a run that dies goes on to the bits of one that did not; what no repetition helps is not repeated; a run that
+stands still is ended, mpirun and ranks with it."""
+
+import os
+import signal
+import subprocess
+import time
+
+import plinth_runs as runs
+
+CONFIG = "gpt/tiny.yaml"
+OVERRIDES = {"train.steps": 800, "model.dropout": 0.1, "data.sequence_length": 32, "train.lanes": 4,
+             "checkpoint.every": 20}
+
+
+def supervised(lab, name, *options, ranks=2):
+    return [str(runs.SOURCE / "launch/supervise.sh"), "--run", str(lab.folder / name), "--wait", "0", *options,
+            str(runs.SOURCE / "launch/run_mpi.sh"), "-n", str(ranks)]
+
+
+def expect(condition, what, run):
+    if not condition:
+        runs.fail(what, run.lines)
+    print(what)
+
+
+def killed(lab, options):
+    reference = lab.train("reference", CONFIG, OVERRIDES)
+    run = lab.start("killed", CONFIG, OVERRIDES, 2, supervised(lab, "killed"))
+    for mark in ("step 30/", "step 300/"):
+        expect(run.wait_for(mark), f"reached {mark}", run)
+        os.kill(run.rank_pids()[-1], signal.SIGKILL)
+        time.sleep(1.5)
+    expect(run.wait() == 0, "exit code 0", run)
+    starts = sum("goes on from the newest sound checkpoint" in line for line in run.lines)
+    expect(starts >= 1, f"{starts} starts after a kill", run)
+    runs.expect_equal(lab, "killed twice under supervision", reference, lab.folder / "killed")
+
+
+def stopped(lab, options):
+    """A rank that is stopped hangs the job: it is ended whole, and the run goes on."""
+    run = lab.start("stalled", CONFIG, OVERRIDES, 2, supervised(lab, "stalled", "--stall", "5"))
+    expect(run.wait_for("step 30/"), "reached step 30", run)
+    first = run.rank_pids()
+    os.kill(first[-1], signal.SIGSTOP)
+    expect(run.wait_for("the run is ended"), "the standstill was noticed", run)
+    expect(run.wait() == 0, "exit code 0", run)
+    left = [pid for pid in first if os.path.exists(f"/proc/{pid}")]
+    expect(not left, "no process of the first start is left", run)
+
+
+def asked(lab, options):
+    run = lab.start("asked", CONFIG, OVERRIDES, 2, supervised(lab, "asked"))
+    expect(run.wait_for("step 30/"), "reached step 30", run)
+    os.kill(run.process.pid, signal.SIGTERM)
+    expect(run.wait() == 160, "a stop request passes through: exit code 160", run)
+    limited = lab.start("limited", CONFIG, {**OVERRIDES, "run.time_limit": "2s"}, 1, supervised(lab, "limited", ranks=1))
+    expect(limited.wait() == 0, "time limits: exit code 0 in the end", limited)
+    expect(any("reached its time limit" in line for line in limited.lines), "and it was started again", limited)
+
+
+def hopeless(lab, options):
+    wrong = lab.start("wrong", CONFIG, {"train.stepz": 3}, 1, supervised(lab, "wrong", ranks=1))
+    expect(wrong.wait() == 2 and any("not started again" in line for line in wrong.lines), "a mistake is not repeated", wrong)
+    began = time.monotonic()
+    run = runs.Process([str(runs.SOURCE / "launch/supervise.sh"), "--run", str(lab.folder / "none"), "--wait", "0",
+                        "--failures", "3", "bash", "-c", "echo a start; kill -9 $$"])
+    code = run.wait()
+    starts = run.lines.count("a start")
+    expect(code == 137 and starts == 3 and time.monotonic() - began < 30, f"given up after {starts} starts, exit code {code}", run)
+    for words in ([], ["--run", "x"], ["--run", "x", "--failures", "many", "true"], ["--runn", "x", "true"]):
+        done = subprocess.run([str(runs.SOURCE / "launch/supervise.sh"), *words], capture_output=True, text=True)
+        if done.returncode != 2 or not done.stderr.startswith("supervise: "):
+            runs.fail(f"{words}: exit code {done.returncode}", done.stderr.splitlines())
+
+
+if __name__ == "__main__":
+    runs.main({"killed": killed, "stopped": stopped, "asked": asked, "hopeless": hopeless})
