@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "launch/build.h"
 
+#include <algorithm>
+
 namespace plinth::launch {
 
 namespace {
@@ -104,12 +106,14 @@ core::optim::AdamWConfig adamw_config(const OptimizerSection& optimizer) {
 
 core::optim::Schedule learning_rate_schedule(const OptimizerSection& optimizer,
                                              int64_t total_steps) {
-    return {.kind = schedule_kind(optimizer.schedule),
-            .peak = optimizer.lr,
-            .minimum = optimizer.min_lr,
-            .warmup_steps = optimizer.warmup_steps,
-            .decay_steps = optimizer.decay_steps,
-            .total_steps = total_steps};
+    const bool is_tenth = optimizer.schedule == ScheduleKind::wsd && optimizer.decay_steps == 0;
+    return {
+        .kind = schedule_kind(optimizer.schedule),
+        .peak = optimizer.lr,
+        .minimum = optimizer.min_lr,
+        .warmup_steps = optimizer.warmup_steps,
+        .decay_steps = is_tenth ? std::max<int64_t>(1, total_steps / 10) : optimizer.decay_steps,
+        .total_steps = total_steps};
 }
 
 }  // namespace plinth::launch

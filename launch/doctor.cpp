@@ -78,9 +78,8 @@ double copy_rate(Session& session) {
     const core::Scope scope(session.scope(DType::f32));
     core::Tensor x = scope.empty({16 * mib}, DType::f32), y = scope.empty({16 * mib}, DType::f32);
     kernels::fill(x.out(), 1.0f, session.stream());
-    const double seconds = best_seconds(session, 4, [&] {
-        kernels::scale(y.out(), x.in(), 1.0f, session.stream());
-    });
+    const double seconds =
+        best_seconds(session, 4, [&] { kernels::scale(y.out(), x.in(), 1.0f, session.stream()); });
     return 2.0 * 64.0 * static_cast<double>(mib) / seconds;
 }
 
@@ -109,8 +108,8 @@ RankReport examine(Session& session) {
     world.barrier("doctor");
     if (world.size() > 1) {
         report.latency = ring_seconds(session, 8, 50);
-        report.link = 8.0 * static_cast<double>(mib) /
-                      ring_seconds(session, static_cast<size_t>(8 * mib), 5);
+        report.link =
+            8.0 * static_cast<double>(mib) / ring_seconds(session, static_cast<size_t>(8 * mib), 5);
     }
     return report;
 }
@@ -251,8 +250,7 @@ int doctor(const std::vector<std::string>& words) {
         session.say(version_text());
         session.say("GPUs: none is looked for, this build has no CUDA backend\n");
         std::vector<RankReport> ranks;
-        for (const std::string& text :
-             communicator.all_gather("doctor", encode(examine(session))))
+        for (const std::string& text : communicator.all_gather("doctor", encode(examine(session))))
             ranks.push_back(decode(text));
         session.say(table_of(ranks));
         if (session.speaks())

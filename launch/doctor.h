@@ -12,12 +12,12 @@ struct RankReport {
     std::string program;     ///< Plinth, compiler, libraries and instruction set
     std::vector<int> cores;  ///< those that the process may use
     int threads = 1;
-    double memory = 0.0;        ///< of the host, bytes
-    double fp32 = 0.0;          ///< FLOP/s of matrix products, all ranks computing at once
-    double bf16 = 0.0;          ///< the same in bf16
-    double copy = 0.0;          ///< bytes/s read and written, all ranks at once
-    double latency = 0.0;       ///< of a message to the next rank and one from the rank before, s
-    double link = 0.0;          ///< bytes/s to the next rank, all ranks sending at once
+    double memory = 0.0;   ///< of the host, bytes
+    double fp32 = 0.0;     ///< FLOP/s of matrix products, all ranks computing at once
+    double bf16 = 0.0;     ///< the same in bf16
+    double copy = 0.0;     ///< bytes/s read and written, all ranks at once
+    double latency = 0.0;  ///< of a message to the next rank and one from the rank before, s
+    double link = 0.0;     ///< bytes/s to the next rank, all ranks sending at once
     bool operator==(const RankReport&) const = default;
 };
 
