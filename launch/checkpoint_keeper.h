@@ -47,8 +47,6 @@ class CheckpointKeeper {
     /// error of kind io.
     void finish(const TrainingState& state);
 
-    int64_t last_saved_step() const { return last_saved_step_; }
-
   private:
     checkpoints::SaveRequest request(const TrainingState& state) const;
     void report(const checkpoints::SaveOutcome& outcome);

@@ -5,15 +5,15 @@ namespace plinth::launch {
 
 namespace {
 
-constexpr int faults[] = {SIGSEGV, SIGBUS, SIGFPE, SIGILL, SIGTRAP, SIGABRT, SIGSYS};
+constexpr int own[] = {SIGSEGV, SIGBUS, SIGFPE, SIGILL, SIGTRAP, SIGABRT, SIGSYS, SIGPIPE};
 
 }  // namespace
 
 SignalThread::SignalThread() : thread_([this] { end_.wait(); }) {
     sigset_t signals;
     sigfillset(&signals);
-    for (int fault : faults)
-        sigdelset(&signals, fault);
+    for (int signal : own)
+        sigdelset(&signals, signal);
     pthread_sigmask(SIG_BLOCK, &signals, &before_);
 }
 

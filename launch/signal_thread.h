@@ -11,8 +11,8 @@ namespace plinth::launch {
 /// A thread that takes the signals of the process, so that handlers never run on a thread that
 /// computes: oneDNN's sgemm points the stack register into its workspace on the heap, and the frame
 /// of a signal handler, pushed there, overwrites what lies below (docs/decisions.md). Made at the
-/// start of main(): threads that begin later inherit the blocked signals. Signals that name a fault
-/// of the thread itself stay where they arise.
+/// start of main(): threads that begin later inherit the blocked signals. Signals that a thread
+/// raises by what it does (a fault, a write to a closed pipe) stay where they arise.
 class SignalThread {
   public:
     SignalThread();

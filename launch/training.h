@@ -84,7 +84,6 @@ class Training {
   private:
     void accept(const checkpoints::Manifest& manifest) const;
     void begin_fresh();
-    void start_loader();
     void open_metrics();
     core::data::NextRequest loader_requests();
     void raise_flags(parallel::StepScalars& scalars) const;

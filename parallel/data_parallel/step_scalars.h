@@ -11,7 +11,6 @@ namespace plinth::parallel {
 
 /// What a rank may tell the others once a step.
 enum class Flag {
-    non_finite,     ///< a loss or gradient is not finite: all skip the update
     stop,           ///< a signal or the time limit: all save and leave
     save,           ///< a checkpoint is wanted
     save_finished,  ///< this rank's part of the asynchronous save is on disk

@@ -59,6 +59,17 @@ TEST_P(SignalThreadTest, HandlersRunOnItAlone) {
     EXPECT_EQ(on_this_thread, 100);
 }
 
+TEST(SignalThread, AWriteToAClosedPipeEndsTheProcess) {
+    const auto write_to_nobody = [] {
+        const SignalThread signals;
+        int ends[2];
+        if (pipe(ends) != 0) _exit(1);
+        close(ends[0]);
+        _exit(write(ends[1], "x", 1) == 1 ? 2 : 3);
+    };
+    EXPECT_EXIT(write_to_nobody(), testing::KilledBySignal(SIGPIPE), "");
+}
+
 INSTANTIATE_TEST_SUITE_P(Signals, SignalThreadTest,
                          testing::Values(SIGUSR1, SIGTERM, SIGINT, SIGPROF, SIGALRM),
                          [](const auto& test) { return std::to_string(test.param); });
