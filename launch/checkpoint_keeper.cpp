@@ -120,11 +120,4 @@ checkpoints::Checkpoint open_checkpoint_together(const std::string& path, Sessio
     return checkpoints::Checkpoint::open(session.files(), session.ranks().broadcast(found, 0));
 }
 
-checkpoints::Manifest load_weights(const std::string& path, Session& session,
-                                   std::span<const core::StateTensor> tensors) {
-    const checkpoints::Checkpoint checkpoint = open_checkpoint_together(path, session);
-    checkpoints::load(checkpoint, session.ranks(), tensors, {.subset = true});
-    return checkpoint.manifest();
-}
-
 }  // namespace plinth::launch

@@ -64,10 +64,6 @@ class CheckpointKeeper {
     bool time_due_ = false;
 };
 
-/// Collective. Weights alone, from the newest sound checkpoint of a run folder or from one
-/// checkpoint folder.
-checkpoints::Manifest load_weights(const std::string& path, Session& session,
-                                   std::span<const core::StateTensor> tensors);
 /// The checkpoint that a path names: a checkpoint folder, a folder of checkpoints, or a run folder.
 checkpoints::Checkpoint open_checkpoint(const std::string& path, Session& session);
 /// Collective. The same, as rank 0 finds it: the ranks agree also while a run writes newer ones.

@@ -102,7 +102,10 @@ void Training::begin_fresh() {
     std::vector<core::Parameter*> given = model_.parameters().all();
     if (options_.is_new)
         std::erase_if(given, [this](const auto* p) { return options_.is_new(*p); });
-    load_weights(config_.checkpoint.init, session_, state_tensors(given));
+    const checkpoints::Checkpoint base =
+        open_checkpoint_together(config_.checkpoint.init, session_);
+    data_.require_tokenizer_of(base.manifest(), base.folder());
+    checkpoints::load(base, session_.ranks(), state_tensors(given), {.subset = true});
     session_.say(fmt::format("weights from {}", config_.checkpoint.init));
 }
 
@@ -125,6 +128,7 @@ void Training::accept(const checkpoints::Manifest& manifest) const {
             "run.folder and "
             "checkpoint.init",
             config_.checkpoint.folder, refused);
+    data_.require_tokenizer_of(manifest, config_.checkpoint.folder);
 }
 
 void Training::open_metrics() {

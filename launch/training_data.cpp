@@ -17,7 +17,13 @@ std::shared_ptr<const core::data::Tokenizer> tokenizer_of(
     const core::data::DatasetManifest& manifest, const std::string& folder,
     core::io::FileSystem& files) {
     const std::string beside = core::io::join(folder, manifest.tokenizer);
-    return core::data::load_tokenizer(files, files.exists(beside) ? beside : manifest.tokenizer);
+    std::shared_ptr<const core::data::Tokenizer> tokenizer =
+        core::data::load_tokenizer(files, files.exists(beside) ? beside : manifest.tokenizer);
+    REQUIRE(data, tokenizer->content_hash() == manifest.tokenizer_hash,
+            "{}: the tokenizer {} is not the one that the manifest names: it was exchanged after "
+            "the data set was made; prepare the data again",
+            folder, manifest.tokenizer);
+    return tokenizer;
 }
 
 void check_vocabulary(const Dataset& set, const std::string& folder, int64_t vocab_size) {
@@ -66,6 +72,23 @@ TrainingData TrainingData::open(const DataSection& section, int64_t vocab_size,
     open_held_out(data, section.held_out.empty() ? section.sources.front().path : section.held_out,
                   section.sequence_length, files);
     return data;
+}
+
+void TrainingData::require_tokenizer_of(const checkpoints::Manifest& checkpoint,
+                                        const std::string& where) const {
+    if (checkpoint.files.empty() || !tokenizer) return;
+    const auto theirs = core::data::load_tokenizer(checkpoint.files, where);
+    if (theirs->content_hash() == tokenizer->content_hash()) return;
+    std::vector<std::string> names;
+    for (const core::data::BlendSource& source : blend)
+        names.push_back(source.name);
+    FAIL(checkpoint,
+         "tokenizer: {} was trained with {} ({} tokens, {:.8}), but the data {} was made with {} "
+         "({} tokens, {:.8}): the same ids mean other text; prepare the data with the checkpoint's "
+         "tokenizer, or begin a new run.folder without this checkpoint",
+         where, theirs->name(), theirs->vocab_size(), theirs->content_hash(),
+         fmt::join(names, ", "), tokenizer->name(), tokenizer->vocab_size(),
+         tokenizer->content_hash());
 }
 
 std::unique_ptr<core::data::Loader> TrainingData::start(const DataSection& section,

@@ -6,6 +6,7 @@
 #include <optional>
 #include <vector>
 
+#include "checkpoints/checkpoint.h"
 #include "core/data/dataset.h"
 #include "core/data/loader.h"
 #include "core/data/sampler.h"
@@ -29,6 +30,12 @@ struct TrainingData {
     /// vocabulary larger than the model's, sources made with different tokenizers.
     static TrainingData open(const DataSection& data, int64_t vocab_size,
                              core::io::FileSystem& files);
+
+    /// Refuses, with an error of kind checkpoint, a checkpoint whose weights learned another
+    /// tokenizer's ids than those of this data. `where` names it. One that holds no tokenizer is
+    /// taken as it is.
+    void require_tokenizer_of(const checkpoints::Manifest& checkpoint,
+                              const std::string& where) const;
 
     /// A loader of micro-batches from here on.
     std::unique_ptr<core::data::Loader> start(const DataSection& data,

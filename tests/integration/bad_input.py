@@ -166,6 +166,15 @@ def checkpoint(lab, options):
         expect_refusal(f"resume with another {what}", run, CHECKPOINT, [*changes, "checkpoint"])
     refuse(lab, "weights of another model", CHECKPOINT, ["model."],
            {"checkpoint.init": trained, "model.width": 32}, 2)
+    other = lab.folder / "other-tokenizer"  # its ids fit into the model, and mean other bytes than they learned
+    lab.call([lab.plinth, "data", "prepare", f"prepare.inputs=[{lab.folder}/corpus.jsonl]", f"prepare.output={other}",
+              "prepare.held_out=0.1", "prepare.tokenizer=byte256"])
+    foreign = {"data.sources.0.path": other, "train.steps": 4}
+    for ranks in (1, 2):
+        run = lab.start("trained", TINY, {**OVERRIDES, **foreign}, ranks)
+        expect_refusal(f"resume with another tokenizer, {ranks} ranks", run, CHECKPOINT, ["tokenizer", "trained", other.name])
+        refuse(lab, f"weights that learned another tokenizer, {ranks} ranks", CHECKPOINT, ["tokenizer", "trained", other.name],
+               {**foreign, "checkpoint.init": trained}, ranks)
     refuse(lab, "no checkpoint to begin from", CHECKPOINT, ["no-run"], {"checkpoint.init": lab.folder / "no-run"})
 
     def altered(what, words, alter):
