@@ -18,6 +18,7 @@ program=
 quick=no
 while [ $# -gt 0 ]; do
     case "$1" in
+        --input | --folder | --program) [ $# -gt 1 ] || { echo "quickstart: $1 needs a value" >&2; exit 2; } ;;&
         --input) inputs+=("$2"); shift 2 ;;
         --folder) folder=$2; shift 2 ;;
         --program) program=$2; shift 2 ;;
@@ -224,7 +225,11 @@ generate_and_plot() {
     show "$program" plot "$metrics" "svg=$folder/loss.svg" "title=quickstart: training loss"
 }
 
-[ -n "$program" ] || build
+if [ -z "$program" ]; then
+    build
+elif ! command -v "$program" >/dev/null; then
+    fail "$program is no program; without --program one is built"
+fi
 started=$SECONDS
 clear_folder
 collect
