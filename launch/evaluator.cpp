@@ -21,7 +21,7 @@ Evaluator::Evaluator(const RunConfig& config, Session& session, core::models::Mo
     : config_(config), session_(session), model_(model), data_(data) {}
 
 bool Evaluator::is_due(int64_t steps_done) const {
-    return data_.held_out && config_.train.eval_every > 0 && steps_done > 0 &&
+    return !data_.held_out.empty() && config_.train.eval_every > 0 && steps_done > 0 &&
            steps_done % config_.train.eval_every == 0;
 }
 
@@ -29,15 +29,17 @@ EvaluationRecord Evaluator::evaluate(int64_t steps_done, int64_t samples,
                                      std::optional<double> training_loss) {
     const double began = session_.seconds();
     const int64_t rows = config_.train.micro_batch;
-    const int64_t batches =
-        std::min(config_.train.eval_batches, (data_.held_out_windows + rows - 1) / rows);
+    const std::vector<WindowRef> windows =
+        data_.held_out_windows(config_.train.eval_batches * rows);
+    const auto count = static_cast<int64_t>(windows.size()), batches = (count + rows - 1) / rows;
     parallel::StepScalars scalars(batches, session_.world());
     const core::Scope scope(session_.scope(dtype_of(config_.train.dtype)));
     for (int64_t i = session_.world().rank(); i < batches; i += session_.world().size()) {
-        const int64_t first = i * rows, count = std::min(rows, data_.held_out_windows - first);
+        const int64_t first = i * rows;
         const auto loaded =
-            batch_in_order(*data_.held_out, first, count, config_.data.sequence_length,
-                           config_.data.document_mask);
+            batch_of(std::span(windows).subspan(static_cast<size_t>(first),
+                                                static_cast<size_t>(std::min(rows, count - first))),
+                     config_.data.sequence_length, config_.data.document_mask);
         const auto loss = model_.phases().front().loss(
             to_batch(loaded, config_.data.document_mask, session_.allocator()));
         scalars.set_slot(i, *loss.sum.in().as<double>(), *loss.weight.in().as<int64_t>());

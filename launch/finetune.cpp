@@ -87,8 +87,8 @@ class ExampleReader {
         data.sources.push_back(source("finetune.files", finetune_.files, data));
         data.blend.push_back(data.sources.front()->describe());
         if (finetune_.held_out.empty()) return data;
-        data.held_out = source("finetune.held_out", finetune_.held_out, data);
-        data.held_out_windows = data.held_out->describe().units;
+        const auto held_out = source("finetune.held_out", finetune_.held_out, data);
+        data.held_out.push_back({held_out, held_out->describe().units});
         return data;
     }
 
@@ -170,7 +170,7 @@ TrainingData open_datasets(const FinetuneSection& finetune, RunConfig& run, cons
         source.weight = static_cast<double>(set->tokens());
     }
     verify_shards(run.data, files, session.world().rank(), session.world().size());
-    TrainingData data = TrainingData::open(run.data, run.model.vocab_size, files);
+    TrainingData data = TrainingData::open(run, files);
     REQUIRE(config, data.tokenizer->content_hash() == base.tokenizer->content_hash(),
             "finetune.files: {} was made with another tokenizer than the checkpoint's; prepare it "
             "with that one",
@@ -188,7 +188,11 @@ void set_length(const FinetuneSection& finetune, RunConfig& run, const TrainingD
         const double wanted = std::ceil(finetune.epochs * static_cast<double>(samples));
         run.train.tokens = window * std::max<int64_t>(1, static_cast<int64_t>(wanted));
     }
-    if (data.held_out && run.train.eval_every == 0)
+    REQUIRE(config, run.train.eval_every == 0 || !data.held_out.empty(),
+            "train.eval_every={}: there is nothing to evaluate on: name examples with "
+            "finetune.held_out, or set train.eval_every=0",
+            run.train.eval_every);
+    if (!data.held_out.empty() && run.train.eval_every == 0)
         run.train.eval_every = total_steps(run.train, window);
 }
 
@@ -227,7 +231,7 @@ std::unique_ptr<core::models::Model> make_model(const FinetuneSection& finetune,
 void measure_classifier(const core::models::Classifier& model, const TrainingData& data,
                         const FinetuneSection& finetune, const RunConfig& run, Session& session,
                         EvaluationRecord& record) {
-    const Confusion confusion = classify(model, *data.held_out,
+    const Confusion confusion = classify(model, *data.held_out.front().source,
                                          {.window = run.data.sequence_length,
                                           .micro_batch = run.train.micro_batch,
                                           .dtype = dtype_of(run.train.dtype)},

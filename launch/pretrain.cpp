@@ -34,7 +34,7 @@ int train(Training& run, core::models::Model& model) {
 
 int pretrain(const RunConfig& config, Session& session) {
     core::models::Transformer model(transformer_config(config));
-    TrainingData data = TrainingData::open(config.data, config.model.vocab_size, session.files());
+    TrainingData data = TrainingData::open(config, session.files());
     if (config.data.verify)
         verify_shards(config.data, session.files(), session.world().rank(), session.world().size());
     Training run(config, session, model, data, {.configuration = to_yaml(config)});

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "launch/training_data.h"
 
+#include <algorithm>
 #include <numbers>
 #include <set>
 
@@ -34,29 +35,60 @@ void check_vocabulary(const Dataset& set, const std::string& folder, int64_t voc
             vocab_size, set.manifest().vocab_size, folder, set.manifest().vocab_size);
 }
 
-void open_held_out(TrainingData& data, const std::string& folder, int64_t window,
-                   core::io::FileSystem& files) {
+/// The held-out split of a folder, if it holds more than one window: a window needs a token more.
+std::shared_ptr<const Dataset> open_held_out(const std::string& folder, int64_t window,
+                                             core::io::FileSystem& files) {
     const auto manifest = core::data::DatasetManifest::load(files, folder);
     if (!manifest.splits.contains("heldout") || manifest.splits.at("heldout").tokens() <= window)
-        return;
-    const auto set = Dataset::open(files, folder, "heldout");
-    data.held_out = set;
-    data.held_out_windows = (set->tokens() - 1) / window;
-    data.bits_per_byte_factor =
-        static_cast<double>(set->tokens()) / static_cast<double>(set->bytes()) / std::numbers::ln2;
+        return nullptr;
+    return Dataset::open(files, folder, "heldout");
+}
+
+/// Fills in the held-out sets and their bits per byte.
+void open_held_out(TrainingData& data, const RunConfig& config, core::io::FileSystem& files) {
+    const DataSection& section = config.data;
+    std::vector<std::string> folders;
+    if (section.held_out.empty())
+        for (const BlendSource& source : section.sources)
+            folders.push_back(source.path);
+    else
+        folders.push_back(section.held_out);
+    int64_t tokens = 0, bytes = 0;
+    for (const std::string& folder : folders) {
+        const auto set = open_held_out(folder, section.sequence_length, files);
+        REQUIRE(config, set || section.held_out.empty(),
+                "held_out={}: this data set has no held-out split of more than {} tokens (one "
+                "sample); prepare it with prepare.held_out above 0, or name another one",
+                folder, section.sequence_length);
+        if (!set) continue;
+        REQUIRE(config, set->manifest().tokenizer_hash == data.tokenizer->content_hash(),
+                "held_out={}: was made with another tokenizer than {}; prepare it with that one",
+                folder, section.sources.front().path);
+        data.held_out.push_back({set, (set->tokens() - 1) / section.sequence_length});
+        tokens += set->tokens();
+        bytes += set->bytes();
+    }
+    if (bytes > 0)
+        data.bits_per_byte_factor =
+            static_cast<double>(tokens) / static_cast<double>(bytes) / std::numbers::ln2;
+    REQUIRE(config, config.train.eval_every == 0 || !data.held_out.empty(),
+            "train.eval_every={}: there is nothing to evaluate on: no data set has a held-out "
+            "split of more than {} tokens (one sample); prepare one with prepare.held_out above 0, "
+            "name another with held_out=FOLDER, or set train.eval_every=0",
+            config.train.eval_every, section.sequence_length);
 }
 
 }  // namespace
 
-TrainingData TrainingData::open(const DataSection& section, int64_t vocab_size,
-                                core::io::FileSystem& files) {
+TrainingData TrainingData::open(const RunConfig& config, core::io::FileSystem& files) {
+    const DataSection& section = config.data;
     TrainingData data;
     REQUIRE(config, !section.sources.empty(),
             "data.sources: name at least one folder that `plinth data prepare` wrote");
     std::string tokenizer_hash;
     for (const BlendSource& source : section.sources) {
         const auto set = Dataset::open(files, source.path, "train", source.name);
-        check_vocabulary(*set, source.path, vocab_size);
+        check_vocabulary(*set, source.path, config.model.vocab_size);
         if (tokenizer_hash.empty()) {
             tokenizer_hash = set->manifest().tokenizer_hash;
             data.tokenizer = tokenizer_of(set->manifest(), source.path, files);
@@ -69,9 +101,26 @@ TrainingData TrainingData::open(const DataSection& section, int64_t vocab_size,
         data.sources.push_back(set);
         data.blend.push_back(std::move(described));
     }
-    open_held_out(data, section.held_out.empty() ? section.sources.front().path : section.held_out,
-                  section.sequence_length, files);
+    open_held_out(data, config, files);
     return data;
+}
+
+std::vector<WindowRef> TrainingData::held_out_windows(int64_t most) const {
+    int64_t total = 0;
+    for (const HeldOutSet& set : held_out)
+        total += set.windows;
+    const int64_t wanted = std::min(most, total);
+    std::vector<WindowRef> windows;
+    int64_t passed = 0;
+    for (const HeldOutSet& set : held_out) {
+        // Rounding the running total, not the share, gives `wanted` windows in the end.
+        const int64_t before = wanted * passed / total;
+        passed += set.windows;
+        const int64_t share = wanted * passed / total - before;
+        for (int64_t i = 0; i < share; ++i)
+            windows.push_back({set.source.get(), i});
+    }
+    return windows;
 }
 
 void TrainingData::require_tokenizer_of(const checkpoints::Manifest& checkpoint,
@@ -115,27 +164,34 @@ void verify_shards(const DataSection& section, core::io::FileSystem& files, int 
     }
 }
 
-core::data::MicroBatch batch_in_order(const core::data::Source& source, int64_t first,
-                                      int64_t count, int64_t length, bool document_mask) {
-    const int64_t units = source.describe().examples ? 1 : length;
+core::data::MicroBatch batch_of(std::span<const WindowRef> windows, int64_t length,
+                                bool document_mask) {
     core::data::MicroBatch batch;
-    batch.rows = count;
+    batch.rows = static_cast<int64_t>(windows.size());
     batch.length = length;
-    const auto size = static_cast<size_t>(count * length);
     for (auto* row : {&batch.inputs, &batch.targets, &batch.positions, &batch.document_ids})
-        row->resize(size);
-    for (int64_t i = 0; i < count; ++i) {
+        row->resize(windows.size() * static_cast<size_t>(length));
+    for (size_t i = 0; i < windows.size(); ++i) {
         const auto row = [&](std::vector<int32_t>& values) {
-            return std::span(values).subspan(static_cast<size_t>(i * length),
+            return std::span(values).subspan(i * static_cast<size_t>(length),
                                              static_cast<size_t>(length));
         };
-        const core::data::SampleRef ref{.sample = first + i, .unit = (first + i) * units};
-        source.fill(
-            ref, document_mask,
+        const auto& [source, number] = windows[i];
+        const int64_t units = source->describe().examples ? 1 : length;
+        source->fill(
+            {.sample = number, .unit = number * units}, document_mask,
             {row(batch.inputs), row(batch.targets), row(batch.positions), row(batch.document_ids)});
-        batch.sample_ids.push_back(first + i);
+        batch.sample_ids.push_back(number);
     }
     return batch;
+}
+
+core::data::MicroBatch batch_in_order(const core::data::Source& source, int64_t first,
+                                      int64_t count, int64_t length, bool document_mask) {
+    std::vector<WindowRef> windows;
+    for (int64_t i = 0; i < count; ++i)
+        windows.push_back({&source, first + i});
+    return batch_of(windows, length, document_mask);
 }
 
 }  // namespace plinth::launch

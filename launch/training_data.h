@@ -4,6 +4,7 @@
 #include <functional>
 #include <memory>
 #include <optional>
+#include <span>
 #include <vector>
 
 #include "checkpoints/checkpoint.h"
@@ -15,21 +16,37 @@
 
 namespace plinth::launch {
 
+/// Windows, or examples, 0 to `windows` of a source that is never trained on.
+struct HeldOutSet {
+    std::shared_ptr<const core::data::Source> source;
+    int64_t windows = 0;
+};
+
+/// One of them.
+struct WindowRef {
+    const core::data::Source* source = nullptr;
+    int64_t number = 0;
+};
+
 /// What a run trains on: sources with weights, their tokenizer, and how much of it was consumed.
 struct TrainingData {
     std::vector<std::shared_ptr<const core::data::Source>> sources;
     std::vector<core::data::BlendSource> blend;
-    std::shared_ptr<const core::data::Source> held_out;  ///< null: no evaluation
-    int64_t held_out_windows = 0;                        ///< or examples
+    std::vector<HeldOutSet> held_out;  ///< empty: no evaluation
     /// Bits a nat and token cost a byte of the held-out text: bits/byte = loss * this. 0: unknown.
     double bits_per_byte_factor = 0.0;
     std::shared_ptr<const core::data::Tokenizer> tokenizer;
     core::data::SamplerState sampler;
 
-    /// Opens the token shards that data.sources names. Refused by name: a missing folder, a
-    /// vocabulary larger than the model's, sources made with different tokenizers.
-    static TrainingData open(const DataSection& data, int64_t vocab_size,
-                             core::io::FileSystem& files);
+    /// Opens the token shards that data.sources names, and the held-out splits of data.held_out or,
+    /// without it, of all sources that have one. Refused by name: a missing folder, a vocabulary
+    /// larger than the model's, sets made with different tokenizers, a held-out set without a
+    /// held-out split, evaluation without any.
+    static TrainingData open(const RunConfig& config, core::io::FileSystem& files);
+
+    /// What an evaluation over `most` windows reads: the first ones of each held-out set, of each a
+    /// share as large as its part of all windows.
+    std::vector<WindowRef> held_out_windows(int64_t most) const;
 
     /// Refuses, with an error of kind checkpoint, a checkpoint whose weights learned another
     /// tokenizer's ids than those of this data. `where` names it. One that holds no tokenizer is
@@ -45,6 +62,10 @@ struct TrainingData {
 /// Hashes the shards of all data sets that the section names; the ranks share them out. One that is
 /// not what its manifest says is an error of kind data.
 void verify_shards(const DataSection& section, core::io::FileSystem& files, int rank, int ranks);
+
+/// Windows, or examples, as one micro-batch.
+core::data::MicroBatch batch_of(std::span<const WindowRef> windows, int64_t length,
+                                bool document_mask);
 
 /// Windows, or examples, [first, first + count) of a source as one micro-batch, in order, without
 /// shuffling.

@@ -121,7 +121,7 @@ void declare(Schema& schema, DataSection& data) {
         });
     schema.key("data.held_out", &data.held_out,
                {.doc = "Data set whose held-out split is evaluated during training; empty means "
-                       "the held-out splits of the sources.",
+                       "the held-out splits of all sources that have one, each by its size.",
                 .resume = Resume::free});
     schema.key("data.sequence_length", &data.sequence_length,
                {.doc = "Length of a sample.",
@@ -207,11 +207,12 @@ void declare(Schema& schema, TrainSection& train) {
                 "selective: outputs of norms and activation functions; full: whole "
                 "blocks, of which only the inputs are kept.",
          .resume = Resume::free});
-    schema.key("train.eval_every", &train.eval_every,
-               {.doc = "Steps between evaluations on held-out data; 0 means never.",
-                .unit = "steps",
-                .min = 0,
-                .resume = Resume::free});
+    schema.key(
+        "train.eval_every", &train.eval_every,
+        {.doc = "Steps between evaluations on held-out data, which must be there; 0 means never.",
+         .unit = "steps",
+         .min = 0,
+         .resume = Resume::free});
     schema.key("train.eval_batches", &train.eval_batches,
                {.doc = "Micro-batches of one evaluation, over all ranks.",
                 .min = 1,
