@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "launch/checkpoint_keeper.h"
 
+#include <algorithm>
+
 #include "launch/environment.h"
 
 namespace plinth::launch {
@@ -52,8 +54,8 @@ bool CheckpointKeeper::resume(TrainingState& state,
 
 bool CheckpointKeeper::is_due(const TrainingState& state) const {
     if (state.steps_done() == last_started_step_) return false;
-    return time_due_ ||
-           (config_.every > 0 && state.steps_done() > 0 && state.steps_done() % config_.every == 0);
+    const int64_t every = config_.every, last = std::max<int64_t>(0, last_started_step_);
+    return time_due_ || (every > 0 && state.steps_done() / every > last / every);
 }
 
 bool CheckpointKeeper::wants_save() const {
@@ -76,8 +78,12 @@ checkpoints::SaveRequest CheckpointKeeper::request(const TrainingState& state) c
     return request;
 }
 
-void CheckpointKeeper::save(const TrainingState& state) {
+void CheckpointKeeper::settle() {
     if (writer_.active()) report(writer_.finish());
+}
+
+void CheckpointKeeper::save(const TrainingState& state) {
+    settle();
     last_started_step_ = state.steps_done();
     last_save_seconds_ = session_.seconds();
     time_due_ = false;
@@ -96,7 +102,7 @@ void CheckpointKeeper::report(const checkpoints::SaveOutcome& outcome) {
 }
 
 void CheckpointKeeper::finish(const TrainingState& state) {
-    if (writer_.active()) report(writer_.finish());
+    settle();
     if (last_saved_step_ == state.steps_done()) return;
     const checkpoints::SaveOutcome outcome = writer_.save(request(state));
     REQUIRE(io, outcome.committed, "{}", outcome.message);

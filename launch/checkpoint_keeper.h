@@ -29,8 +29,9 @@ class CheckpointKeeper {
     bool resume(TrainingState& state,
                 const std::function<void(const checkpoints::Manifest&)>& accept);
 
-    /// True when `steps` or the clock, as rank 0 reads it, says so. `seconds_due` is rank 0's word,
-    /// agreed in the last step.
+    /// True when the clock, as the ranks agreed in the last step, says so, or when a multiple of
+    /// checkpoint.every has been reached since the last save began: a save that was put off stays
+    /// due.
     bool is_due(const TrainingState& state) const;
     /// This rank's wish by the clock; the loop agrees on it in its scalar reduction.
     bool wants_save() const;
@@ -43,6 +44,8 @@ class CheckpointKeeper {
     checkpoints::SaveState local_state() const { return writer_.local_state(); }
     /// Collective, with the sum of all local states.
     void advance(const checkpoints::SaveState& total);
+    /// Collective. Waits for the save under way, if there is one.
+    void settle();
     /// Collective. Saves the state if it is not saved yet and waits for the commit; a failure is an
     /// error of kind io.
     void finish(const TrainingState& state);

@@ -7,6 +7,8 @@ namespace plinth::launch {
 /// again", which is what job controllers understand by them; docs/operations.md lists all.
 enum ExitCode : int {
     exit_done = 0,
+    exit_diverged = 7,  ///< train.max_skipped_steps not finite in a row: nothing was saved since,
+                        ///< and the same command comes to the same point
     exit_stopped =
         160,  ///< a signal asked for the end: a checkpoint is written, the same command goes on
     exit_time_limit =

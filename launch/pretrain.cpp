@@ -8,14 +8,13 @@ namespace plinth::launch {
 
 int train(Training& run, core::models::Model& model) {
     run.start();
-    bool stopped = false;
+    StepResult result;
     while (true) {
         run.evaluate_if_due();
         run.sample_if_due();
         run.save_if_due();
-        if (run.is_finished() || stopped) break;
+        if (run.is_finished() || result.ends_run()) break;
 
-        StepResult result;
         for (const core::models::Phase& phase : model.phases()) {
             const parallel::LanePlan plan = run.plan_step();
             parallel::StepScalars scalars(plan.slots, run.session().world());
@@ -27,9 +26,8 @@ int train(Training& run, core::models::Model& model) {
         }
         run.log(result);
         run.check_replicas_if_due();
-        stopped = result.stop;
     }
-    return run.finish(stopped);
+    return run.finish(result);
 }
 
 int pretrain(const RunConfig& config, Session& session) {

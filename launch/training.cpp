@@ -230,6 +230,9 @@ StepResult Training::update(parallel::StepScalars& scalars) {
                       .samples = global_batch_at(config_.train, state.consumed_samples()),
                       .gradient_norm = norm};
     result.skipped = !std::isfinite(norm) || !std::isfinite(result.loss);
+    skipped_in_a_row_ = result.skipped ? skipped_in_a_row_ + 1 : 0;
+    result.diverged =
+        config_.train.max_skipped_steps > 0 && skipped_in_a_row_ >= config_.train.max_skipped_steps;
     result.stop = scalars.raised(parallel::Flag::stop) > 0;
     result.slowest_seconds = scalars.busy_seconds(scalars.busiest_rank());
     result.fastest_seconds = scalars.busy_seconds(scalars.idlest_rank());
@@ -323,7 +326,8 @@ void Training::sample_if_due() {
 }
 
 void Training::save_if_due() {
-    if (checkpoints_.is_due(state)) checkpoints_.save(state);
+    // After a skipped step a save waits: what may have diverged must push no sound checkpoint out.
+    if (skipped_in_a_row_ == 0 && checkpoints_.is_due(state)) checkpoints_.save(state);
 }
 
 void Training::check_replicas_if_due() {
@@ -332,14 +336,30 @@ void Training::check_replicas_if_due() {
         parallel::check_replicas(model_.parameters().all(), session_.world(), state.steps_done());
 }
 
-int Training::finish(bool stopped) {
+void Training::say_diverged() const {
+    const int64_t saved = checkpoints_.last_saved_step();
+    session_.say(fmt::format(
+        "diverged: {} steps in a row were not finite and were skipped (train.max_skipped_steps), "
+        "the last is step {}, learning rate {:.3e}; last good step {}, newest checkpoint {}, and "
+        "nothing is saved now. Starting again repeats this: lower optimizer.lr, leave the samples "
+        "of these steps out with data.skip, or go back by moving the newest checkpoints away",
+        skipped_in_a_row_, state.steps_done(), state.step.learning_rate,
+        state.steps_done() - skipped_in_a_row_, saved < 0 ? "none" : fmt::format("{}", saved)));
+}
+
+int Training::finish(const StepResult& last) {
+    if (last.diverged) {
+        checkpoints_.settle();
+        say_diverged();
+        return exit_diverged;
+    }
     const bool asked = !session_.ranks().all_agree(!signal_.requested());
     checkpoints_.finish(state);
     if (steps_here_ > 0)
         session_.say(
             fmt::format("gradient exchange hidden behind the backward pass: {:.1f}% of bytes",
                         100.0 * hidden_share_sum_ / static_cast<double>(steps_here_)));
-    if (!stopped || is_finished()) {
+    if (!last.stop || is_finished()) {
         session_.say(fmt::format("done: {} steps, {} tokens, {} skipped", state.steps_done(),
                                  state.consumed_tokens, state.skipped_steps));
         return exit_done;

@@ -28,8 +28,11 @@ struct StepResult {
     double gradient_norm = 0.0;    ///< of the mean gradient, before clipping
     bool skipped = false;          ///< not finite: nothing was updated
     bool stop = false;             ///< a signal or the time limit
+    bool diverged = false;         ///< the last of train.max_skipped_steps skipped in a row
     double slowest_seconds = 0.0;  ///< computing, without waiting for others: of the slowest rank
     double fastest_seconds = 0.0;  ///< and of the fastest
+
+    bool ends_run() const { return stop || diverged; }
 };
 
 /// What a stage adds to the common run.
@@ -73,8 +76,8 @@ class Training {
     void log(const StepResult& result);
     void check_replicas_if_due();
 
-    /// Collective. The final checkpoint and the exit code.
-    int finish(bool stopped);
+    /// Collective. The final checkpoint, unless the run has diverged, and the exit code.
+    int finish(const StepResult& last);
 
     TrainingState state;
     parallel::LaneReducer gradients;
@@ -88,6 +91,7 @@ class Training {
     core::data::NextRequest loader_requests();
     void raise_flags(parallel::StepScalars& scalars) const;
     bool time_is_up() const;
+    void say_diverged() const;
     /// Evaluation and sampling at the resumed step were done, and logged, before its checkpoint was
     /// saved.
     bool is_first_look() const { return steps_here_ == 0 && resumed_; }
@@ -113,6 +117,7 @@ class Training {
     double loss_since_evaluation_ = 0.0;
     int64_t steps_since_evaluation_ = 0;
     int64_t steps_here_ = 0;
+    int64_t skipped_in_a_row_ = 0;  ///< steps before this start do not count
     double hidden_share_sum_ = 0.0;
     double data_wait_before_ = 0.0;
 };

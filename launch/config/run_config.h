@@ -103,6 +103,7 @@ struct TrainSection {
     int64_t eval_batches = 8;
     int64_t sample_every = 0;
     std::string sample_prompt;
+    int64_t max_skipped_steps = 20;
 };
 
 struct OptimizerSection {

@@ -225,6 +225,12 @@ void declare(Schema& schema, TrainSection& train) {
                 .resume = Resume::free});
     schema.key("train.sample_prompt", &train.sample_prompt,
                {.doc = "Start of the generated samples.", .resume = Resume::free});
+    schema.key("train.max_skipped_steps", &train.max_skipped_steps,
+               {.doc = "Steps in a row whose loss or gradient is not finite after which the run "
+                       "ends as diverged, with exit code 7; 0 means never.",
+                .unit = "steps",
+                .min = 0,
+                .resume = Resume::free});
 }
 
 void declare(Schema& schema, OptimizerSection& optimizer) {

@@ -8,7 +8,7 @@ import signal
 import plinth_runs as runs
 
 CONFIG = "gpt/tiny.yaml"
-STOPPED, TIME_LIMIT = 160, 161
+STOPPED, TIME_LIMIT, DIVERGED = 160, 161, 7
 OVERRIDES = {"train.steps": 800, "model.dropout": 0.1, "data.sequence_length": 32, "train.lanes": 4,
              "checkpoint.every": 0}
 
@@ -81,5 +81,27 @@ def non_finite(lab, options):
         runs.expect_equal(lab, f"{skipped} skipped of 8 steps, {ranks} ranks and 1", one, lab.folder / f"non-finite-{ranks}")
 
 
+def diverged(lab, options):
+    """So many skipped steps in a row end the run: its own exit code, one line, and no checkpoint of a skipped step."""
+    overrides = {**OVERRIDES, "train.steps": 12, "optimizer.lr": "1e30", "optimizer.min_lr": "1e30",
+                 "optimizer.warmup_steps": 0, "checkpoint.every": 1, "checkpoint.keep": 1}
+    for ranks in (1, 2):
+        name = f"diverged-{ranks}"
+        run = lab.start(name, CONFIG, {**overrides, "train.max_skipped_steps": 4}, ranks)
+        code = run.wait()
+        steps = [row[1] for row in runs.metrics_of(lab.folder / name)]
+        good = len(steps) - 4
+        said = [line for line in run.lines if line.startswith("diverged: 4 steps in a row")]
+        parts = [f"the last is step {steps[-1]}, learning rate 1.000e+30", f"last good step {good}, newest checkpoint {good},"]
+        kept = [path.name for path in runs.checkpoints_of(lab.folder / name)]
+        if code != DIVERGED or len(said) != 1 or not all(part in said[0] for part in parts):
+            runs.fail(f"{name}: exit code {code}; expected {DIVERGED} and one line with {parts}", run.lines)
+        if steps[-1] == 12 or not kept or any(not path.startswith(f"step-{good:012d}.") for path in kept):
+            runs.fail(f"{name}: {len(steps)} steps, checkpoints {kept}; expected that of step {good} alone", run.lines)
+        print(f"{name}: {said[0]}")
+    lab.train("patient", CONFIG, {**overrides, "train.max_skipped_steps": 0})
+
+
 if __name__ == "__main__":
-    runs.main({"stop_signals": stop_signals, "time_limit": time_limit, "non_finite": non_finite})
+    runs.main({"stop_signals": stop_signals, "time_limit": time_limit, "non_finite": non_finite,
+               "diverged": diverged})

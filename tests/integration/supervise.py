@@ -63,6 +63,9 @@ def asked(lab, options):
 def hopeless(lab, options):
     wrong = lab.start("wrong", CONFIG, {"train.stepz": 3}, 1, supervised(lab, "wrong", ranks=1))
     expect(wrong.wait() == 2 and any("not started again" in line for line in wrong.lines), "a mistake is not repeated", wrong)
+    diverging = {**OVERRIDES, "optimizer.lr": "1e30", "optimizer.min_lr": "1e30", "train.max_skipped_steps": 3}
+    run = lab.start("diverging", CONFIG, diverging, 1, supervised(lab, "diverging", ranks=1))
+    expect(run.wait() == 7 and any("not started again" in line for line in run.lines), "nor is a diverged run", run)
     began = time.monotonic()
     run = runs.Process([str(runs.SOURCE / "launch/supervise.sh"), "--run", str(lab.folder / "none"), "--wait", "0",
                         "--failures", "3", "bash", "-c", "echo a start; kill -9 $$"])
