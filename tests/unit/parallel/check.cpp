@@ -188,6 +188,13 @@ TEST(CheckSchedule, CatchesTwoExchangedComputations) {
     }
 }
 
+TEST(CheckSchedule, NamesAComputationThatRunsTwice) {
+    Schedule schedule = small(ScheduleKind::gpipe);
+    auto& list = schedule.actions[0];
+    list.push_back(Compute{Pass::backward, 3, 0});
+    expect_caught(schedule, "stage 0", "backward of micro-batch 3", "input half has been run");
+}
+
 TEST(CheckSchedule, CatchesAComputationBeforeItsInput) {
     Schedule schedule = small(ScheduleKind::one_f_one_b);
     std::swap(schedule.actions[1][0], schedule.actions[1][1]);
