@@ -76,6 +76,9 @@ void Training::start() {
     resumed_ = checkpoints_.resume(
         state, [this](const checkpoints::Manifest& manifest) { accept(manifest); });
     if (!resumed_) begin_fresh();
+    session_.say(fmt::format("run {} ({}) in {}: ranks {}, steps {}", config_.run.name,
+                             state.run_id, config_.run.folder, session_.world().size(),
+                             schedule_.total_steps));
     for (core::Parameter* parameter : model_.parameters().all())
         parameter->changed();
     optimizer_.set_update_count(state.step.update_count);
@@ -86,7 +89,7 @@ void Training::start() {
                       ? config_.run.peak_flops
                       : measured_peak_flops(session_, dtype_of(config_.train.dtype));
     open_metrics();
-    loader_ = data_.start(config_.data, loader_requests());
+    loader_ = data_.start(config_, loader_requests());
     step_began_ = session_.seconds();
 }
 

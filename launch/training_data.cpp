@@ -35,6 +35,18 @@ void check_vocabulary(const Dataset& set, const std::string& folder, int64_t voc
             vocab_size, set.manifest().vocab_size, folder, set.manifest().vocab_size);
 }
 
+/// The data must have been made with the tokenizer that the configuration names, if it names one.
+void check_tokenizer(const DataSection& section, const core::data::Tokenizer& made_with,
+                     core::io::FileSystem& files) {
+    if (section.tokenizer.empty()) return;
+    const auto wanted = core::data::load_tokenizer(files, section.tokenizer);
+    REQUIRE(config, wanted->content_hash() == made_with.content_hash(),
+            "data.tokenizer={}: {} was made with another tokenizer ({}, {} tokens): prepare it "
+            "with prepare.tokenizer={}, or name the right one",
+            section.tokenizer, section.sources.front().path, made_with.name(),
+            made_with.vocab_size(), section.tokenizer);
+}
+
 /// The held-out split of a folder, if it holds more than one window: a window needs a token more.
 std::shared_ptr<const Dataset> open_held_out(const std::string& folder, int64_t window,
                                              core::io::FileSystem& files) {
@@ -92,6 +104,7 @@ TrainingData TrainingData::open(const RunConfig& config, core::io::FileSystem& f
         if (tokenizer_hash.empty()) {
             tokenizer_hash = set->manifest().tokenizer_hash;
             data.tokenizer = tokenizer_of(set->manifest(), source.path, files);
+            check_tokenizer(section, *data.tokenizer, files);
         }
         REQUIRE(config, set->manifest().tokenizer_hash == tokenizer_hash,
                 "data.sources: {} was made with another tokenizer than {}; prepare them with one",
@@ -140,14 +153,20 @@ void TrainingData::require_tokenizer_of(const checkpoints::Manifest& checkpoint,
          tokenizer->content_hash());
 }
 
-std::unique_ptr<core::data::Loader> TrainingData::start(const DataSection& section,
+std::unique_ptr<core::data::Loader> TrainingData::start(const RunConfig& config,
                                                         core::data::NextRequest requests) const {
     return std::make_unique<core::data::Loader>(
         sources, std::make_shared<const core::data::Sampler>(sampler),
         core::data::LoaderConfig{.threads = 1,
-                                 .depth = static_cast<int>(section.prefetch),
-                                 .document_mask = section.document_mask},
+                                 .depth = static_cast<int>(micro_batches_ahead(config)),
+                                 .document_mask = config.data.document_mask},
         std::move(requests));
+}
+
+int64_t micro_batches_ahead(const RunConfig& config) {
+    constexpr int64_t token_bytes = 4 * sizeof(int32_t);  // input, target, position, document
+    const int64_t rows = config.data.memory / token_bytes / config.data.sequence_length;
+    return std::clamp<int64_t>(rows / config.train.micro_batch, 1, config.data.prefetch);
 }
 
 void verify_shards(const DataSection& section, core::io::FileSystem& files, int rank, int ranks) {

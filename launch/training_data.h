@@ -40,7 +40,8 @@ struct TrainingData {
 
     /// Opens the token shards that data.sources names, and the held-out splits of data.held_out or,
     /// without it, of all sources that have one. Refused by name: a missing folder, a vocabulary
-    /// larger than the model's, sets made with different tokenizers, a held-out set without a
+    /// larger than the model's, sets made with different tokenizers or
+    /// another than data.tokenizer, a held-out set without a
     /// held-out split, evaluation without any.
     static TrainingData open(const RunConfig& config, core::io::FileSystem& files);
 
@@ -55,9 +56,12 @@ struct TrainingData {
                               const std::string& where) const;
 
     /// A loader of micro-batches from here on.
-    std::unique_ptr<core::data::Loader> start(const DataSection& data,
+    std::unique_ptr<core::data::Loader> start(const RunConfig& config,
                                               core::data::NextRequest requests) const;
 };
+
+/// data.prefetch, or as many micro-batches as fit into data.memory, at least one.
+int64_t micro_batches_ahead(const RunConfig& config);
 
 /// Hashes the shards of all data sets that the section names; the ranks share them out. One that is
 /// not what its manifest says is an error of kind data.

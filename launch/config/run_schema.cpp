@@ -129,9 +129,12 @@ void declare(Schema& schema, DataSection& data) {
                 .min = 1,
                 .max = largest_dim,
                 .resume = Resume::refused});
-    schema.key("data.tokenizer", &data.tokenizer,
-               {.doc = "Tokenizer folder or `byte`; empty means the one that the data set names.",
-                .resume = Resume::refused});
+    schema.key(
+        "data.tokenizer", &data.tokenizer,
+        {.doc = "Tokenizer folder or `byte` that the data sets must have been made with; empty "
+                "means the one that the first of them names. A resume needs the same "
+                "tokenizer, wherever it lies.",
+         .resume = Resume::free});
     schema.key("data.seed", &data.seed,
                {.doc = "Keys the order of samples.", .min = 0, .resume = Resume::refused});
     schema.key("data.document_mask", &data.document_mask,
@@ -148,9 +151,13 @@ void declare(Schema& schema, DataSection& data) {
                        "speed; a damaged one ends the run.",
                 .resume = Resume::free});
     schema.key("data.prefetch", &data.prefetch,
-               {.doc = "Micro-batches read ahead.", .min = 1, .max = 4096, .resume = Resume::free});
+               {.doc = "Micro-batches read ahead, as many as data.memory holds.",
+                .min = 1,
+                .max = 4096,
+                .resume = Resume::free});
     schema.bytes("data.memory", &data.memory,
-                 {.doc = "Bound on the loader's buffers in one rank.",
+                 {.doc = "Bound on the micro-batches read ahead in one rank; one is read ahead all "
+                         "the same.",
                   .unit = "bytes",
                   .min = 1 << 20,
                   .resume = Resume::free});
@@ -318,8 +325,10 @@ void declare(Schema& schema, RunSection& run) {
     schema.section("run", "The process: where it writes, how long it lives, what it reports.",
                    Resume::free);
     schema.key("run.folder", &run.folder, {.doc = "Folder of the run's checkpoints and metrics."});
-    schema.key("run.name", &run.name,
-               {.doc = "Name in logs; empty means the last part of run.folder."});
+    schema.key(
+        "run.name", &run.name,
+        {.doc =
+             "Name in the line that begins a run's log; empty means the last part of run.folder."});
     schema.seconds("run.time_limit", &run.time_limit,
                    {.doc = "Save and exit before this much time has passed; 0 means no limit.",
                     .unit = "seconds",

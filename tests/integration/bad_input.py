@@ -169,7 +169,9 @@ def checkpoint(lab, options):
     other = lab.folder / "other-tokenizer"  # its ids fit into the model, and mean other bytes than they learned
     lab.call([lab.plinth, "data", "prepare", f"prepare.inputs=[{lab.folder}/corpus.jsonl]", f"prepare.output={other}",
               "prepare.held_out=0.1", "prepare.tokenizer=byte256"])
-    foreign = {"data.sources.0.path": other, "train.steps": 4}
+    foreign = {"data.sources.0.path": other, "data.tokenizer": "byte256", "train.steps": 4}
+    refuse(lab, "data of another tokenizer than the configuration's", CONFIG, ["data.tokenizer=byte:", other.name],
+           {"data.sources.0.path": other})
     for ranks in (1, 2):
         run = lab.start("trained", TINY, {**OVERRIDES, **foreign}, ranks)
         expect_refusal(f"resume with another tokenizer, {ranks} ranks", run, CHECKPOINT, ["tokenizer", "trained", other.name])

@@ -109,9 +109,12 @@ def damaged(lab, options):
 
 def replicas(lab, options):
     """The comparison of the replicas' parameters after every step finds them equal."""
-    overrides = {**OVERRIDES, "run.hash_check_every": 1}
+    overrides = {**OVERRIDES, "run.hash_check_every": 1, "run.name": "a name"}
+    command = lab.start("checked", CONFIG, overrides, 3)
+    if command.wait() != 0 or not any(line.startswith("run a name (") for line in command.lines):
+        runs.fail("the run's name is not in its log", command.lines)
     runs.expect_equal(lab, "checked after each step, on 3 ranks, and unchecked on 1",
-                      lab.train("unchecked", CONFIG, OVERRIDES), lab.train("checked", CONFIG, overrides, 3))
+                      lab.train("unchecked", CONFIG, OVERRIDES), lab.folder / "checked")
 
 
 if __name__ == "__main__":

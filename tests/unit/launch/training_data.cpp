@@ -105,6 +105,39 @@ TEST_F(PreparedData, IsEvaluatedOnTheHeldOutSplitsOfAllSources) {
     EXPECT_EQ(open({large}, 10, small).held_out[0].windows, sizes[0]);
 }
 
+TEST_F(PreparedData, IsRefusedForAnotherTokenizerThanTheConfigured) {
+    RunConfig config;
+    config.model.vocab_size = 257;
+    config.data.sequence_length = 8;
+    config.data.sources.push_back({.path = prepare("text", "byte256"), .weight = 1, .name = ""});
+    for (const char* same : {"", "byte256"}) {
+        config.data.tokenizer = same;
+        EXPECT_NO_THROW(TrainingData::open(config, files_));
+    }
+    core::data::save_tokenizer(files_, *core::data::load_tokenizer(files_, "byte256"), path("own"));
+    config.data.tokenizer = path("own");
+    EXPECT_NO_THROW(TrainingData::open(config, files_));
+    config.data.tokenizer = "byte";
+    test::expect_error(
+        ErrorKind::config, [&] { TrainingData::open(config, files_); }, "data.tokenizer=byte",
+        path("text"), "256 tokens");
+}
+
+TEST(TrainingDataMemory, BoundsTheMicroBatchesAhead) {
+    RunConfig config;
+    config.data.sequence_length = 1024;
+    config.train.micro_batch = 16;  // 256 KiB
+    config.data.prefetch = 8;
+    const auto ahead = [&](int64_t kib) {
+        config.data.memory = kib << 10;
+        return micro_batches_ahead(config);
+    };
+    EXPECT_EQ(ahead(1 << 20), 8);
+    EXPECT_EQ(ahead(4 * 256), 4);
+    EXPECT_EQ(ahead(4 * 256 - 1), 3);
+    EXPECT_EQ(ahead(100), 1);
+}
+
 TEST_F(PreparedData, WindowsOfSeveralSetsMakeOneBatch) {
     const TrainingData data = open({prepare("a", "byte", 0.5), prepare("b", "byte", 0.5)});
     const auto& [a, b] = std::tie(data.held_out[0].source, data.held_out[1].source);
