@@ -50,6 +50,9 @@ class CheckpointKeeper {
     /// error of kind io.
     void finish(const TrainingState& state);
 
+    /// Step of the newest checkpoint that this process resumed from or committed; -1: none.
+    int64_t last_saved_step() const { return last_saved_step_; }
+
   private:
     checkpoints::SaveRequest request(const TrainingState& state) const;
     void report(const checkpoints::SaveOutcome& outcome);
