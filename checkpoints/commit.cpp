@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "checkpoints/commit.h"
 
+#include "checkpoints/attempt.h"
 #include "checkpoints/format.h"
 #include "checkpoints/manifest.h"
 #include "core/io/crc32c.h"
@@ -65,9 +66,10 @@ void write_indexes(FileSystem& files, const std::string& folder, const SavePlan&
 }  // namespace
 
 void commit_attempt(FileSystem& files, const std::string& root_folder, const std::string& folder,
-                    const Manifest& manifest, const SavePlan& plan) {
+                    const std::string& mark, const Manifest& manifest, const SavePlan& plan) {
     const Origin origin{manifest.run_id, static_cast<uint64_t>(manifest.step),
                         static_cast<uint64_t>(manifest.attempt)};
+    require_own_attempt(files, folder, mark);
     check_data_files(files, folder, plan);
     Root root{manifest, {}, {}};
     root.manifest.tensors = plan.tensors;
@@ -79,6 +81,7 @@ void commit_attempt(FileSystem& files, const std::string& root_folder, const std
     files.sync_directory(folder);
     files.sync_directory(root_folder);
     const Commit commit{origin, content.size(), to_hex(core::io::xxh3_128(content))};
+    require_own_attempt(files, folder, mark);
     write_atomically(files, join(folder, commit_name), render(commit));
 }
 

@@ -7,6 +7,7 @@
 #include <cstring>
 #include <functional>
 
+#include "checkpoints/attempt.h"
 #include "checkpoints/commit.h"
 #include "kernels/runtime/error.h"
 
@@ -39,26 +40,6 @@ void check_request(const SaveRequest& request) {
         CHECK(tensor.data || tensor.shard.elements() == 0, "tensor {} has no data", tensor.name);
 }
 
-/// One more than the attempts at this step that have left a folder.
-uint64_t next_attempt(core::io::FileSystem& files, const std::string& root, uint64_t step) {
-    uint64_t attempt = 1;
-    for (const std::string& name : files.list(root)) {
-        const auto folder = parse_folder_name(name);
-        if (folder && folder->step == step) attempt = std::max(attempt, folder->attempt + 1);
-    }
-    return attempt;
-}
-
-/// Makes a run's folder whose own name survives a power cut.
-void make_durable_folder(core::io::FileSystem& files, const std::string& folder) {
-    std::vector<std::string> missing;
-    for (std::string path = folder; !files.exists(path) && path != "."; path = parent_of(path))
-        missing.push_back(path);
-    files.make_directories(folder);
-    for (const std::string& path : missing)
-        files.sync_directory(parent_of(path));
-}
-
 }  // namespace
 
 void WriterOptions::validate() const {
@@ -74,7 +55,8 @@ Writer::Writer(core::io::FileSystem& files, core::Ranks& ranks, WriterOptions op
     : files_(files),
       ranks_(ranks),
       options_(std::move(options)),
-      retention_(files, options_.retention) {
+      retention_(files, options_.retention),
+      mark_(new_writer_mark()) {
     options_.validate();
     if (!options_.warn) options_.warn = [](const std::string&) {};
 }
@@ -134,12 +116,14 @@ void Writer::open_attempt(const SaveRequest& request) {
     if (ranks_.rank() == 0) {
         try {
             make_durable_folder(files_, root_);
+            const auto step = static_cast<uint64_t>(request.step);
+            // Counted before leftovers go: the number of a removed attempt is not given again.
+            uint64_t used = newest_attempt(files_, root_, step);
+            if (last_attempt_.step == step) used = std::max(used, last_attempt_.attempt);
             if (cleaned_root_ != root_) remove_unfinished(files_, root_, options_.warn);
             cleaned_root_ = root_;
-            const auto step = static_cast<uint64_t>(request.step);
-            const uint64_t attempt = next_attempt(files_, root_, step);
-            files_.make_directories(join(root_, folder_name(step, attempt)));
-            number = std::to_string(attempt);
+            last_attempt_ = {step, make_attempt(files_, root_, step, used, mark_)};
+            number = std::to_string(last_attempt_.attempt);
         } catch (...) {
             failure_ = current_failure();
         }
@@ -339,11 +323,12 @@ void Writer::start_commit() {
 }
 
 void Writer::commit_and_retain() {
-    commit_attempt(files_, root_, folder_, manifest_, plan_);
+    commit_attempt(files_, root_, folder_, mark_, manifest_, plan_);
+    remove_mark(files_, folder_);
     const Warn keep = [this](const std::string& warning) { warnings_.push_back(warning); };
     try {
         retention_.apply(root_, keep);
-    } catch (const Error& error) {
+    } catch (const std::exception& error) {  // also no memory: the checkpoint stays committed
         keep(fmt::format("old checkpoints were not removed: {}", error.what()));
     }
 }
@@ -366,7 +351,8 @@ SaveOutcome Writer::abandon() {
     // Every rank has stopped writing: `agree` gathered from all.
     if (ranks_.rank() == 0 && !folder_.empty()) {
         try {
-            remove_checkpoint(files_, folder_);
+            // Under this name there may be another job's checkpoint by now.
+            if (is_own_attempt(files_, folder_, mark_)) remove_checkpoint(files_, folder_);
         } catch (const Error& error) {
             message += fmt::format("; what it left behind was not removed: {}", error.what());
         }

@@ -132,6 +132,8 @@ class Writer {
     core::Ranks& ranks_;
     WriterOptions options_;
     Retention retention_;
+    std::string mark_;          ///< in the folder of each attempt of this writer
+    FolderName last_attempt_;   ///< an abandoned one's number is not used again
     std::string cleaned_root_;  ///< leftovers of earlier processes are removed once
 
     // The plan is made again only when a rank's table changes.

@@ -53,6 +53,9 @@ class FileSystem {
     virtual std::vector<std::string> list(const std::string& folder) = 0;
     /// Creates the folder and its parents; existing ones are fine.
     virtual void make_directories(const std::string& folder) = 0;
+    /// Creates one folder whose parent exists; false, and nothing happens, if the name is taken. Of
+    /// several processes that ask at the same time exactly one is told true.
+    virtual bool create_directory(const std::string& folder) = 0;
     virtual void rename(const std::string& from, const std::string& to) = 0;
     virtual void remove(const std::string& path) = 0;
     /// Removes a folder with all in it; a missing one is fine.

@@ -205,6 +205,12 @@ class Posix final : public FileSystem {
         if (!is_directory(folder)) fail("create the folder", folder, ENOTDIR);
     }
 
+    bool create_directory(const std::string& folder) override {
+        if (::mkdir(folder.c_str(), 0777) == 0) return true;
+        if (errno != EEXIST) fail("create the folder", folder, errno);
+        return false;
+    }
+
     void rename(const std::string& from, const std::string& to) override {
         if (std::rename(from.c_str(), to.c_str()) != 0)
             FAIL(io, "cannot rename {} to {}: {}", from, to, std::strerror(errno));

@@ -58,6 +58,10 @@ class FaultyFiles final : public core::io::FileSystem {
         check(Kind::write, "create the folder", folder);
         base_.make_directories(folder);
     }
+    bool create_directory(const std::string& folder) override {
+        check(Kind::write, "create the folder", folder);
+        return base_.create_directory(folder);
+    }
     void rename(const std::string& from, const std::string& to) override {
         check(Kind::write, "rename", from);
         base_.rename(from, to);

@@ -113,6 +113,12 @@ class MemoryFiles final : public core::io::FileSystem {
             if (folder_of(path).empty()) durable_folders_.insert(path);  // the mount point
         }
     }
+    bool create_directory(const std::string& folder) override {
+        const std::lock_guard lock(mutex_);
+        REQUIRE(io, folder_of(folder).empty() || folders_.contains(folder_of(folder)),
+                "cannot create the folder {}: no such folder", folder);
+        return !names_.contains(folder) && folders_.insert(folder).second;
+    }
     void rename(const std::string& from, const std::string& to) override {
         const std::lock_guard lock(mutex_);
         auto file = find(from);

@@ -38,6 +38,9 @@ class Forgetful final : public core::io::FileSystem {
     bool is_directory(const std::string& path) override { return base_.is_directory(path); }
     std::vector<std::string> list(const std::string& folder) override { return base_.list(folder); }
     void make_directories(const std::string& folder) override { base_.make_directories(folder); }
+    bool create_directory(const std::string& folder) override {
+        return base_.create_directory(folder);
+    }
     void rename(const std::string& from, const std::string& to) override { base_.rename(from, to); }
     void remove(const std::string& path) override { base_.remove(path); }
     void remove_all(const std::string& folder) override { base_.remove_all(folder); }

@@ -133,6 +133,11 @@ TEST(Posix, Folders) {
     posix().make_directories(folder / "a/b/c");
     posix().make_directories(folder / "a/b/c");
     EXPECT_TRUE(posix().is_directory(folder / "a/b"));
+    EXPECT_TRUE(posix().create_directory(folder / "one"));
+    EXPECT_FALSE(posix().create_directory(folder / "one"));
+    expect_error(
+        ErrorKind::io, [&] { posix().create_directory(folder / "none/below"); },
+        "create the folder", "No such file");
     for (const char* name : {"z", "B", "a", "\xc3\xa9"})
         posix().open_write(folder / "a/b/c/" + name, OpenMode::create_new)->close();
     EXPECT_EQ(posix().list(folder / "a/b/c"),
