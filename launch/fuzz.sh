@@ -25,6 +25,7 @@ for target in "${targets[@]}"; do
     mkdir -p "$corpus"
     seeds=()
     [ -d "tests/fuzz/seeds/$target" ] && seeds=("tests/fuzz/seeds/$target")
+    [ "$target" = config ] && seeds+=(configs)  # what users start from
     echo "==== fuzz_$target: $seconds s"
     if ! build/fuzz/tests/fuzz/"fuzz_$target" -max_total_time="$seconds" -timeout=10 -rss_limit_mb=2048 -print_final_stats=1 \
         -artifact_prefix="build/fuzz/found/$target-" "$corpus" "${seeds[@]}"; then
