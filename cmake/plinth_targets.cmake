@@ -60,6 +60,7 @@ function(plinth_test name)
         set(arg_TIMEOUT 300)
     endif()
     add_executable(${name} ${sources})
+    add_dependencies(unit_tests ${name})
     target_link_libraries(${name} PRIVATE ${arg_DEPENDS} plinth_options GTest::gtest_main)
     # GoogleTest has a FAIL of its own; ours wins, theirs is GTEST_FAIL.
     target_compile_definitions(${name} PRIVATE PLINTH_SOURCE_DIR="${CMAKE_SOURCE_DIR}" GTEST_DONT_DEFINE_FAIL=1)

@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # SPDX-License-Identifier: Apache-2.0
-# The unit tests under the sanitizers (gcc's own; nothing to install beyond launch/install_packages.sh).
+# The unit tests under the sanitizers (gcc's own; nothing to install beyond launch/install_packages.sh). Only the GoogleTest
+# programs are built and run; tests of whole programs (labels mpi and slow) are not.
 #   launch/sanitize.sh                     both
 #   launch/sanitize.sh asan-ubsan [ctest arguments]
 #   launch/sanitize.sh tsan [ctest arguments]      by default the parts that run threads
@@ -11,7 +12,7 @@ sanitize() {
     local preset=$1
     shift
     cmake --preset "$preset" >/dev/null
-    NINJA_STATUS="[$preset %f/%t %es] " cmake --build --preset "$preset" -j "$(nproc)"
+    NINJA_STATUS="[$preset %f/%t %es] " cmake --build --preset "$preset" -j "$(nproc)" --target unit_tests
     ctest --preset "$preset" -j "$(nproc)" "$@"
 }
 
@@ -23,8 +24,11 @@ address() {
 }
 
 threads() {
-    # libgomp and oneDNN are not built for ThreadSanitizer: what they do inside is not ours to judge.
-    export TSAN_OPTIONS="halt_on_error=1:second_deadlock_stack=1:suppressions=$PWD/tests/support/tsan.supp"
+    export TSAN_OPTIONS=halt_on_error=1:second_deadlock_stack=1
+    # ThreadSanitizer puts a signal handler off until its thread makes a call that it knows; the idle thread that takes our
+    # signals (launch/signal_thread.h) waits in a futex, so its tests would wait for ever.
+    [ $# -gt 0 ] || echo "sanitize: tsan leaves out unit_launch (handlers never run on a thread that waits in a futex)" \
+        "and unit_io (no threads)"
     [ $# -gt 0 ] || set -- -L cpu -LE slow -R '^unit_(kernels|tensor|ops|data|parallel|checkpoints)'
     sanitize tsan "$@"
 }
