@@ -25,13 +25,14 @@ struct CrossEntropy {
 PLINTH_KERNEL(cross_entropy_local, View largest, View sum, View target_logit, ConstView logits,
               ConstView targets, CrossEntropy options);
 
-/// From the combined values: log_sum[N] = largest + log(sum); loss f64 [1] = sum over rows that are
-/// not ignored of log_sum - target_logit + z log_sum^2, in row order; weight i64 [1] counts them;
-/// correct i64 [1] those whose target has the largest logit. A target outside of [0, valid_columns)
-/// that is not the ignored one is an error of kind data.
-PLINTH_KERNEL(cross_entropy_finish, View loss, View weight, View correct, View log_sum,
-              ConstView largest, ConstView sum, ConstView target_logit, ConstView targets,
-              CrossEntropy options);
+/// From the combined values: log_sum[N] = largest + log(sum); entropy f64 [1] = sum over rows that
+/// are not ignored of log_sum - target_logit, in row order; loss f64 [1] = that of log_sum -
+/// target_logit + z log_sum^2, the same bits where z is 0; weight i64 [1] counts the rows; correct
+/// i64 [1] those whose target has the largest logit. A target outside of [0, valid_columns) that is
+/// not the ignored one is an error of kind data.
+PLINTH_KERNEL(cross_entropy_finish, View loss, View entropy, View weight, View correct,
+              View log_sum, ConstView largest, ConstView sum, ConstView target_logit,
+              ConstView targets, CrossEntropy options);
 
 /// In place: logits = dloss * ((1 + 2 z log_sum) softmax - onehot(target)), zero in ignored rows
 /// and padding columns. dloss is a f32 [1].

@@ -170,7 +170,7 @@ Score score(const RestoredModel& restored, const TokenRow& row, const ScoreOptio
         const auto loaded = load_windows(row, windows, i * rows, count, document_mask);
         const auto loss =
             restored.model->loss(to_batch(loaded, document_mask, session.allocator()));
-        scalars.set_slot(i, *loss.sum.in().as<double>(), *loss.weight.in().as<int64_t>());
+        scalars.set_slot(i, *loss.cross_entropy.in().as<double>(), *loss.weight.in().as<int64_t>());
         counts[0] += *loss.correct.in().as<int64_t>();
         counts[1] += text_bytes(loaded.targets, *restored.tokenizer);
         progress.at(i + 1);

@@ -42,7 +42,7 @@ struct ScoreOptions {
 /// each other in a window as they do in training; where the checkpoint was trained with
 /// data.document_mask, attention and positions stay within one. The ranks take micro-batches in
 /// turn, and the result is the same, bit for bit, for any number of them. With stride = length, the
-/// same micro-batch and dtype it equals the held-out loss of training, up to its z-loss.
+/// same micro-batch and dtype it equals the held-out loss of training.
 Score score(const RestoredModel& restored, const TokenRow& row, const ScoreOptions& options,
             Session& session);
 

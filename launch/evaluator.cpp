@@ -42,7 +42,7 @@ EvaluationRecord Evaluator::evaluate(int64_t steps_done, int64_t samples,
                      config_.data.sequence_length, config_.data.document_mask);
         const auto loss = model_.phases().front().loss(
             to_batch(loaded, config_.data.document_mask, session_.allocator()));
-        scalars.set_slot(i, *loss.sum.in().as<double>(), *loss.weight.in().as<int64_t>());
+        scalars.set_slot(i, *loss.cross_entropy.in().as<double>(), *loss.weight.in().as<int64_t>());
     }
     scalars.reduce(session_.world());
     EvaluationRecord record{.step = steps_done, .samples = samples, .wall_time = now()};

@@ -199,7 +199,7 @@ void Training::run_micro_batch(const core::models::Phase& phase, int64_t slot,
     gradients.begin_slot(slot);
     const core::ops::Loss loss =
         phase.loss(to_batch(*loaded, config_.data.document_mask, session_.allocator()));
-    scalars.set_slot(slot, *loss.sum.in().as<double>(), *loss.weight.in().as<int64_t>());
+    scalars.set_slot(slot, *loss.cross_entropy.in().as<double>(), *loss.weight.in().as<int64_t>());
     std::vector<core::Root> roots{
         {loss.sum, core::Tensor::of<float>({1.0f}, {1}, session_.allocator())}};
     tape.backward(std::move(roots), {}, [this] { gradients.progress(); });

@@ -23,7 +23,7 @@ namespace plinth::launch {
 
 /// What one step did, the same on every rank.
 struct StepResult {
-    double loss = 0.0;  ///< mean over the step's tokens
+    double loss = 0.0;  ///< cross-entropy, mean over the step's tokens
     int64_t samples = 0;
     double gradient_norm = 0.0;    ///< of the mean gradient, before clipping
     bool skipped = false;          ///< not finite: nothing was updated

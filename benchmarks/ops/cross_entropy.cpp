@@ -13,15 +13,15 @@ void cross_entropy(benchmark::State& state) {
     Stream stream(2);
     Buffer logits({rows, columns}, dtype), largest({rows}, DType::f32), sum({rows}, DType::f32),
         target({rows}, DType::f32), log_sum({rows}, DType::f32), targets({rows}, DType::i32),
-        loss({1}, DType::f64), weight({1}, DType::i64), correct({1}, DType::i64),
-        dloss({1}, DType::f32);
+        loss({1}, DType::f64), entropy({1}, DType::f64), weight({1}, DType::i64),
+        correct({1}, DType::i64), dloss({1}, DType::f32);
     const kernels::CrossEntropy options{.valid_columns = columns};
     for (auto _ : state) {
         kernels::cross_entropy_local(largest.view(), sum.view(), target.view(), logits.view(),
                                      targets.view(), options, stream);
-        kernels::cross_entropy_finish(loss.view(), weight.view(), correct.view(), log_sum.view(),
-                                      largest.view(), sum.view(), target.view(), targets.view(),
-                                      options, stream);
+        kernels::cross_entropy_finish(loss.view(), entropy.view(), weight.view(), correct.view(),
+                                      log_sum.view(), largest.view(), sum.view(), target.view(),
+                                      targets.view(), options, stream);
         kernels::cross_entropy_backward(logits.view(), dloss.view(), log_sum.view(), targets.view(),
                                         options, stream);
     }

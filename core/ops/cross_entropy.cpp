@@ -34,11 +34,13 @@ struct RowValues {
     }
     Loss finish(const Tensor& targets, const kernels::CrossEntropy& options) {
         const Scope& scope = Scope::current();
-        Loss loss{scope.empty({1}, DType::f64), scope.empty({1}, DType::i64),
-                  scope.empty({1}, DType::i64)};
-        kernels::cross_entropy_finish(loss.sum.out(), loss.weight.out(), loss.correct.out(),
-                                      log_sum.out(), largest.in(), sum.in(), target_logit.in(),
-                                      targets.in(), options, scope.stream());
+        Loss loss{.sum = scope.empty({1}, DType::f64),
+                  .cross_entropy = scope.empty({1}, DType::f64),
+                  .weight = scope.empty({1}, DType::i64),
+                  .correct = scope.empty({1}, DType::i64)};
+        kernels::cross_entropy_finish(loss.sum.out(), loss.cross_entropy.out(), loss.weight.out(),
+                                      loss.correct.out(), log_sum.out(), largest.in(), sum.in(),
+                                      target_logit.in(), targets.in(), options, scope.stream());
         return loss;
     }
 };

@@ -8,9 +8,10 @@ namespace plinth::core::ops {
 /// What a micro-batch's loss is made of. The division by the global weight happens once, in the
 /// optimizer.
 struct Loss {
-    Tensor sum;      ///< f64 [1]; its gradient is a f32 [1]
-    Tensor weight;   ///< i64 [1]: tokens counted
-    Tensor correct;  ///< i64 [1]: tokens whose target has the largest logit
+    Tensor sum;  ///< f64 [1], what is differentiated, z-loss included; its gradient is a f32 [1]
+    Tensor cross_entropy;  ///< f64 [1], what is reported: without the z-loss
+    Tensor weight;         ///< i64 [1]: tokens counted
+    Tensor correct;        ///< i64 [1]: tokens whose target has the largest logit
 };
 
 struct CrossEntropyOptions {

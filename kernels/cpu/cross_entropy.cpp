@@ -91,10 +91,10 @@ void cross_entropy_local(View largest, View sum, View target_logit, ConstView lo
     });
 }
 
-void cross_entropy_finish(View loss, View weight, View correct, View log_sum, ConstView largest,
-                          ConstView sum, ConstView target_logit, ConstView targets,
-                          CrossEntropy options, Stream&) {
-    double total = 0.0;
+void cross_entropy_finish(View loss, View entropy, View weight, View correct, View log_sum,
+                          ConstView largest, ConstView sum, ConstView target_logit,
+                          ConstView targets, CrossEntropy options, Stream&) {
+    double total = 0.0, plain = 0.0;
     int64_t counted = 0, right = 0;
     for (int64_t r = 0; r < targets.elements(); ++r) {
         const float high = largest.as<float>()[r];
@@ -108,11 +108,14 @@ void cross_entropy_finish(View loss, View weight, View correct, View log_sum, Co
                 "made with another tokenizer",
                 target, options.first_row + r, options.valid_columns);
         const float logit = target_logit.as<float>()[r];
-        total += log_total - static_cast<double>(logit) + options.z_loss * log_total * log_total;
+        const double nats = log_total - static_cast<double>(logit);
+        plain += nats;
+        total += nats + options.z_loss * log_total * log_total;
         ++counted;
         right += logit == high;
     }
     *loss.as<double>() = total;
+    *entropy.as<double>() = plain;
     *weight.as<int64_t>() = counted;
     *correct.as<int64_t>() = right;
 }

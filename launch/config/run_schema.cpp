@@ -272,7 +272,10 @@ void declare(Schema& schema, OptimizerSection& optimizer) {
          .max = 1e12});
     schema.key(
         "optimizer.z_loss", &optimizer.z_loss,
-        {.doc = "Weight of the squared log of the softmax denominator in the loss.", .min = 0});
+        {.doc =
+             "Weight of the squared log of the softmax denominator in what is minimised; reported "
+             "losses are the cross-entropy alone.",
+         .min = 0});
 }
 
 void declare(Schema& schema, ParallelSection& parallel) {

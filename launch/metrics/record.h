@@ -15,7 +15,7 @@ struct StepRecord {
     int64_t global_batch = 0;  ///< samples of this step
     int64_t ranks = 1;
     double wall_time = 0;  ///< seconds since 1970
-    double loss = 0;       ///< mean over the step's tokens, nats
+    double loss = 0;       ///< cross-entropy (no z-loss), mean over the step's tokens, nats
     double learning_rate = 0;
     double grad_norm = 0;  ///< before clipping
     double step_seconds = 0;
@@ -36,7 +36,7 @@ struct EvaluationRecord {
     int64_t step = 0;
     int64_t samples = 0;
     double wall_time = 0;
-    double loss = 0;  ///< nats a token
+    double loss = 0;  ///< cross-entropy (no z-loss), nats a token
     std::optional<double> bits_per_byte;
     std::optional<double> accuracy;  ///< of a classifier, 0 to 1
     std::optional<double> macro_f1;

@@ -51,7 +51,7 @@ def train(folder):
     run(
         "pretrain", str(ROOT / "configs/gpt/tiny.yaml"), f"data.sources=[{{path: {folder}/data}}]",
         f"run.folder={folder}/run", "train.steps=20", "train.eval_every=10", "train.eval_batches=5",
-        "run.threads=1", "checkpoint.every=0",
+        "run.threads=1", "checkpoint.every=0", "optimizer.z_loss=0.01",
     )
 
 
@@ -67,6 +67,17 @@ def evaluate(folder, *words, ranks=0):
 def held_out_losses(folder):
     lines = [json.loads(line) for line in open(folder / "run/metrics.jsonl", encoding="utf-8")]
     return {line["step"]: line["held_out_loss_hex"] for line in lines if line["kind"] == "evaluation"}
+
+
+def check_training_loss(folder):
+    """The z-loss moves the gradient, not the loss that is reported."""
+    run(
+        "pretrain", str(ROOT / "configs/gpt/tiny.yaml"), f"data.sources=[{{path: {folder}/data}}]",
+        f"run.folder={folder}/plain", "train.steps=1", "optimizer.warmup_steps=1", "run.threads=1", "checkpoint.every=0",
+    )
+    plain, with_z = (json.loads(open(folder / name / "metrics.jsonl").readline()) for name in ("plain", "run"))
+    assert plain["loss_hex"] == with_z["loss_hex"], (plain, with_z)
+    assert plain["grad_norm_hex"] != with_z["grad_norm_hex"], (plain, with_z)
 
 
 def check_shards(folder):
@@ -190,6 +201,7 @@ def main():
         folder = pathlib.Path(name)
         train(folder)
         if ARGUMENTS.case == "evaluate":
+            check_training_loss(folder)
             check_shards(folder)
             check_text(folder)
             check_sliding(folder)

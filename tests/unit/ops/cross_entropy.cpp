@@ -25,7 +25,7 @@ const std::vector<Case> cases = {{1, 1, 1, 0.0},
 
 /// The formula in double, and its gradient for dloss = scale.
 struct Naive {
-    double loss = 0.0;
+    double loss = 0.0, entropy = 0.0;
     int64_t weight = 0, correct = 0;
     std::vector<double> dlogits;
 
@@ -47,6 +47,7 @@ struct Naive {
                     counts ? scale * ((1.0 + 2.0 * c.z_loss * log_sum) * p - (i == target)) : 0.0);
             }
             if (!counts) continue;
+            entropy += log_sum - at(target);
             loss += log_sum - at(target) + c.z_loss * log_sum * log_sum;
             ++weight;
             correct += at(target) == largest;
@@ -89,6 +90,12 @@ TEST_F(CrossEntropyTest, LossAndGradientEqualTheFormulaInDouble) {
             const auto [loss, dlogits] =
                 differentiate(tensor(x, {c.rows, c.columns}, dtype), targets, c, 0.5f);
             EXPECT_NEAR(*loss.sum.data<double>(), naive.loss, 1e-6 * (1.0 + std::abs(naive.loss)));
+            EXPECT_NEAR(*loss.cross_entropy.data<double>(), naive.entropy,
+                        1e-6 * (1.0 + std::abs(naive.entropy)));
+            if (c.z_loss > 0)  // the comparison can tell them apart
+                EXPECT_GT(naive.loss, 1.01 * naive.entropy);
+            else
+                EXPECT_EQ(*loss.sum.data<double>(), *loss.cross_entropy.data<double>());
             EXPECT_EQ(*loss.weight.data<int64_t>(), naive.weight);
             EXPECT_EQ(*loss.correct.data<int64_t>(), naive.correct);
             expect_close(dlogits, naive.dlogits, dtype == DType::f32 ? 2e-6 : 3e-3, "dlogits");
@@ -163,14 +170,16 @@ TEST_F(CrossEntropyTest, PartsOfACutVocabularyCombine) {
         max0 = high;
     }
     Tensor loss = Tensor::of<double>({0}, {1}, *allocator_),
+           entropy = Tensor::of<double>({0}, {1}, *allocator_),
            weight = Tensor::of<int64_t>({0}, {1}, *allocator_),
            correct = Tensor::of<int64_t>({0}, {1}, *allocator_),
            log_sum = tensor(random_values(c.rows, "l"), rows);
-    kernels::cross_entropy_finish(loss.out(), weight.out(), correct.out(), log_sum.out(),
-                                  parts[0].largest.in(), parts[0].sum.in(), parts[0].target.in(),
-                                  target_tensor.in(), {.valid_columns = 57, .z_loss = c.z_loss},
-                                  stream_);
+    kernels::cross_entropy_finish(loss.out(), entropy.out(), weight.out(), correct.out(),
+                                  log_sum.out(), parts[0].largest.in(), parts[0].sum.in(),
+                                  parts[0].target.in(), target_tensor.in(),
+                                  {.valid_columns = 57, .z_loss = c.z_loss}, stream_);
     EXPECT_NEAR(*loss.data<double>(), naive.loss, 1e-5);
+    EXPECT_NEAR(*entropy.data<double>(), naive.entropy, 1e-5);
     EXPECT_EQ(*correct.data<int64_t>(), naive.correct);
     for (size_t p : {0u, 1u}) {
         kernels::cross_entropy_backward(
