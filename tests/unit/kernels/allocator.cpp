@@ -28,19 +28,25 @@ class CountingMemory final : public MemorySource {
 
 TEST(CachingAllocator, ReusesBlocksOfTheSameRoundedSize) {
     CountingMemory memory;
+    void *b = nullptr, *c = nullptr;
     {
         CachingAllocator allocator(memory);
         void* a = allocator.allocate(1000);
         allocator.free(a, 1000);
         EXPECT_EQ(allocator.allocate(1024), a);
-        EXPECT_NE(allocator.allocate(1024), a) << "a block that is in use is not handed out";
+        b = allocator.allocate(1024);
+        EXPECT_NE(b, a) << "a block that is in use is not handed out";
         EXPECT_EQ(memory.blocks, 2);
         allocator.free(a, 1024);
-        EXPECT_NE(allocator.allocate(4096), a);
+        c = allocator.allocate(4096);
+        EXPECT_NE(c, a);
         EXPECT_EQ(memory.blocks, 3);
         allocator.free(allocator.allocate(0), 0);
     }
     EXPECT_EQ(memory.blocks, 2) << "cached blocks go back; the two in use are their owners'";
+    memory.free(b, 1024);
+    memory.free(c, 4096);
+    EXPECT_EQ(memory.held, 0u);
 }
 
 TEST(CachingAllocator, TheSameRequestsGetTheSameAddresses) {
