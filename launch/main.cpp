@@ -42,6 +42,7 @@ std::string unknown_words(const CLI::App& app) {
     std::string text;
     for (const std::string& word : app.remaining(true)) {
         if (word.starts_with("-")) continue;  // CLI11 names options itself
+        if (!text.empty()) break;             // what follows is its operands
         const std::string near = plinth::launch::nearest(word, names);
         text += "plinth: unknown stage '" + word + "'" +
                 (near.empty() ? "" : " (did you mean '" + near + "'?)") + "\n";

@@ -153,6 +153,7 @@ train_and_kill() {
     local job rank code=0
     metrics=$folder/run/metrics.jsonl
     print_command "${train[@]}"
+    echo "(its output follows when it is killed; until then it grows in $folder/killed.log)"
     "${train[@]}" >"$folder/killed.log" 2>&1 &
     job=$!
     trap 'kill -KILL $(ranks_below "$job") 2>/dev/null || true' EXIT

@@ -78,7 +78,7 @@ std::vector<std::string> find_input_files(io::FileSystem& files,
         } else if (is_pattern(input)) {
             match(files, input.starts_with('/') ? "/" : "", split_path(input), 0, found);
         }
-        REQUIRE(config, !found.empty(), "inputs: \"{}\" names no file", input);
+        REQUIRE(config, !found.empty(), "\"{}\" in the list of inputs names no file", input);
         for (std::string& path : found) {
             if (seen.insert(path).second) all.push_back(std::move(path));
         }

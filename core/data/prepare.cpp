@@ -139,11 +139,12 @@ std::string without_trailing_slashes(std::string path) {
 
 void require_free_output(io::FileSystem& files, const std::string& output) {
     if (!files.exists(output)) return;
-    REQUIRE(config, files.is_directory(output), "output: {} is a file", output);
+    REQUIRE(config, files.is_directory(output), "prepare.output: {} is a file", output);
     REQUIRE(config, !files.exists(io::join(output, DatasetManifest::kFileName)),
-            "output: {} holds a finished data set; remove it or choose another folder", output);
-    REQUIRE(config, files.list(output).empty(), "output: {} is not empty; choose another folder",
+            "prepare.output: {} holds a finished data set; remove it or choose another folder",
             output);
+    REQUIRE(config, files.list(output).empty(),
+            "prepare.output: {} is not empty; choose another folder", output);
     files.remove_all(output);
 }
 
@@ -282,7 +283,7 @@ void PrepareConfig::validate() const {
     source.validate();
     cleaning.validate();
     REQUIRE(config, !without_trailing_slashes(output).empty() && output != "/",
-            "output: name the folder of the data set");
+            "prepare.output: name the folder of the data set");
     REQUIRE(config, held_out >= 0 && held_out < 1, "held_out: must be in [0, 1), got {}", held_out);
     REQUIRE(config, shard_tokens > 0, "shard_tokens: must be positive, got {}", shard_tokens);
     REQUIRE(config, memory >= int64_t{1} << 20, "memory: must be at least 1 MiB, got {} bytes",

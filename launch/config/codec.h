@@ -83,8 +83,9 @@ Codec<std::vector<T>> list_of(const Codec<T>& inner) {
     return {"list of " + inner.type,
             [inner](const Value& value, const std::string& path) {
                 if (value.kind != Value::Kind::list)
-                    fail_at(value.origin, path,
-                            fmt::format("expected a list, got {}", value.describe()));
+                    fail_at(
+                        value.origin, path,
+                        fmt::format("expected a list such as [a, b], got {}", value.describe()));
                 std::vector<T> items;
                 for (const Value& item : value.items)
                     items.push_back(inner.read(item, fmt::format("{}.{}", path, items.size())));

@@ -55,7 +55,7 @@ TEST_F(TextSourceTest, FoldersAreWalkedSorted) {
     EXPECT_EQ(find_input_files(files, {"d/[bc].???", "e/[!d].*"}), (Texts{"d/b.txt", "e/c.txt"}));
     test::expect_error(
         ErrorKind::config, [&] { find_input_files(files, {"d/*.gz"}); },
-        "inputs: \"d/*.gz\" names no file");
+        "\"d/*.gz\" in the list of inputs names no file");
     test::expect_error(
         ErrorKind::config, [&] { find_input_files(files, {"nowhere"}); }, "nowhere");
 }
