@@ -140,7 +140,7 @@ TEST_F(SchemaTest, TypesAreStrict) {
     refuse("other: {memory: 12XB}", "expected a size such as 512MiB");
     refuse("other: {memory: 0.3B}", "expected a size");
     refuse("other: {limit: 30m2h}", "expected a duration such as 90s");
-    refuse("other: {numbers: 3}", "expected a list, got '3'");
+    refuse("other: {numbers: 3}", "expected a list such as [a, b], got '3'");
     refuse("other: {numbers: [1, x]}", "other.numbers.1: expected an integer");
     refuse("other: {parts: [3]}", "other.parts.0: expected keys (name: value), got '3'");
     refuse("other: {parts: [{path: a, weight: 0}]}", "other.parts.0.weight: 0 is out of range");
