@@ -159,7 +159,7 @@ bool are_datasets(const std::vector<std::string>& inputs, core::io::FileSystem& 
 }
 
 TrainingData open_datasets(const FinetuneSection& finetune, RunConfig& run, const Base& base,
-                           Session& session) {
+                           Session& session, bool verify) {
     core::io::FileSystem& files = session.files();
     REQUIRE(config, finetune.held_out.size() <= 1,
             "finetune.held_out: name one data set, whose held-out split is taken");
@@ -169,7 +169,7 @@ TrainingData open_datasets(const FinetuneSection& finetune, RunConfig& run, cons
         const auto set = Dataset::open(files, source.path, "train");
         source.weight = static_cast<double>(set->tokens());
     }
-    verify_shards(run.data, files, session.world().rank(), session.world().size());
+    if (verify) verify_shards(run.data, files, session.world().rank(), session.world().size());
     TrainingData data = TrainingData::open(run, files);
     REQUIRE(config, data.tokenizer->content_hash() == base.tokenizer->content_hash(),
             "finetune.files: {} was made with another tokenizer than the checkpoint's; prepare it "
@@ -253,7 +253,7 @@ int finetune(const FinetuneConfig& config, Session& session, bool dry_run) {
     // Examples are padded: the mask keeps attention off the padding, also of bidirectional models.
     if (!datasets) run.data.document_mask = true;
     TrainingData data =
-        datasets ? open_datasets(section, run, base, session)
+        datasets ? open_datasets(section, run, base, session, /*verify=*/!dry_run)
                  : ExampleReader(section, base, run.data.sequence_length, session).read();
     set_length(section, run, data);
     check(run, session.world().size());

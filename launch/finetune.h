@@ -12,7 +12,8 @@ inline constexpr const char* finetune_blob = "finetune";
 
 /// `plinth finetune`: goes on training the model in checkpoint.init on text, on responses to
 /// prompts, or on labels through a new head; by the loop of pretraining, so it resumes and runs on
-/// several ranks like that. `dry_run`: reads checkpoint and examples, prints the plan and stops.
+/// several ranks like that. `dry_run`: reads checkpoint and examples (shards without
+/// hashing them), prints the plan and stops.
 /// Returns the exit code.
 int finetune(const FinetuneConfig& config, Session& session, bool dry_run);
 

@@ -20,7 +20,8 @@ void add_stage(CLI::App& parent, const Stage& stage, StageArguments& arguments,
     command->add_option("operands", arguments.words, stage.operands)->type_name("");
     if (stage.takes == Stage::Takes::configuration)
         command->add_flag("--dry-run", arguments.dry_run,
-                          "Check everything, print the plan, and stop");
+                          "Check the configuration (a training run: also its layout, data and "
+                          "checkpoint, but no hash), print the plan, and stop");
     if (!stage.example.empty()) command->footer("Example: " + stage.example);
     command->callback([&selected, &stage] { selected = &stage; });
 }

@@ -19,8 +19,8 @@ struct MemoryPlan {
 
 MemoryPlan memory_plan(const RunConfig& config, int64_t ranks);
 
-/// What `--dry-run` prints: the resolved configuration, parameters, memory a rank, steps, tokens,
-/// lanes and idle share.
+/// What `--dry-run` of a training run prints: the resolved configuration, parameters, memory a
+/// rank, steps, tokens, lanes and idle share.
 std::string plan_text(const RunConfig& config, int64_t ranks);
 
 }  // namespace plinth::launch

@@ -3,6 +3,9 @@
 
 #include "launch/build.h"
 #include "launch/config/load.h"
+#include "launch/exit_codes.h"
+#include "launch/plan.h"
+#include "launch/preflight.h"
 
 namespace plinth::launch {
 
@@ -30,7 +33,12 @@ int train(Training& run, core::models::Model& model) {
     return run.finish(result);
 }
 
-int pretrain(const RunConfig& config, Session& session) {
+int pretrain(const RunConfig& config, Session& session, bool dry_run) {
+    if (dry_run) {
+        const std::string beginning = preflight(config, session);
+        session.say(plan_text(config, session.world().size()) + beginning);
+        return exit_done;
+    }
     core::models::Transformer model(transformer_config(config));
     TrainingData data = TrainingData::open(config, session.files());
     if (config.data.verify)

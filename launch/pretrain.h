@@ -10,7 +10,8 @@ namespace plinth::launch {
 int train(Training& run, core::models::Model& model);
 
 /// `plinth pretrain`: trains the configured model until its steps are done, a signal comes or the
-/// time is up. Returns the exit code.
-int pretrain(const RunConfig& config, Session& session);
+/// time is up. `dry_run`: checks what it would begin from, prints the plan and stops. Returns the
+/// exit code.
+int pretrain(const RunConfig& config, Session& session, bool dry_run);
 
 }  // namespace plinth::launch

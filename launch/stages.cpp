@@ -16,7 +16,6 @@
 #include "launch/finetune.h"
 #include "launch/generate.h"
 #include "launch/inspect.h"
-#include "launch/plan.h"
 #include "launch/prepare_data.h"
 #include "launch/pretrain.h"
 #include "launch/session.h"
@@ -44,11 +43,7 @@ int run_pretrain(const StageArguments& arguments) {
         if (const auto problem = validate_world(config, ranks.size()))
             FAIL(config, "{}: {}", problem->key, problem->message);
         Session session(ranks, config.run.threads, world.local_size());
-        if (arguments.dry_run) {
-            session.say(plan_text(config, ranks.size()));
-            return 0;
-        }
-        return pretrain(config, session);
+        return pretrain(config, session, arguments.dry_run);
     });
 }
 

@@ -11,7 +11,6 @@
 #include "core/nn/init.h"
 #include "core/optim/grad_norm.h"
 #include "launch/build.h"
-#include "launch/config/load.h"
 #include "launch/exit_codes.h"
 #include "launch/metrics/jsonl_log.h"
 #include "launch/metrics/model_flops.h"
@@ -42,14 +41,6 @@ std::vector<core::data::SkipRange> skips_of(const DataSection& data) {
     return skips;
 }
 
-/// The keys of the other layouts are read and planned for, but this program has only one.
-void require_data_parallel(const ParallelSection& parallel) {
-    REQUIRE(config, parallel.tensor == 1 && parallel.pipeline == 1 && parallel.zero == 0,
-            "parallel: tensor={}, pipeline={}, zero={} are not available yet, only data-parallel "
-            "ranks are: set parallel.tensor=1 parallel.pipeline=1 parallel.zero=0",
-            parallel.tensor, parallel.pipeline, parallel.zero);
-}
-
 }  // namespace
 
 Training::Training(const RunConfig& config, Session& session, core::models::Model& model,
@@ -68,13 +59,12 @@ Training::Training(const RunConfig& config, Session& session, core::models::Mode
                                        total_steps(config.train, config.data.sequence_length))),
       checkpoints_(config.checkpoint, session, state_tensors(model.parameters().all(), optimizer_),
                    options_.configuration, options_.blobs, tokenizer_files(data)),
-      evaluator_(config, session, model, data) {
-    require_data_parallel(config.parallel);
-}
+      evaluator_(config, session, model, data) {}
 
 void Training::start() {
-    resumed_ = checkpoints_.resume(
-        state, [this](const checkpoints::Manifest& manifest) { accept(manifest); });
+    resumed_ = checkpoints_.resume(state, [this](const checkpoints::Manifest& manifest) {
+        require_resumable(manifest, config_, data_, options_.compare, session_);
+    });
     if (!resumed_) begin_fresh();
     session_.say(fmt::format("run {} ({}) in {}: ranks {}, steps {}", config_.run.name,
                              state.run_id, config_.run.folder, session_.world().size(),
@@ -110,28 +100,6 @@ void Training::begin_fresh() {
     data_.require_tokenizer_of(base.manifest(), base.folder());
     checkpoints::load(base, session_.ranks(), state_tensors(given), {.subset = true});
     session_.say(fmt::format("weights from {}", config_.checkpoint.init));
-}
-
-void Training::accept(const checkpoints::Manifest& manifest) const {
-    const auto stored =
-        parse_config<RunConfig>(manifest.configuration, "the checkpoint's configuration");
-    std::vector<Change> changes = diff_configs(stored, config_);
-    if (options_.compare) options_.compare(manifest, changes);
-    std::string refused;
-    for (const Change& change : changes) {
-        const std::string text = fmt::format("{}: {} in the checkpoint, {} now", change.path,
-                                             change.before, change.after);
-        if (change.resume == Resume::refused) refused += (refused.empty() ? "" : "; ") + text;
-        if (change.resume == Resume::recorded)
-            session_.warn(
-                text + "; the run goes on, but no longer equals an uninterrupted one bit for bit");
-    }
-    REQUIRE(checkpoint, refused.empty(),
-            "{}: the run cannot go on with another {}; put the old value back, or choose a new "
-            "run.folder and "
-            "checkpoint.init",
-            config_.checkpoint.folder, refused);
-    data_.require_tokenizer_of(manifest, config_.checkpoint.folder);
 }
 
 void Training::open_metrics() {

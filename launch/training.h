@@ -12,6 +12,7 @@
 #include "launch/checkpoint_keeper.h"
 #include "launch/evaluator.h"
 #include "launch/metrics/sink.h"
+#include "launch/preflight.h"
 #include "launch/session.h"
 #include "launch/stop_signal.h"
 #include "launch/training_data.h"
@@ -42,7 +43,7 @@ struct TrainingOptions {
     /// More text that the checkpoints store, by name.
     std::map<std::string, std::string> blobs = {};
     /// Compares what a checkpoint stored in `blobs`, before a resume: appends what it refuses.
-    std::function<void(const checkpoints::Manifest&, std::vector<Change>&)> compare = {};
+    CompareStage compare = {};
     /// True for a parameter that checkpoint.init does not give: it keeps its fresh weights. Empty:
     /// there is none.
     std::function<bool(const core::Parameter&)> is_new = {};
@@ -85,7 +86,6 @@ class Training {
     Session& session() { return session_; }
 
   private:
-    void accept(const checkpoints::Manifest& manifest) const;
     void begin_fresh();
     void open_metrics();
     core::data::NextRequest loader_requests();

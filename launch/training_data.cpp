@@ -3,7 +3,6 @@
 
 #include <algorithm>
 #include <numbers>
-#include <set>
 
 #include "kernels/runtime/error.h"
 
@@ -169,13 +168,17 @@ int64_t micro_batches_ahead(const RunConfig& config) {
     return std::clamp<int64_t>(rows / config.train.micro_batch, 1, config.data.prefetch);
 }
 
-void verify_shards(const DataSection& section, core::io::FileSystem& files, int rank, int ranks) {
+std::set<std::string> data_folders(const DataSection& section) {
     std::set<std::string> folders;
     for (const BlendSource& source : section.sources)
         folders.insert(source.path);
     if (!section.held_out.empty()) folders.insert(section.held_out);
+    return folders;
+}
+
+void verify_shards(const DataSection& section, core::io::FileSystem& files, int rank, int ranks) {
     int64_t number = 0;
-    for (const std::string& folder : folders) {
+    for (const std::string& folder : data_folders(section)) {
         const auto manifest = core::data::DatasetManifest::load(files, folder);
         for (const auto& [name, split] : manifest.splits)
             for (const core::data::ShardEntry& shard : split.shards)

@@ -4,6 +4,7 @@
 #include <functional>
 #include <memory>
 #include <optional>
+#include <set>
 #include <span>
 #include <vector>
 
@@ -62,6 +63,9 @@ struct TrainingData {
 
 /// data.prefetch, or as many micro-batches as fit into data.memory, at least one.
 int64_t micro_batches_ahead(const RunConfig& config);
+
+/// Folders of the sources and of the held-out set, each once.
+std::set<std::string> data_folders(const DataSection& section);
 
 /// Hashes the shards of all data sets that the section names; the ranks share them out. One that is
 /// not what its manifest says is an error of kind data.

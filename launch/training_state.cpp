@@ -25,10 +25,14 @@ void TrainingState::restore(const checkpoints::Manifest& manifest, const std::st
     sampler = sampler_state(manifest.blob("sampler"), where);
 }
 
+std::string weight_name(const core::Parameter& parameter) {
+    return "model." + parameter.name();
+}
+
 std::vector<core::StateTensor> state_tensors(const std::vector<core::Parameter*>& parameters) {
     std::vector<core::StateTensor> tensors;
     for (core::Parameter* parameter : parameters)
-        tensors.push_back({.name = "model." + parameter->name(),
+        tensors.push_back({.name = weight_name(*parameter),
                            .dtype = DType::f32,
                            .shard = parameter->shard(),
                            .data = parameter->master().data<float>()});

@@ -29,6 +29,8 @@ struct TrainingState {
     void restore(const checkpoints::Manifest& manifest, const std::string& where);
 };
 
+/// The name of a parameter's master weights in checkpoints.
+std::string weight_name(const core::Parameter& parameter);
 /// Master weights as model.NAME, then the optimizer's moments.
 std::vector<core::StateTensor> state_tensors(const std::vector<core::Parameter*>& parameters);
 std::vector<core::StateTensor> state_tensors(const std::vector<core::Parameter*>& parameters,

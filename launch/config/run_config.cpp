@@ -77,6 +77,19 @@ std::optional<Problem> check_lengths(const RunConfig& config) {
     return {};
 }
 
+/// The keys of the other layouts are read, but no training loop has them.
+std::optional<Problem> check_available(const ParallelSection& parallel) {
+    const auto problem = [](const char* key, int64_t value, int64_t only) {
+        return Problem{key, fmt::format("{} is not available yet, only data-parallel ranks are: "
+                                        "set {}={}",
+                                        value, key, only)};
+    };
+    if (parallel.tensor != 1) return problem("parallel.tensor", parallel.tensor, 1);
+    if (parallel.pipeline != 1) return problem("parallel.pipeline", parallel.pipeline, 1);
+    if (parallel.zero != 0) return problem("parallel.zero", parallel.zero, 0);
+    return {};
+}
+
 }  // namespace
 
 void resolve(ModelSection& model) {
@@ -212,7 +225,8 @@ std::optional<Problem> validate_world(const RunConfig& config, int64_t world) {
                                    slots, replicas)};
     ParallelSection filled = parallel;
     filled.data = replicas;
-    return validate(filled, config.train);
+    if (auto problem = validate(filled, config.train)) return problem;
+    return check_available(parallel);
 }
 
 int64_t global_batch_at(const TrainSection& train, int64_t consumed) {

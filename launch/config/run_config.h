@@ -189,7 +189,7 @@ std::optional<Problem> validate(const OptimizerSection& optimizer);
 std::optional<Problem> validate(const ParallelSection& parallel, const TrainSection& train);
 std::optional<Problem> validate(const RunConfig& config);
 /// The same for a number of ranks: the mesh must fill the world, and every data-parallel rank needs
-/// a lane.
+/// a lane. Layouts that are not available yet are refused.
 std::optional<Problem> validate_world(const RunConfig& config, int64_t world);
 
 /// Samples in the step that starts when `consumed` samples are done.

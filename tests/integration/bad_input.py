@@ -200,6 +200,40 @@ def checkpoint(lab, options):
     altered("the only checkpoint is damaged", ["checkpoint"], flip)
 
 
+def dry_run(lab, options):
+    """What a run would refuse, its dry run refuses too; what it accepts is planned, and nothing is written."""
+    trained = lab.train("trained", TINY, OVERRIDES)
+    nowhere = {"data.sources.0.path": lab.folder / "nowhere"}
+
+    def start(name, changes, ranks=1):
+        return runs.Process([*lab.command(name, TINY, {**OVERRIDES, **changes}, ranks), "--dry-run"])
+
+    def accept(what, changes, *words, name="planned"):
+        run = start(name, changes)
+        code = run.wait(60)
+        missing = [word for word in ("# memory a rank", *words) if not any(word in line for line in run.lines)]
+        if code != 0 or missing or (lab.folder / "planned").exists():
+            problems.append(f"dry run, {what}: exit code {code}, missing {missing}")
+            print("NOT PLANNED", problems[-1], *run.lines, sep="\n    ")
+
+    for ranks in (1, 2):
+        expect_refusal("dry run, a layout that is not there", start("planned", {"parallel.zero": 1}, ranks), CONFIG,
+                       ["parallel.zero"])
+    expect_refusal("dry run, no checkpoint to begin from", start("planned", {"checkpoint.init": lab.folder / "no-run"}, 2),
+                   CHECKPOINT, ["no-run"])
+    expect_refusal("dry run, weights of another model", start("planned", {"checkpoint.init": trained, "model.width": 32}),
+                   CHECKPOINT, ["model.embedding.tokens.weight", "[257, 64]", "[257, 32]"])
+    expect_refusal("dry run, a small vocabulary", start("planned", {"model.vocab_size": 100}), CONFIG, ["model.vocab_size"])
+    expect_refusal("dry run, another tokenizer", start("planned", {"data.tokenizer": "byte256"}), CONFIG, ["data.tokenizer"])
+    expect_refusal("dry run, long samples", start("planned", {"data.sequence_length": 1 << 20, "model.max_positions": 1 << 20}),
+                   CONFIG, ["one sequence of 1048576"])
+    expect_refusal("dry run, resume with another seed", start("trained", {"train.seed": 2}), CHECKPOINT, ["train.seed"])
+    accept("fresh", {}, "# begins with         fresh weights", "# held out")
+    accept("from weights", {"checkpoint.init": trained}, "# begins with         the weights of")
+    accept("resume", {"train.steps": 4}, "# goes on from", "at step 2", name="trained")
+    accept("data to come", nowhere, "warning: data: ", "nowhere is not there yet")
+
+
 def system(lab, options):
     refuse(lab, "run folder that cannot be made", IO, ["/proc/plinth"], {"run.folder": "/proc/plinth"})
     (lab.folder / "occupied").write_text("")
@@ -239,5 +273,5 @@ def table(case):
 
 
 if __name__ == "__main__":
-    CASES = (command_line, doctor, configuration, data, prepare, checkpoint, system, full_disk)
+    CASES = (command_line, doctor, configuration, data, prepare, checkpoint, dry_run, system, full_disk)
     runs.main({case.__name__: table(case) for case in CASES})

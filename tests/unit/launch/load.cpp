@@ -113,7 +113,8 @@ TEST_F(LoadTest, TheWorldMustFitTheMesh) {
     EXPECT_EQ(validate_world(config, 4)->key, "parallel.data");
     EXPECT_NE(validate_world(config, 4)->message.find("train.lanes=4"), std::string::npos);
     config.parallel.tensor = 2;
-    EXPECT_FALSE(validate_world(config, 4));
+    EXPECT_EQ(validate_world(config, 4)->key, "parallel.tensor");
+    EXPECT_NE(validate_world(config, 4)->message.find("not available"), std::string::npos);
     EXPECT_EQ(validate_world(config, 3)->key, "parallel.tensor");
     config.parallel.tensor = 5;
     EXPECT_EQ(validate_world(config, 5)->key, "parallel.tensor");
@@ -123,6 +124,11 @@ TEST_F(LoadTest, TheWorldMustFitTheMesh) {
     config.parallel.data = 0;
     config.parallel.pipeline = 13;
     EXPECT_EQ(validate_world(config, 13)->key, "parallel.pipeline");
+    config.parallel.pipeline = 1;
+    config.parallel.zero = 1;
+    EXPECT_EQ(validate_world(config, 1)->key, "parallel.zero");
+    config.parallel.zero = 0;
+    EXPECT_FALSE(validate_world(config, 1));
 }
 
 TEST_F(LoadTest, ResolvedTextRoundTrips) {

@@ -1,0 +1,98 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "launch/preflight.h"
+
+#include "core/models/transformer.h"
+#include "launch/build.h"
+#include "launch/checkpoint_keeper.h"
+
+namespace plinth::launch {
+
+namespace {
+
+/// The run's data, or none, with a warning for each folder that holds no data set.
+TrainingData open_data_if_there(const RunConfig& config, Session& session) {
+    bool there = !config.data.sources.empty();
+    if (!there) session.warn("data.sources: names no data set; nothing is checked against data");
+    for (const std::string& folder : data_folders(config.data)) {
+        if (session.files().exists(
+                core::io::join(folder, core::data::DatasetManifest::kFileName)))
+            continue;
+        there = false;
+        session.warn(fmt::format(
+            "data: {} is not there yet (`plinth data prepare` makes it); nothing is checked "
+            "against data",
+            folder));
+    }
+    if (!there) return {};
+    TrainingData data = TrainingData::open(config, session.files());
+    // Refuses a source that is shorter than a sample.
+    core::data::start_sampling(static_cast<uint64_t>(config.data.seed), config.data.sequence_length,
+                               data.blend);
+    return data;
+}
+
+void require_weights(const checkpoints::Checkpoint& base, const RunConfig& config) {
+    core::models::Transformer declared(transformer_config(config));  // names and shapes, no storage
+    for (const core::Parameter* parameter : declared.parameters().all()) {
+        const std::string name = weight_name(*parameter);
+        const checkpoints::TensorInfo* info = base.find(name);
+        REQUIRE(checkpoint, info && info->global_shape == parameter->shape(),
+                "checkpoint.init: {} holds {} as {}, but the model of this configuration has {}: "
+                "is it of another model?",
+                base.folder(), name, info ? info->global_shape.text() : "nothing",
+                parameter->shape().text());
+    }
+}
+
+std::string held_out_text(const TrainingData& data) {
+    int64_t windows = 0;
+    for (const HeldOutSet& set : data.held_out)
+        windows += set.windows;
+    return fmt::format("# held out            {} samples of {} data sets\n", windows,
+                       data.held_out.size());
+}
+
+}  // namespace
+
+void require_resumable(const checkpoints::Manifest& manifest, const RunConfig& config,
+                       const TrainingData& data, const CompareStage& compare,
+                       const Session& session) {
+    const auto stored =
+        parse_config<RunConfig>(manifest.configuration, "the checkpoint's configuration");
+    std::vector<Change> changes = diff_configs(stored, config);
+    if (compare) compare(manifest, changes);
+    std::string refused;
+    for (const Change& change : changes) {
+        const std::string text = fmt::format("{}: {} in the checkpoint, {} now", change.path,
+                                             change.before, change.after);
+        if (change.resume == Resume::refused) refused += (refused.empty() ? "" : "; ") + text;
+        if (change.resume == Resume::recorded)
+            session.warn(
+                text + "; the run goes on, but no longer equals an uninterrupted one bit for bit");
+    }
+    REQUIRE(checkpoint, refused.empty(),
+            "{}: the run cannot go on with another {}; put the old value back, or choose a new "
+            "run.folder and checkpoint.init",
+            config.checkpoint.folder, refused);
+    data.require_tokenizer_of(manifest, config.checkpoint.folder);
+}
+
+std::string preflight(const RunConfig& config, Session& session) {
+    const TrainingData data = open_data_if_there(config, session);
+    std::string text = data.sources.empty() ? "" : held_out_text(data);
+    const auto warn = [&session](const std::string& line) { session.warn(line); };
+    const auto newest =
+        checkpoints::open_newest(session.files(), config.checkpoint.folder, warn);
+    if (newest) {
+        require_resumable(newest->manifest(), config, data, /*compare=*/{}, session);
+        return text + fmt::format("# goes on from        {} at step {}\n", newest->folder(),
+                                  newest->manifest().counter("steps"));
+    }
+    if (config.checkpoint.init.empty()) return text + "# begins with         fresh weights\n";
+    const checkpoints::Checkpoint base = open_checkpoint_together(config.checkpoint.init, session);
+    require_weights(base, config);
+    data.require_tokenizer_of(base.manifest(), base.folder());
+    return text + fmt::format("# begins with         the weights of {}\n", base.folder());
+}
+
+}  // namespace plinth::launch

@@ -1,0 +1,31 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <functional>
+#include <string>
+#include <vector>
+
+#include "checkpoints/checkpoint.h"
+#include "launch/config/load.h"
+#include "launch/session.h"
+#include "launch/training_data.h"
+
+namespace plinth::launch {
+
+/// Compares what a stage stored in a checkpoint beside the run's configuration: appends changes.
+using CompareStage = std::function<void(const checkpoints::Manifest&, std::vector<Change>&)>;
+
+/// Refuses, with an error of kind checkpoint, to go on from a run's own checkpoint with other keys
+/// that a resume must find unchanged or with data of another tokenizer; warns of keys after which
+/// the run no longer equals an uninterrupted one.
+void require_resumable(const checkpoints::Manifest& manifest, const RunConfig& config,
+                       const TrainingData& data, const CompareStage& compare,
+                       const Session& session);
+
+/// Collective. What the start of a pretraining run would refuse, found without hashing a shard,
+/// reading a weight or making the model: data sets that do not fit the model or each other, and the
+/// checkpoint that the run would begin or go on from. Data sets that are not there are a warning,
+/// for a run is planned before its data are made. Returns lines that say how the run would begin.
+std::string preflight(const RunConfig& config, Session& session);
+
+}  // namespace plinth::launch
