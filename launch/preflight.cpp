@@ -14,8 +14,7 @@ TrainingData open_data_if_there(const RunConfig& config, Session& session) {
     bool there = !config.data.sources.empty();
     if (!there) session.warn("data.sources: names no data set; nothing is checked against data");
     for (const std::string& folder : data_folders(config.data)) {
-        if (session.files().exists(
-                core::io::join(folder, core::data::DatasetManifest::kFileName)))
+        if (session.files().exists(core::io::join(folder, core::data::DatasetManifest::kFileName)))
             continue;
         there = false;
         session.warn(fmt::format(
@@ -81,8 +80,7 @@ std::string preflight(const RunConfig& config, Session& session) {
     const TrainingData data = open_data_if_there(config, session);
     std::string text = data.sources.empty() ? "" : held_out_text(data);
     const auto warn = [&session](const std::string& line) { session.warn(line); };
-    const auto newest =
-        checkpoints::open_newest(session.files(), config.checkpoint.folder, warn);
+    const auto newest = checkpoints::open_newest(session.files(), config.checkpoint.folder, warn);
     if (newest) {
         require_resumable(newest->manifest(), config, data, /*compare=*/{}, session);
         return text + fmt::format("# goes on from        {} at step {}\n", newest->folder(),

@@ -36,8 +36,8 @@ void declare(Schema& schema, ModelSection& model) {
         {.doc = "Tokens of the vocabulary.", .unit = "tokens", .min = 2, .max = largest_dim});
     schema.key(
         "model.vocab_multiple", &model.vocab_multiple,
-        {.doc = "The embedding's rows are padded to a multiple of this; the padding is never "
-                "predicted and never saved.",
+        {.doc = "The embedding's rows are padded to a multiple of this. The padding is never "
+                "predicted; checkpoints hold it.",
          .unit = "tokens",
          .min = 1,
          .max = 1 << 20});
@@ -56,7 +56,8 @@ void declare(Schema& schema, ModelSection& model) {
                {.doc = "Inner width of the MLP; 0 means 4 x width.", .min = 0, .max = 1 << 24});
     schema.key(
         "model.max_positions", &model.max_positions,
-        {.doc = "Longest sequence: rows of the learned positions, length of the rotary table.",
+        {.doc = "Rows of the learned positions, the longest sequence of such a model; the other "
+                "positions are computed and have no end.",
          .unit = "tokens",
          .min = 1,
          .max = largest_dim});
