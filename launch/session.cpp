@@ -1,11 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "launch/session.h"
 
-#include <fmt/core.h>
+#include <fmt/format.h>
 #include <sched.h>
 
 #include <algorithm>
 #include <cstdio>
+
+#include "core/io/print.h"
 
 namespace plinth::launch {
 
@@ -32,13 +34,11 @@ Session::Session(parallel::Communicator& world, int64_t threads, int local_ranks
       allocator_(host_memory()) {}
 
 void Session::say(const std::string& line) const {
-    if (!speaks()) return;
-    fmt::print("{}\n", line);
-    std::fflush(stdout);
+    if (speaks()) core::io::print_best_effort(stdout, line + "\n");
 }
 
 void Session::warn(const std::string& line) const {
-    if (speaks()) fmt::print(stderr, "warning: {}\n", line);
+    if (speaks()) core::io::print_best_effort(stderr, fmt::format("warning: {}\n", line));
 }
 
 double Session::seconds() const {

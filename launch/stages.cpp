@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "launch/stages.h"
 
-#include <fmt/core.h>
+#include <fmt/format.h>
 
 #include <chrono>
 #include <cstdio>
@@ -9,6 +9,7 @@
 #include <new>
 #include <thread>
 
+#include "core/io/print.h"
 #include "launch/config/load.h"
 #include "launch/config/reference.h"
 #include "launch/doctor.h"
@@ -172,13 +173,14 @@ int run_stage(const Stage& stage, const StageArguments& arguments) {
         return stage.run(arguments);
     } catch (const Error& error) {
         let_first_rank_speak();
-        fmt::print(stderr, "plinth: {}\n", error.what());
+        core::io::print_best_effort(stderr, fmt::format("plinth: {}\n", error.what()));
         return exit_code(error.kind());
     } catch (const std::bad_alloc&) {
-        fmt::print(stderr, "plinth: out of memory\n");
+        core::io::print_best_effort(stderr, "plinth: out of memory\n");
         return exit_code(ErrorKind::io);
     } catch (const std::exception& error) {
-        fmt::print(stderr, "plinth: internal error: {}\n", error.what());
+        core::io::print_best_effort(stderr,
+                                    fmt::format("plinth: internal error: {}\n", error.what()));
         return exit_code(ErrorKind::internal);
     }
 }

@@ -12,6 +12,7 @@
 #include "core/optim/grad_norm.h"
 #include "launch/build.h"
 #include "launch/exit_codes.h"
+#include "launch/metrics/best_effort.h"
 #include "launch/metrics/jsonl_log.h"
 #include "launch/metrics/model_flops.h"
 #include "launch/metrics/progress_line.h"
@@ -109,23 +110,28 @@ void Training::open_metrics() {
     }
     core::io::FileSystem& files = session_.files();
     files.make_directories(config_.run.folder);
-    const std::string jsonl = core::io::join(config_.run.folder, "metrics.jsonl");
+    const std::string jsonl = core::io::join(config_.run.folder, "metrics.jsonl"),
+                      tensorboard = core::io::join(config_.run.folder, "tensorboard");
     cut_metrics(files, jsonl, state.steps_done());
     // mpirun gives every rank a pseudo-terminal and sends what it says through a pipe.
     const bool is_terminal = session_.world().size() == 1 && isatty(STDOUT_FILENO) == 1;
     std::vector<std::unique_ptr<MetricsSink>> sinks;
+    const auto add_log = [&](std::unique_ptr<MetricsSink> log, const std::string& path) {
+        sinks.push_back(std::make_unique<BestEffortSink>(
+            std::move(log), path, [this](const std::string& line) { session_.warn(line); }));
+    };
     sinks.push_back(std::make_unique<ProgressSink>(
         stdout, std::max<int64_t>(1, config_.run.log_every), is_terminal));
-    if (config_.run.metrics.jsonl) sinks.push_back(std::make_unique<JsonlLog>(files, jsonl));
+    if (config_.run.metrics.jsonl) add_log(std::make_unique<JsonlLog>(files, jsonl), jsonl);
     if (config_.run.metrics.tensorboard)
-        sinks.push_back(std::make_unique<TensorboardLog>(
-            files,
-            TensorboardLog::Options{.folder = core::io::join(config_.run.folder, "tensorboard"),
-                                    .wall_time = wall_time(),
-                                    .host = session_.world().host(),
-                                    .process = getpid(),
-                                    .resumed_step = state.steps_done(),
-                                    .resumed_samples = state.consumed_samples()}));
+        add_log(std::make_unique<TensorboardLog>(
+                    files, TensorboardLog::Options{.folder = tensorboard,
+                                                   .wall_time = wall_time(),
+                                                   .host = session_.world().host(),
+                                                   .process = getpid(),
+                                                   .resumed_step = state.steps_done(),
+                                                   .resumed_samples = state.consumed_samples()}),
+                tensorboard);
     metrics_ = std::make_unique<SinkList>(std::move(sinks));
 }
 

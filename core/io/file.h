@@ -27,6 +27,7 @@ class WritableFile {
   public:
     virtual ~WritableFile() = default;
     virtual const std::string& path() const = 0;
+    /// After an error the next one begins where the failed one began.
     virtual void append(std::span<const std::byte> bytes) = 0;
     virtual void write_at(uint64_t offset, std::span<const std::byte> bytes) = 0;
     virtual void sync() = 0;

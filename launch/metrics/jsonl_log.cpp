@@ -135,7 +135,8 @@ void JsonlLog::evaluation(const EvaluationRecord& record) {
     write(to_json(record));
 }
 
-// One append a line: a kill leaves at most one line without its end.
+// One append a line: a kill leaves at most one line without its end, and a full disk part of a line
+// that the next one overwrites.
 void JsonlLog::write(const Json& line) {
     file_->append(bytes_of(line.dump() + "\n"));
 }

@@ -5,6 +5,7 @@
 
 #include <cmath>
 
+#include "core/io/print.h"
 #include "launch/config/text.h"
 
 namespace plinth::launch {
@@ -58,10 +59,9 @@ void ProgressSink::evaluation(const EvaluationRecord& record) {
 void ProgressSink::print(const std::string& line, bool stays) {
     // "\x1b[K" clears what a longer line left behind.
     if (terminal_)
-        fmt::print(out_, "\r{}\x1b[K{}", line, stays ? "\n" : "");
+        core::io::print_best_effort(out_, fmt::format("\r{}\x1b[K{}", line, stays ? "\n" : ""));
     else
-        fmt::print(out_, "{}\n", line);
-    std::fflush(out_);
+        core::io::print_best_effort(out_, line + "\n");
 }
 
 }  // namespace plinth::launch

@@ -12,6 +12,7 @@
 #include <list>
 #include <thread>
 
+#include "core/io/print.h"
 #include "parallel/comm/launcher.h"
 #include "parallel/comm/self.h"
 
@@ -136,8 +137,8 @@ class MpiCommunicator final : public Communicator {
     void progress() override { answer_questions(); }
 
     [[noreturn]] void abort(const std::string& reason, ErrorKind kind) override {
-        fmt::print(stderr, "plinth: rank {} on {}: {}\n", rank(), host(), reason);
-        std::fflush(stderr);
+        core::io::print_best_effort(
+            stderr, fmt::format("plinth: rank {} on {}: {}\n", rank(), host(), reason));
         MPI_Abort(MPI_COMM_WORLD, exit_code(kind));
         std::abort();  // MPI_Abort does not return
     }
@@ -343,7 +344,7 @@ int MpiWorld::run(const std::function<int(Communicator&)>& program) {
 
 int MpiWorld::fail(const std::string& message, ErrorKind kind) {
     if (communicator_->size() == 1) {
-        fmt::print(stderr, "plinth: {}\n", message);
+        core::io::print_best_effort(stderr, fmt::format("plinth: {}\n", message));
         return exit_code(kind);
     }
     // Every rank finds the same mistake in a configuration or a file: let the first one say it.

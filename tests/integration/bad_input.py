@@ -261,6 +261,12 @@ def full_disk(lab, options):
     if code != IO or len(said) != 1 or "checkpoint of step 2 was not saved" not in said[0]:
         runs.fail(f"full disk: exit code {code}, expected {IO} and one line about the checkpoint", run.lines)
     print(f"full disk: exit code {code}: {said[0]}")
+    with open("/dev/full", "w") as full:
+        code = subprocess.run(lab.command("mute", TINY, OVERRIDES, 1), stdout=full, stderr=full, timeout=60).returncode
+        refused = subprocess.run(lab.command("mute", TINY, {"train.steps": -1}, 1), stderr=full, timeout=60).returncode
+    if (code, refused) != (0, CONFIG):
+        runs.fail(f"output on a full disk: exit codes {code} and {refused}, expected 0 and {CONFIG}", [])
+    print("a run whose output goes to a full disk reaches its end")
 
 
 def table(case):

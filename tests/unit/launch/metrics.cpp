@@ -1,11 +1,14 @@
 // SPDX-License-Identifier: Apache-2.0
 #include <gtest/gtest.h>
+#include <sys/resource.h>
 
 #include <bit>
 #include <cmath>
+#include <csignal>
 #include <limits>
 
 #include "core/io/crc32c.h"
+#include "launch/metrics/best_effort.h"
 #include "launch/metrics/jsonl_log.h"
 #include "launch/metrics/loss_curve.h"
 #include "launch/metrics/model_flops.h"
@@ -165,6 +168,65 @@ TEST(JsonlLog, CutKeepsEvaluationsOfTheResumedStepAndLeavesShortFilesAlone) {
     read_metrics(posix(), path, [&](const Json&) { ++lines; });
     EXPECT_EQ(lines, 8000);
     EXPECT_EQ(read_all(posix(), path), whole.substr(0, read_all(posix(), path).size()));
+}
+
+/// No file may grow beyond a size: a full disk.
+class DiskLimit {
+  public:
+    explicit DiskLimit(rlim_t bytes) : handler_(std::signal(SIGXFSZ, SIG_IGN)) {
+        CHECK(getrlimit(RLIMIT_FSIZE, &before_) == 0, "getrlimit");
+        const rlimit limited{bytes, before_.rlim_max};
+        CHECK(setrlimit(RLIMIT_FSIZE, &limited) == 0, "setrlimit");
+    }
+    ~DiskLimit() {
+        setrlimit(RLIMIT_FSIZE, &before_);
+        std::signal(SIGXFSZ, handler_);
+    }
+
+  private:
+    rlimit before_{};
+    void (*handler_)(int);
+};
+
+TEST(BestEffortSink, AFullDiskDropsLinesAndTearsNone) {
+    const test::TemporaryFolder folder;
+    const std::string path = folder / "metrics.jsonl";
+    std::vector<std::string> warnings;
+    BestEffortSink log(std::make_unique<JsonlLog>(posix(), path), path,
+                       [&](const std::string& line) { warnings.push_back(line); });
+    log.step(sample_step(1));
+    const uint64_t line = posix().open_read(path)->size();
+    {
+        const DiskLimit full(line + line / 2);
+        for (int64_t step = 2; step <= 4; ++step)
+            log.step(sample_step(step));
+        EXPECT_EQ(posix().open_read(path)->size(), line + line / 2);  // half a line
+        ASSERT_EQ(warnings.size(), 1u);
+        EXPECT_NE(warnings[0].find("run goes on"), std::string::npos) << warnings[0];
+    }
+    log.evaluation({.step = 4, .loss = 1});  // shorter than what the torn line left
+    log.step(sample_step(5));
+    ASSERT_EQ(warnings.size(), 2u);
+    EXPECT_NE(warnings[1].find("3 records are missing"), std::string::npos) << warnings[1];
+    const auto steps = [&] {
+        std::vector<int64_t> found;
+        read_metrics(posix(), path,
+                     [&](const Json& record) { found.push_back(record.get_int("step")); });
+        return found;
+    };
+    EXPECT_EQ(steps(), (std::vector<int64_t>{1, 4, 5}));
+    // Resuming at a step whose line was dropped.
+    cut_metrics(posix(), path, 3);
+    JsonlLog(posix(), path).step(sample_step(4));
+    EXPECT_EQ(steps(), (std::vector<int64_t>{1, 4}));
+}
+
+TEST(ProgressSink, AFullDiskEndsNothing) {
+    std::FILE* full = std::fopen("/dev/full", "w");
+    ASSERT_NE(full, nullptr);
+    ProgressSink sink(full, 1, false);
+    EXPECT_NO_THROW(sink.step(sample_step(1)));
+    std::fclose(full);
 }
 
 TEST(JsonlLog, ForeignLinesAreNamed) {
