@@ -224,7 +224,8 @@ void load(const Checkpoint& checkpoint, core::Ranks& ranks,
 std::optional<Restored> restore_newest(core::io::FileSystem& files, core::Ranks& ranks,
                                        const std::string& root,
                                        std::span<const core::StateTensor> tensors, const Warn& warn,
-                                       const LoadOptions& options) {
+                                       const LoadOptions& options,
+                                       const std::function<void(const Manifest&)>& accept) {
     // One rank looks, so that all agree on what there is.
     std::string names;
     Failure failure;
@@ -249,6 +250,7 @@ std::optional<Restored> restore_newest(core::io::FileSystem& files, core::Ranks&
         }
         problem = agree(ranks, problem);
         if (!problem.failed) {
+            if (accept) accept(checkpoint->manifest());
             try {
                 load(*checkpoint, ranks, tensors, options);
                 return Restored{folder, checkpoint->manifest()};

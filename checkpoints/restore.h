@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
+#include <functional>
 #include <optional>
 #include <span>
 #include <string>
@@ -37,11 +38,14 @@ struct Restored {
 
 /// Collective. Loads the newest sound checkpoint of a run folder; each newer one that is not sound
 /// is named to `warn` (on rank 0). Empty if the run has none committed; an error of kind checkpoint
-/// that names all causes if none of them is sound.
+/// that names all causes if none of them is sound. `accept` sees the manifest of each checkpoint,
+/// the same on every rank, before its tensors are read, and may refuse it by throwing, alike on all
+/// ranks: then no older one is tried.
 std::optional<Restored> restore_newest(core::io::FileSystem& files, core::Ranks& ranks,
                                        const std::string& root,
                                        std::span<const core::StateTensor> tensors, const Warn& warn,
-                                       const LoadOptions& options = {});
+                                       const LoadOptions& options = {},
+                                       const std::function<void(const Manifest&)>& accept = {});
 
 /// The newest checkpoint whose structure is sound (tensor bytes are checked when they are read),
 /// for one process. Same warnings and errors.

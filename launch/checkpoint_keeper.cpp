@@ -33,12 +33,8 @@ CheckpointKeeper::CheckpointKeeper(const CheckpointSection& config, Session& ses
 bool CheckpointKeeper::resume(TrainingState& state,
                               const std::function<void(const checkpoints::Manifest&)>& accept) {
     const auto warn = [this](const std::string& line) { session_.warn(line); };
-    // Restoring opens them again and warns then, once, of those that are not sound.
-    const auto silence = [](const std::string&) {};
-    if (const auto newest = checkpoints::open_newest(session_.files(), config_.folder, silence))
-        accept(newest->manifest());
     const auto restored = checkpoints::restore_newest(session_.files(), session_.ranks(),
-                                                      config_.folder, tensors_, warn);
+                                                      config_.folder, tensors_, warn, {}, accept);
     if (!restored) return false;
     const std::string difference =
         environment_difference(restored->manifest.properties, environment_properties());

@@ -25,7 +25,8 @@ class CheckpointKeeper {
                      core::data::TokenizerFiles tokenizer);
 
     /// Collective. Fills tensors and state from the newest sound checkpoint of the run; false if
-    /// there is none. `accept` sees the manifest first and may refuse it.
+    /// there is none. `accept` sees the manifest of what is restored
+    /// first, the same on every rank, and may refuse it.
     bool resume(TrainingState& state,
                 const std::function<void(const checkpoints::Manifest&)>& accept);
 

@@ -194,6 +194,28 @@ TEST(Damage, TheNewestSoundOneIsUsedAndTheCauseNamed) {
         "no checkpoint is sound", folders[0] + "/manifest", data_name(0));
 }
 
+TEST(Damage, WhatIsRestoredIsAcceptedFirstAlsoWhenItIsAnOlderOne) {
+    MemoryFiles files;
+    core::SelfRanks ranks;
+    save(files, replicated(tiny_table(), 1), 1);
+    const std::string newest = save(files, replicated(tiny_table(), 2), 2);
+    files.bytes(newest + "/" + data_name(0))[70] ^= 1;  // seen when it is loaded
+    std::vector<int64_t> seen;
+    State state = replicated(tiny_table(), 9);
+    const auto accept = [&](const Manifest& manifest) {
+        seen.push_back(manifest.step);
+        REQUIRE(checkpoint, manifest.step != 1, "another configuration");
+    };
+    expect_error(
+        ErrorKind::checkpoint,
+        [&] {
+            restore_newest(
+                files, ranks, "run", state.tensors, [](const auto&) {}, {}, accept);
+        },
+        "another configuration");
+    EXPECT_EQ(seen, (std::vector<int64_t>{2, 1}));
+}
+
 TEST(Damage, ANewerFormatIsNotPassedOver) {
     MemoryFiles files;
     core::SelfRanks ranks;
