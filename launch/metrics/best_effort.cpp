@@ -20,11 +20,12 @@ void BestEffortSink::attempt(const std::function<void()>& write) {
         write();
     } catch (const std::exception& error) {
         if (dropped_++ == 0)
-            warn_(fmt::format("{} is not written, the run goes on without: {}", name_,
-                              error.what()));
+            warn_(
+                fmt::format("{} is not written, the run goes on without: {}", name_, error.what()));
         return;
     }
-    if (dropped_ > 0) warn_(fmt::format("{} is written again, {} records are missing", name_, dropped_));
+    if (dropped_ > 0)
+        warn_(fmt::format("{} is written again, {} records are missing", name_, dropped_));
     dropped_ = 0;
 }
 

@@ -9,8 +9,9 @@
 
 namespace plinth::launch {
 
-/// A log whose disk may be full for a while: what cannot be written is dropped, each record is tried
-/// anew, and the run goes on. Warns at the first record that is dropped and when writing works again.
+/// A log whose disk may be full for a while: what cannot be written is dropped, each record is
+/// tried anew, and the run goes on. Warns at the first record that is dropped and when writing
+/// works again.
 class BestEffortSink final : public MetricsSink {
   public:
     using Warn = std::function<void(const std::string&)>;

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// A disk that is slow for one rank: the others meet it in short collectives meanwhile, so that none of
-// them lasts as long as the disk takes.
+// A disk that is slow for one rank: the others meet it in short collectives meanwhile, so that none
+// of them lasts as long as the disk takes.
 #include <gtest/gtest.h>
 
 #include <atomic>
