@@ -92,6 +92,8 @@ void CheckpointKeeper::advance(const checkpoints::SaveState& total) {
 }
 
 void CheckpointKeeper::report(const checkpoints::SaveOutcome& outcome) {
+    longest_save_seconds_ =
+        std::max(longest_save_seconds_, session_.seconds() - last_save_seconds_);
     if (!outcome.committed) return session_.warn(outcome.message);
     last_saved_step_ = outcome.step;
     session_.say(outcome.message);
@@ -100,6 +102,7 @@ void CheckpointKeeper::report(const checkpoints::SaveOutcome& outcome) {
 void CheckpointKeeper::finish(const TrainingState& state) {
     settle();
     if (last_saved_step_ == state.steps_done()) return;
+    last_save_seconds_ = session_.seconds();
     const checkpoints::SaveOutcome outcome = writer_.save(request(state));
     REQUIRE(io, outcome.committed, "{}", outcome.message);
     report(outcome);

@@ -53,6 +53,8 @@ class CheckpointKeeper {
 
     /// Step of the newest checkpoint that this process resumed from or committed; -1: none.
     int64_t last_saved_step() const { return last_saved_step_; }
+    /// From begin to commit, of this process's saves; 0 before the first.
+    double longest_save_seconds() const { return longest_save_seconds_; }
 
   private:
     checkpoints::SaveRequest request(const TrainingState& state) const;
@@ -68,6 +70,7 @@ class CheckpointKeeper {
     int64_t last_started_step_ = -1;
     int64_t last_saved_step_ = -1;
     double last_save_seconds_ = 0.0;
+    double longest_save_seconds_ = 0.0;
     bool time_due_ = false;
 };
 

@@ -12,11 +12,11 @@ namespace plinth::launch {
 int train(Training& run, core::models::Model& model) {
     run.start();
     StepResult result;
-    while (true) {
+    while (!result.ends_run()) {
+        run.save_if_due();  // before looking: a start looks again at the step it goes on from
         run.evaluate_if_due();
         run.sample_if_due();
-        run.save_if_due();
-        if (run.is_finished() || result.ends_run()) break;
+        if (run.is_finished()) break;
 
         for (const core::models::Phase& phase : model.phases()) {
             const parallel::LanePlan plan = run.plan_step();

@@ -60,13 +60,14 @@ Training::Training(const RunConfig& config, Session& session, core::models::Mode
                                        total_steps(config.train, config.data.sequence_length))),
       checkpoints_(config.checkpoint, session, state_tensors(model.parameters().all(), optimizer_),
                    options_.configuration, options_.blobs, tokenizer_files(data)),
-      evaluator_(config, session, model, data) {}
+      evaluator_(config, session, model, data),
+      time_limit_{.limit = config.run.time_limit} {}
 
 void Training::start() {
-    resumed_ = checkpoints_.resume(state, [this](const checkpoints::Manifest& manifest) {
+    const bool resumed = checkpoints_.resume(state, [this](const checkpoints::Manifest& manifest) {
         require_resumable(manifest, config_, data_, options_.compare, session_);
     });
-    if (!resumed_) begin_fresh();
+    if (!resumed) begin_fresh();
     session_.say(fmt::format("run {} ({}) in {}: ranks {}, steps {}", config_.run.name,
                              state.run_id, config_.run.folder, session_.world().size(),
                              schedule_.total_steps));
@@ -181,9 +182,10 @@ void Training::run_micro_batch(const core::models::Phase& phase, int64_t slot,
 }
 
 bool Training::time_is_up() const {
-    // Leave room for one more step and for the checkpoint.
-    return config_.run.time_limit > 0 &&
-           session_.seconds() + 2.0 * longest_step_ > config_.run.time_limit;
+    TimeLimit time = time_limit_;
+    time.longest_save = checkpoints_.longest_save_seconds();
+    const int64_t next = state.steps_done() + 1;  // what this step makes it
+    return time.is_near(session_.seconds(), evaluator_.is_due(next), sample_is_due(next));
 }
 
 void Training::raise_flags(parallel::StepScalars& scalars) const {
@@ -271,7 +273,7 @@ void Training::log(const StepResult& result) {
         session_.warn(fmt::format(
             "step {}: loss {} or gradient norm {} is not finite; all ranks skipped the update",
             state.steps_done(), result.loss, result.gradient_norm));
-    longest_step_ = std::max(longest_step_, seconds);
+    time_limit_.longest_step = std::max(time_limit_.longest_step, seconds);
     step_began_ = now;
     loss_since_evaluation_ += result.loss;
     ++steps_since_evaluation_;
@@ -280,7 +282,8 @@ void Training::log(const StepResult& result) {
 }
 
 void Training::evaluate_if_due() {
-    if (is_first_look() || !evaluator_.is_due(state.steps_done())) return;
+    if (!evaluator_.is_due(state.steps_done())) return;
+    const double began = session_.seconds();
     std::optional<double> training_loss;
     if (steps_since_evaluation_ > 0)
         training_loss = loss_since_evaluation_ / static_cast<double>(steps_since_evaluation_);
@@ -291,15 +294,21 @@ void Training::evaluate_if_due() {
     loss_since_evaluation_ = 0.0;
     steps_since_evaluation_ = 0;
     step_began_ = session_.seconds();
+    time_limit_.longest_evaluation = std::max(time_limit_.longest_evaluation, step_began_ - began);
+}
+
+bool Training::sample_is_due(int64_t steps_done) const {
+    const int64_t every = config_.train.sample_every;
+    return every > 0 && steps_done > 0 && steps_done % every == 0;
 }
 
 void Training::sample_if_due() {
-    const int64_t every = config_.train.sample_every;
-    if (is_first_look() || every <= 0 || state.steps_done() == 0 || state.steps_done() % every != 0)
-        return;
+    if (!sample_is_due(state.steps_done())) return;
+    const double began = session_.seconds();
     if (session_.speaks())
         session_.say(sample_text(session_, model_, *data_.tokenizer, config_, state.steps_done()));
     step_began_ = session_.seconds();
+    time_limit_.longest_sample = std::max(time_limit_.longest_sample, step_began_ - began);
 }
 
 void Training::save_if_due() {
@@ -336,7 +345,9 @@ int Training::finish(const StepResult& last) {
         session_.say(
             fmt::format("gradient exchange hidden behind the backward pass: {:.1f}% of bytes",
                         100.0 * hidden_share_sum_ / static_cast<double>(steps_here_)));
-    if (!last.stop || is_finished()) {
+    // A run that was stopped before its last evaluation is not done: the next start makes it.
+    const bool is_owed = evaluator_.is_due(state.steps_done()) || sample_is_due(state.steps_done());
+    if (!last.stop || (is_finished() && !is_owed)) {
         session_.say(fmt::format("done: {} steps, {} tokens, {} skipped", state.steps_done(),
                                  state.consumed_tokens, state.skipped_steps));
         return exit_done;

@@ -15,6 +15,7 @@
 #include "launch/preflight.h"
 #include "launch/session.h"
 #include "launch/stop_signal.h"
+#include "launch/time_limit.h"
 #include "launch/training_data.h"
 #include "launch/training_state.h"
 #include "parallel/data_parallel/lane_reducer.h"
@@ -91,10 +92,8 @@ class Training {
     core::data::NextRequest loader_requests();
     void raise_flags(parallel::StepScalars& scalars) const;
     bool time_is_up() const;
+    bool sample_is_due(int64_t steps_done) const;
     void say_diverged() const;
-    /// Evaluation and sampling at the resumed step were done, and logged, before its checkpoint was
-    /// saved.
-    bool is_first_look() const { return steps_here_ == 0 && resumed_; }
 
     const RunConfig& config_;
     Session& session_;
@@ -109,11 +108,10 @@ class Training {
     Evaluator evaluator_;
     std::unique_ptr<MetricsSink> metrics_;
     std::unique_ptr<core::data::Loader> loader_;
+    TimeLimit time_limit_;
 
-    bool resumed_ = false;
     double peak_flops_ = 0.0;
     double step_began_ = 0.0;
-    double longest_step_ = 0.0;
     double loss_since_evaluation_ = 0.0;
     int64_t steps_since_evaluation_ = 0;
     int64_t steps_here_ = 0;

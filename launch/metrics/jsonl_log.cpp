@@ -152,7 +152,9 @@ void read_metrics(FileSystem& files, const std::string& path,
 uint64_t cut_metrics(FileSystem& files, const std::string& path, int64_t step) {
     if (!files.exists(path)) return 0;
     const uint64_t keep = for_each_line(files, path, [&](const Line& line) {
-        return parse_line(line, path).get_int("step") <= step;
+        const Json object = parse_line(line, path);
+        const int64_t last = object.get_string("kind") == "step" ? step : step - 1;
+        return object.get_int("step") <= last;
     });
     const uint64_t size = files.open_read(path)->size();
     if (keep < size) copy_head(files, path, keep);

@@ -37,8 +37,9 @@ void read_metrics(core::io::FileSystem& files, const std::string& path,
                   const std::function<void(const core::io::Json&)>& use);
 
 /// Drops what a run wrote after the checkpoint it resumes from: every line from the first whose
-/// step is over `step`, and a last line without its end. No file is no error. Returns the number of
-/// bytes dropped.
+/// step is over `step`, the evaluations of `step` itself, which are made again (a checkpoint is
+/// written before them), and a last line without its end. No file is no error. Returns the number
+/// of bytes dropped.
 uint64_t cut_metrics(core::io::FileSystem& files, const std::string& path, int64_t step);
 
 }  // namespace plinth::launch

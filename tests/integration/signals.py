@@ -62,6 +62,22 @@ def time_limit(lab, options):
         runs.expect_equal(lab, name, reference, lab.folder / name)
 
 
+def look_after_stop(lab, options):
+    """A stop writes the checkpoint and leaves; the next start makes the evaluation that is due, the last one too."""
+    overrides = {**OVERRIDES, "train.steps": 3, "optimizer.warmup_steps": 0, "train.eval_every": 1, "train.sample_every": 3}
+    reference = lab.train("looked", CONFIG, overrides)
+    for ranks in (1, 2):
+        name = f"looked-{ranks}"
+        for step, code in ((1, TIME_LIMIT), (2, TIME_LIMIT), (3, TIME_LIMIT), (3, 0)):
+            run = lab.start(name, CONFIG, {**overrides, "run.time_limit": "0.001s"}, ranks)
+            got, last = run.wait(), runs.metrics_of(lab.folder / name)[-1]
+            if (got, last[:2]) != (code, ("step" if code else "evaluation", step)):
+                runs.fail(f"{name}: exit code {got} and {last} last; expected {code} at step {step}", run.lines)
+        runs.expect_equal(lab, f"evaluations made by the next start, {ranks} ranks", reference, lab.folder / name)
+        lab.train(name, CONFIG, overrides, ranks)
+        runs.expect_equal(lab, "the command once more", reference, lab.folder / name)
+
+
 def non_finite(lab, options):
     """An absurd learning rate: all ranks skip the same steps, count them and say so."""
     overrides = {**OVERRIDES, "train.steps": 8, "optimizer.lr": "1e30", "optimizer.min_lr": "1e30",
@@ -104,5 +120,5 @@ def diverged(lab, options):
 
 
 if __name__ == "__main__":
-    runs.main({"stop_signals": stop_signals, "time_limit": time_limit, "non_finite": non_finite,
+    runs.main({"stop_signals": stop_signals, "time_limit": time_limit, "look_after_stop": look_after_stop, "non_finite": non_finite,
                "diverged": diverged})

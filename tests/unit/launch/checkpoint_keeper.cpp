@@ -32,7 +32,9 @@ TEST_F(CheckpointKeeperTest, SavesAreDueAtMultiples) {
     for (int64_t step = 0; step < 10; ++step)
         EXPECT_FALSE(is_due(step)) << step;
     EXPECT_TRUE(is_due(10));
+    EXPECT_EQ(keeper.longest_save_seconds(), 0.0);
     save(10);
+    EXPECT_GT(keeper.longest_save_seconds(), 0.0);
     for (int64_t step = 10; step < 20; ++step)
         EXPECT_FALSE(is_due(step)) << step;
     EXPECT_TRUE(is_due(20));

@@ -148,7 +148,7 @@ TEST(JsonlLog, EveryTruncationReadsTheWholeLinesAndResumes) {
     }
 }
 
-TEST(JsonlLog, CutKeepsEvaluationsOfTheResumedStepAndLeavesShortFilesAlone) {
+TEST(JsonlLog, CutKeepsTheResumedStepWithoutItsEvaluation) {
     const test::TemporaryFolder folder;
     const std::string path = folder / "metrics.jsonl";
     EXPECT_EQ(cut_metrics(posix(), path, 3), 0u);
@@ -161,12 +161,19 @@ TEST(JsonlLog, CutKeepsEvaluationsOfTheResumedStepAndLeavesShortFilesAlone) {
     }
     const std::string whole = read_all(posix(), path);
     ASSERT_GT(whole.size(), size_t{2} << 20);  // several pieces
-    EXPECT_EQ(cut_metrics(posix(), path, 5000), 0u);
+    EXPECT_EQ(cut_metrics(posix(), path, 5001), 0u);
     EXPECT_EQ(read_all(posix(), path), whole);
+    EXPECT_GT(cut_metrics(posix(), path, 5000), 0u);  // the last evaluation
     EXPECT_GT(cut_metrics(posix(), path, 4000), 0u);
     int64_t lines = 0;
-    read_metrics(posix(), path, [&](const Json&) { ++lines; });
-    EXPECT_EQ(lines, 8000);
+    std::string last;
+    read_metrics(posix(), path, [&](const Json& line) {
+        ++lines;
+        last = line.dump();
+    });
+    EXPECT_EQ(lines, 7999);
+    EXPECT_NE(last.find("\"step\":4000"), std::string::npos) << last;
+    EXPECT_NE(last.find("\"kind\":\"step\""), std::string::npos) << last;
     EXPECT_EQ(read_all(posix(), path), whole.substr(0, read_all(posix(), path).size()));
 }
 
