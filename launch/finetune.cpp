@@ -196,8 +196,10 @@ void set_length(const FinetuneSection& finetune, RunConfig& run, const TrainingD
         run.train.eval_every = total_steps(run.train, window);
 }
 
-void check(const RunConfig& run, int64_t ranks) {
+void check(const RunConfig& run, FinetuneMode mode, int64_t ranks) {
     auto problem = validate(run);
+    if (!problem && mode != FinetuneMode::classification)
+        problem = validate_language_model(run.model);
     if (!problem) problem = validate_world(run, ranks);
     if (problem) FAIL(config, "{}: {}", problem->key, problem->message);
 }
@@ -256,7 +258,7 @@ int finetune(const FinetuneConfig& config, Session& session, bool dry_run) {
         datasets ? open_datasets(section, run, base, session, /*verify=*/!dry_run)
                  : ExampleReader(section, base, run.data.sequence_length, session).read();
     set_length(section, run, data);
-    check(run, session.world().size());
+    check(run, section.mode, session.world().size());
     if (dry_run) {
         session.say(plan_text(run, session.world().size()));
         return 0;

@@ -41,8 +41,9 @@ int run_pretrain(const StageArguments& arguments) {
     const auto config = load_words<RunConfig>(arguments.words);
     parallel::MpiWorld world({.time_limit = std::chrono::duration<double>(config.run.timeout)});
     return world.run([&](parallel::Communicator& ranks) {
-        if (const auto problem = validate_world(config, ranks.size()))
-            FAIL(config, "{}: {}", problem->key, problem->message);
+        auto problem = validate_language_model(config.model);
+        if (!problem) problem = validate_world(config, ranks.size());
+        if (problem) FAIL(config, "{}: {}", problem->key, problem->message);
         Session session(ranks, config.run.threads, world.local_size());
         return pretrain(config, session, arguments.dry_run);
     });

@@ -138,6 +138,14 @@ std::optional<Problem> validate(const ModelSection& model) {
     return {};
 }
 
+std::optional<Problem> validate_language_model(const ModelSection& model) {
+    if (!model.causal)
+        return Problem{"model.causal",
+                       "false shows each token the next one, which is what it must predict: set "
+                       "model.causal=true (only finetune.mode=classification takes false)"};
+    return {};
+}
+
 std::optional<Problem> validate(const TrainSection& train) {
     if (train.steps && train.tokens)
         return Problem{"train.tokens", "train.steps is given too; give one of them"};

@@ -188,6 +188,8 @@ std::optional<Problem> validate(const TrainSection& train);
 std::optional<Problem> validate(const OptimizerSection& optimizer);
 std::optional<Problem> validate(const ParallelSection& parallel, const TrainSection& train);
 std::optional<Problem> validate(const RunConfig& config);
+/// What predicting the next token asks of the model: a classifier may be without it.
+std::optional<Problem> validate_language_model(const ModelSection& model);
 /// The same for a number of ranks: the mesh must fill the world, and every data-parallel rank needs
 /// a lane. Layouts that are not available yet are refused.
 std::optional<Problem> validate_world(const RunConfig& config, int64_t world);

@@ -90,8 +90,10 @@ void declare(Schema& schema, ModelSection& model) {
                {.doc = "RMS norm over each head's queries and keys."});
     schema.key("model.embedding_norm", &model.embedding_norm,
                {.doc = "Norm right after the token embedding (BLOOM)."});
-    schema.key("model.causal", &model.causal,
-               {.doc = "A token sees only itself and earlier tokens."});
+    schema.key(
+        "model.causal", &model.causal,
+        {.doc = "A token sees only itself and earlier tokens. Only a classifier's model may go "
+                "without: false is refused where the next token is predicted."});
     schema.key("model.dropout", &model.dropout,
                {.doc = "Dropout on the embedding and on both residual branches.",
                 .min = 0,

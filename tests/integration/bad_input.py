@@ -76,6 +76,7 @@ def configuration(lab, options):
     refuse(lab, "unknown choice", CONFIG, ["train.dtype", "fp8", "bf16"], {"train.dtype": "fp8"})
     refuse(lab, "batch not divisible", CONFIG, ["train.global_batch", "9", "2"], {"train.global_batch": 9})
     refuse(lab, "heads do not divide the width", CONFIG, ["model.heads", "5"], {"model.heads": 5})
+    refuse(lab, "a model that reads what it predicts", CONFIG, ["model.causal"], {"model.causal": "false"})
     refuse(lab, "more lanes than micro-batches", CONFIG, ["train.lanes", "5"], {"train.lanes": 5})
     refuse(lab, "sequence longer than positions", CONFIG, ["data.sequence_length", "65", "64"],
            {"data.sequence_length": 65})

@@ -101,6 +101,16 @@ TEST_F(LoadTest, CrossChecksNameTheKeyAndItsPlace) {
     refuse(path, {"model.positions=rotary", "model.head_width=15"}, "15 is odd");
 }
 
+TEST(RunConfig, PredictingTheNextTokenNeedsCausalAttention) {
+    RunConfig config;
+    config.train.steps = 1;
+    resolve(config);
+    EXPECT_FALSE(validate_language_model(config.model));
+    config.model.causal = false;
+    EXPECT_EQ(validate_language_model(config.model)->key, "model.causal");
+    EXPECT_FALSE(validate(config));  // a classifier's checkpoint stores such a model
+}
+
 TEST_F(LoadTest, TheWorldMustFitTheMesh) {
     RunConfig config;
     config.train.steps = 1;
