@@ -57,6 +57,14 @@ int64_t padded(int64_t elements) {
     return (elements + block - 1) / block * block;
 }
 
+/// Where the full batch begins, if a ramp leads there.
+std::string ramp_text(const RunConfig& config) {
+    const auto& ramp = config.train.batch_ramp;
+    if (ramp.empty()) return "";
+    return fmt::format(" from sample {} on, {} in the first step", ramp.back().samples,
+                       ramp.front().global_batch * config.data.sequence_length);
+}
+
 }  // namespace
 
 MemoryPlan memory_plan(const RunConfig& config, int64_t ranks) {
@@ -90,11 +98,12 @@ std::string plan_text(const RunConfig& config, int64_t ranks) {
         gib(memory.total()), gib(memory.weights), gib(memory.gradients), gib(memory.optimizer),
         gib(memory.activations));
     text += fmt::format("# steps               {}\n", steps);
-    text += fmt::format("# tokens              {} a step at the full batch\n",
-                        config.train.global_batch * config.data.sequence_length);
+    text += fmt::format("# tokens              {} a step{}\n",
+                        config.train.global_batch * config.data.sequence_length, ramp_text(config));
     text += fmt::format(
-        "# slots, lanes        {} micro-batches in {} lanes, {:.1f} % of rank time idle\n", slots,
-        config.train.lanes, 100.0 * lanes.idle_share());
+        "# slots, lanes        {} micro-batches in {} lanes, {:.1f} % of rank time idle{}\n", slots,
+        config.train.lanes, 100.0 * lanes.idle_share(),
+        config.train.batch_ramp.empty() ? "" : ", at the full batch");
     text += fmt::format("# model FLOPs a token {:.4e}\n",
                         training_flops_per_token(config.model, config.data.sequence_length));
     return text;

@@ -33,6 +33,17 @@ std::optional<Problem> check_ramp(const TrainSection& train) {
                                             stage.global_batch, train.micro_batch)};
         previous = stage.samples;
     }
+    if (train.batch_ramp.empty()) return {};
+    const BatchRampStage &first = train.batch_ramp.front(), &last = train.batch_ramp.back();
+    if (first.samples != 0)
+        return Problem{
+            "train.batch_ramp.0",
+            fmt::format("begins at sample {}; the first stage begins at 0", first.samples)};
+    if (last.global_batch != train.global_batch)
+        return Problem{fmt::format("train.batch_ramp.{}", train.batch_ramp.size() - 1),
+                       fmt::format("the last stage has global_batch {}, but holds to the end of "
+                                   "the run: give it train.global_batch {}",
+                                   last.global_batch, train.global_batch)};
     return {};
 }
 

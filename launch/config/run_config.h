@@ -82,7 +82,8 @@ struct DataSection {
     int64_t memory = int64_t{512} << 20;
 };
 
-/// From `samples` consumed on, a step holds `global_batch` samples.
+/// From `samples` consumed on, a step holds `global_batch` samples. The first stage begins at 0,
+/// the last one has train.global_batch and holds to the end.
 struct BatchRampStage {
     int64_t samples = 0;
     int64_t global_batch = 1;

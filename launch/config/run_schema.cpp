@@ -191,8 +191,8 @@ void declare(Schema& schema, TrainSection& train) {
                 .max = 1 << 20});
     schema.list<BatchRampStage>(
         "train.batch_ramp", &train.batch_ramp,
-        {.doc = "Smaller batches at the start: stages in order of samples; before the first one "
-                "global_batch holds."},
+        {.doc = "Smaller batches at the start: stages in order of samples. The first begins at 0, "
+                "the last has train.global_batch and holds to the end of the run."},
         [](Schema& element, BatchRampStage& stage) {
             element.section("", "", Resume::recorded);
             element.key("samples", &stage.samples,

@@ -8,7 +8,8 @@ CONFIG = "gpt/tiny.yaml"
 STEPS = 12
 # Dropout, warm-up, four micro-batches a step, a batch that grows on the way, clipping.
 OVERRIDES = {"train.steps": STEPS, "model.dropout": 0.1, "optimizer.warmup_steps": 5, "optimizer.clip": 0.5,
-             "train.batch_ramp": "[{samples: 40, global_batch: 12}]", "train.lanes": 4,
+             "train.global_batch": 12, "train.lanes": 4,
+             "train.batch_ramp": "[{samples: 0, global_batch: 8}, {samples: 40, global_batch: 12}]",
              "data.sequence_length": 32, "checkpoint.every": 1, "checkpoint.keep": 0, "train.eval_every": 4}
 
 
@@ -57,7 +58,7 @@ def mutants(lab, options):
 
 def skip_list(lab, options):
     """Skipped samples lie ahead of step 5: a run that learns of them there equals one that always knew."""
-    plain = {**OVERRIDES, "train.batch_ramp": "[]"}
+    plain = {**OVERRIDES, "train.global_batch": 8, "train.batch_ramp": "[]"}
     skipping = {**plain, "data.skip": "[{begin: 48, end: 60}, {begin: 75, end: 76}]"}
     without = lab.train("without", CONFIG, plain)
     fresh = lab.train("fresh", CONFIG, skipping)

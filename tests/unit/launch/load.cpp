@@ -97,6 +97,13 @@ TEST_F(LoadTest, CrossChecksNameTheKeyAndItsPlace) {
     refuse(path, {"data.skip=[{begin: 4, end: 6}, {begin: 5, end: 9}]"},
            "data.skip.1: begins at 5");
     refuse(path, {"train.batch_ramp=[{samples: 0, global_batch: 3}]"}, "train.batch_ramp.0:");
+    EXPECT_NO_THROW(load_run(path, {"train.batch_ramp=[{samples: 0, global_batch: 4}, "
+                                    "{samples: 9, global_batch: 8}]"}));
+    refuse(path,
+           {"train.batch_ramp=[{samples: 0, global_batch: 2}, {samples: 9, global_batch: 4}]"},
+           "train.batch_ramp.1: the last stage has global_batch 4");
+    refuse(path, {"train.batch_ramp=[{samples: 9, global_batch: 8}]"},
+           "train.batch_ramp.0: begins at sample 9");
     refuse(path, {"model.rope_scaling.type=llama3"}, "needs model.positions rotary");
     refuse(path, {"model.positions=rotary", "model.head_width=15"}, "15 is odd");
 }

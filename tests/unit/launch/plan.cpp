@@ -97,5 +97,20 @@ TEST(Plan, ForetellsThePeakOfMemory) {
                     {"train.global_batch=1", "train.micro_batch=1", "data.sequence_length=64"});
 }
 
+TEST(Plan, SaysWhenTheFullBatchIsReached) {
+    const std::string file = std::string(PLINTH_SOURCE_DIR) + "/configs/gpt/tiny.yaml";
+    const auto text_of = [&](const std::vector<std::string>& overrides) {
+        return plan_text(load<RunConfig>(core::io::posix(), file, overrides), 1);
+    };
+    EXPECT_NE(text_of({}).find("512 a step\n"), std::string::npos);
+    EXPECT_EQ(text_of({}).find("full batch"), std::string::npos);
+    const std::string ramp =
+        text_of({"train.batch_ramp=[{samples: 0, global_batch: 2}, {samples: "
+                 "6, global_batch: 4}, {samples: 20, global_batch: 8}]"});
+    EXPECT_NE(ramp.find("512 a step from sample 20 on, 128 in the first step\n"), std::string::npos)
+        << ramp;
+    EXPECT_NE(ramp.find("idle, at the full batch\n"), std::string::npos) << ramp;
+}
+
 }  // namespace
 }  // namespace plinth::launch
