@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "launch/doctor.h"
 
-#include <sched.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -27,16 +26,6 @@ constexpr double slow_link = 0.5;
 std::string one_line(std::string text) {
     std::replace(text.begin(), text.end(), '\n', ';');
     return text;
-}
-
-std::vector<int> usable_cores() {
-    cpu_set_t set;
-    CPU_ZERO(&set);
-    std::vector<int> cores;
-    if (sched_getaffinity(0, sizeof(set), &set) != 0) return cores;
-    for (int core = 0; core < CPU_SETSIZE; ++core)
-        if (CPU_ISSET(core, &set)) cores.push_back(core);
-    return cores;
 }
 
 /// "0-3,8" of ascending numbers.
@@ -209,6 +198,8 @@ std::vector<std::string> problems_of(const std::vector<RankReport>& ranks) {
         std::set<int> cores;
     };
     std::map<std::string, Host> hosts;
+    const double usual = median(ranks, &RankReport::fp32),
+                 usual_link = median(ranks, &RankReport::link);
     for (size_t r = 0; r < ranks.size(); ++r) {
         const RankReport& rank = ranks[r];
         Host& host = hosts[rank.host];
@@ -219,13 +210,11 @@ std::vector<std::string> problems_of(const std::vector<RankReport>& ranks) {
                 "rank {} on {} runs another program or CPU than rank 0 on {}: '{}', not '{}'; "
                 "equal bits are not promised",
                 r, rank.host, ranks[0].host, rank.program, ranks[0].program));
-        const double usual = median(ranks, &RankReport::fp32);
         if (rank.fp32 < slow_product * usual)
             problems.push_back(fmt::format(
                 "rank {} on {} computes at {:.0f} % of the median rank: the others will wait for "
                 "it; look for other work on its cores ({}), or a slower CPU",
                 r, rank.host, 100.0 * rank.fp32 / usual, ranges(rank.cores)));
-        const double usual_link = median(ranks, &RankReport::link);
         if (ranks.size() > 2 && rank.link < slow_link * usual_link)
             problems.push_back(fmt::format(
                 "the link from rank {} on {} to rank {} on {} runs at {:.0f} % of the median", r,

@@ -12,7 +12,6 @@
 #include "launch/micro_batch.h"
 #include "launch/restored_model.h"
 #include "launch/training_data.h"
-#include "launch/training_state.h"
 
 namespace plinth::launch {
 
@@ -56,12 +55,7 @@ RestoredClassifier RestoredClassifier::open(const std::string& path, Session& se
     restored.tokenizer = checkpoint_tokenizer(checkpoint, restored.config.model.vocab_size);
     restored.model = std::make_unique<core::models::Classifier>(
         transformer_config(restored.config.model), static_cast<int64_t>(stage.labels.size()));
-    const auto parameters = restored.model->parameters().all();
-    restored.weights = std::make_unique<core::optim::FlatTensors>(
-        core::optim::materialize(parameters, session.allocator()));
-    checkpoints::load(checkpoint, session.ranks(), state_tensors(parameters), {.subset = true});
-    for (core::Parameter* parameter : parameters)
-        parameter->changed();
+    restored.weights = restore_weights(*restored.model, checkpoint, session);
     return restored;
 }
 

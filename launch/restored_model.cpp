@@ -19,6 +19,18 @@ std::shared_ptr<const core::data::Tokenizer> checkpoint_tokenizer(
     return tokenizer;
 }
 
+std::unique_ptr<core::optim::FlatTensors> restore_weights(core::models::Model& model,
+                                                          const checkpoints::Checkpoint& checkpoint,
+                                                          Session& session) {
+    const auto parameters = model.parameters().all();
+    auto weights = std::make_unique<core::optim::FlatTensors>(
+        core::optim::materialize(parameters, session.allocator()));
+    checkpoints::load(checkpoint, session.ranks(), state_tensors(parameters), {.subset = true});
+    for (core::Parameter* parameter : parameters)
+        parameter->changed();
+    return weights;
+}
+
 RestoredModel RestoredModel::open(const std::string& path, Session& session) {
     const checkpoints::Checkpoint checkpoint = open_checkpoint_together(path, session);
     const checkpoints::Manifest& manifest = checkpoint.manifest();
@@ -29,12 +41,7 @@ RestoredModel RestoredModel::open(const std::string& path, Session& session) {
     const ModelSection& model = restored.config.model;
     restored.tokenizer = checkpoint_tokenizer(checkpoint, model.vocab_size);
     restored.model = std::make_unique<core::models::Transformer>(transformer_config(model));
-    const auto parameters = restored.model->parameters().all();
-    restored.weights = std::make_unique<core::optim::FlatTensors>(
-        core::optim::materialize(parameters, session.allocator()));
-    checkpoints::load(checkpoint, session.ranks(), state_tensors(parameters), {.subset = true});
-    for (core::Parameter* parameter : parameters)
-        parameter->changed();
+    restored.weights = restore_weights(*restored.model, checkpoint, session);
     return restored;
 }
 

@@ -18,6 +18,12 @@ namespace plinth::launch {
 std::shared_ptr<const core::data::Tokenizer> checkpoint_tokenizer(
     const checkpoints::Checkpoint& checkpoint, int64_t vocab_size);
 
+/// Collective. Gives the model storage, which is returned, and fills its weights from the
+/// checkpoint.
+std::unique_ptr<core::optim::FlatTensors> restore_weights(core::models::Model& model,
+                                                          const checkpoints::Checkpoint& checkpoint,
+                                                          Session& session);
+
 /// A trained model as later stages take it from a checkpoint: weights and tokenizer, no optimizer.
 struct RestoredModel {
     std::string folder;  ///< the checkpoint that was read

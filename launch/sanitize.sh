@@ -25,9 +25,9 @@ address() {
 
 threads() {
     export TSAN_OPTIONS=halt_on_error=1:second_deadlock_stack=1
-    # ThreadSanitizer puts a signal handler off until its thread makes a call that it knows; the idle thread that takes our
-    # signals (launch/signal_thread.h) waits in a futex, so its tests would wait for ever.
-    [ $# -gt 0 ] || echo "sanitize: tsan leaves out unit_launch (handlers never run on a thread that waits in a futex)" \
+    # The tests of the idle thread that takes our signals (launch/signal_thread.h) hang under ThreadSanitizer, which puts handlers
+    # off until their thread makes a call that it knows. That this is the cause is likely, not shown.
+    [ $# -gt 0 ] || echo "sanitize: tsan leaves out unit_launch (its tests of signal handlers hang under it)" \
         "and unit_io (no threads)"
     [ $# -gt 0 ] || set -- -L cpu -LE slow -R '^unit_(kernels|tensor|ops|data|parallel|checkpoints)'
     sanitize tsan "$@"

@@ -13,19 +13,23 @@ namespace plinth::launch {
 
 namespace {
 
-int usable_cores() {
-    cpu_set_t cores;
-    CPU_ZERO(&cores);
-    if (sched_getaffinity(0, sizeof(cores), &cores) != 0) return 1;
-    return CPU_COUNT(&cores);
-}
-
 int thread_count(int64_t wanted, int local_ranks) {
-    return wanted > 0 ? static_cast<int>(wanted)
-                      : std::max(1, usable_cores() / std::max(1, local_ranks));
+    return wanted > 0
+               ? static_cast<int>(wanted)
+               : std::max(1, static_cast<int>(usable_cores().size()) / std::max(1, local_ranks));
 }
 
 }  // namespace
+
+std::vector<int> usable_cores() {
+    cpu_set_t set;
+    CPU_ZERO(&set);
+    std::vector<int> cores;
+    if (sched_getaffinity(0, sizeof(set), &set) != 0) return cores;
+    for (int core = 0; core < CPU_SETSIZE; ++core)
+        if (CPU_ISSET(core, &set)) cores.push_back(core);
+    return cores;
+}
 
 Session::Session(parallel::Communicator& world, int64_t threads, int local_ranks)
     : world_(world),

@@ -3,6 +3,7 @@
 
 #include <chrono>
 #include <string>
+#include <vector>
 
 #include "core/autograd/scope.h"
 #include "core/io/file.h"
@@ -47,6 +48,9 @@ class Session {
     CachingAllocator allocator_;
     std::chrono::steady_clock::time_point started_ = std::chrono::steady_clock::now();
 };
+
+/// Numbers of the cores that this process may use, ascending; none if the system does not say.
+std::vector<int> usable_cores();
 
 DType dtype_of(ComputeType type);
 

@@ -10,6 +10,7 @@
 #include "checkpoints/restore.h"
 #include "checkpoints/writer.h"
 #include "tests/support/faulty_files.h"
+#include "tests/support/forwarding_files.h"
 #include "tests/support/memory_files.h"
 #include "tests/unit/checkpoints/state.h"
 
@@ -21,31 +22,18 @@ using plinth::test::FaultyFiles;
 using plinth::test::MemoryFiles;
 
 /// A disk that forgets some syncs: the mutant of every fsync in the writer.
-class Forgetful final : public core::io::FileSystem {
+class Forgetful final : public plinth::test::ForwardingFiles {
   public:
     using Forgets = std::function<bool(const std::string& path)>;
     Forgetful(core::io::FileSystem& base, Forgets file, Forgets folder)
-        : base_(base), file_(std::move(file)), folder_(std::move(folder)) {}
+        : ForwardingFiles(base), file_(std::move(file)), folder_(std::move(folder)) {}
 
-    std::unique_ptr<core::io::ReadableFile> open_read(const std::string& path) override {
-        return base_.open_read(path);
-    }
     std::unique_ptr<core::io::WritableFile> open_write(const std::string& path,
                                                        core::io::OpenMode mode) override {
-        return std::make_unique<File>(base_.open_write(path, mode), file_(path));
+        return std::make_unique<File>(ForwardingFiles::open_write(path, mode), file_(path));
     }
-    bool exists(const std::string& path) override { return base_.exists(path); }
-    bool is_directory(const std::string& path) override { return base_.is_directory(path); }
-    std::vector<std::string> list(const std::string& folder) override { return base_.list(folder); }
-    void make_directories(const std::string& folder) override { base_.make_directories(folder); }
-    bool create_directory(const std::string& folder) override {
-        return base_.create_directory(folder);
-    }
-    void rename(const std::string& from, const std::string& to) override { base_.rename(from, to); }
-    void remove(const std::string& path) override { base_.remove(path); }
-    void remove_all(const std::string& folder) override { base_.remove_all(folder); }
     void sync_directory(const std::string& folder) override {
-        if (!folder_(folder)) base_.sync_directory(folder);
+        if (!folder_(folder)) ForwardingFiles::sync_directory(folder);
     }
 
   private:
@@ -67,7 +55,6 @@ class Forgetful final : public core::io::FileSystem {
         std::unique_ptr<core::io::WritableFile> base_;
         bool forgets_;
     };
-    core::io::FileSystem& base_;
     Forgets file_, folder_;
 };
 

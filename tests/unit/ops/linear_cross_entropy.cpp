@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "core/ops/cross_entropy.h"
+#include "tests/support/expect_error.h"
 #include "tests/support/op_fixture.h"
 
 namespace plinth::test {
@@ -127,16 +128,6 @@ TEST_F(LinearCrossEntropyTest, ThreadsDoNotChangeBits) {
         Stream stream(threads);
         EXPECT_EQ(differentiate(true, input(rows, DType::f32), targets_for(rows), stream), first)
             << threads;
-    }
-}
-
-void expect_error(ErrorKind kind, const std::function<void()>& body, const std::string& text) {
-    try {
-        body();
-        GTEST_FAIL() << "not refused";
-    } catch (const Error& error) {
-        EXPECT_EQ(error.kind(), kind);
-        EXPECT_NE(std::string(error.what()).find(text), std::string::npos) << error.what();
     }
 }
 
