@@ -6,8 +6,9 @@
 
 #include "core/io/file.h"
 
-/// The folder of one attempt belongs to one writer, also when two jobs are started on one run by
-/// mistake.
+/// The folder of one attempt belongs to one writer, also when two jobs save into one folder in
+/// spite of the lock that keeps the second one out (core/io/run_lock.h): a job may lose it
+/// unawares.
 namespace plinth::checkpoints {
 
 /// Holds the mark of the writer that made the folder, until that is committed. Readers ignore it.

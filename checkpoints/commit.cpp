@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "checkpoints/commit.h"
 
-#include "checkpoints/attempt.h"
 #include "checkpoints/format.h"
 #include "checkpoints/manifest.h"
 #include "core/io/crc32c.h"
@@ -66,10 +65,11 @@ void write_indexes(FileSystem& files, const std::string& folder, const SavePlan&
 }  // namespace
 
 void commit_attempt(FileSystem& files, const std::string& root_folder, const std::string& folder,
-                    const std::string& mark, const Manifest& manifest, const SavePlan& plan) {
+                    const std::function<void()>& require_ours, const Manifest& manifest,
+                    const SavePlan& plan) {
     const Origin origin{manifest.run_id, static_cast<uint64_t>(manifest.step),
                         static_cast<uint64_t>(manifest.attempt)};
-    require_own_attempt(files, folder, mark);
+    require_ours();
     check_data_files(files, folder, plan);
     Root root{manifest, {}, {}};
     root.manifest.tensors = plan.tensors;
@@ -81,7 +81,7 @@ void commit_attempt(FileSystem& files, const std::string& root_folder, const std
     files.sync_directory(folder);
     files.sync_directory(root_folder);
     const Commit commit{origin, content.size(), to_hex(core::io::xxh3_128(content))};
-    require_own_attempt(files, folder, mark);
+    require_ours();
     write_atomically(files, join(folder, commit_name), render(commit));
 }
 

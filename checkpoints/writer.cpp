@@ -326,7 +326,11 @@ void Writer::start_commit() {
 }
 
 void Writer::commit_and_retain() {
-    commit_attempt(files_, root_, folder_, mark_, manifest_, plan_);
+    const auto require_ours = [this] {
+        require_own_attempt(files_, folder_, mark_);
+        if (options_.before_commit) options_.before_commit();
+    };
+    commit_attempt(files_, root_, folder_, require_ours, manifest_, plan_);
     remove_mark(files_, folder_);
     const Warn keep = [this](const std::string& warning) { warnings_.push_back(warning); };
     try {

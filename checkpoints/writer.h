@@ -34,6 +34,9 @@ struct WriterOptions {
     int threads = 2;                    ///< of a synchronous save: one sums while another writes
     RetentionPolicy retention;          ///< applied after each commit
     Warn warn;                          ///< called on the thread that calls the writer
+    /// Asked on rank 0, on a background thread, before COMMIT is written: what it throws fails the
+    /// save. May be empty.
+    std::function<void()> before_commit;
 
     void validate() const;
 };

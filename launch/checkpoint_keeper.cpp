@@ -12,7 +12,8 @@ namespace {
 checkpoints::WriterOptions writer_options(const CheckpointSection& config, Session& session) {
     return {.node = session.world().host(),
             .retention = {.keep_newest = config.keep},
-            .warn = [&session](const std::string& line) { session.warn(line); }};
+            .warn = [&session](const std::string& line) { session.warn(line); },
+            .before_commit = [&session] { session.locks().check_here(); }};
 }
 
 }  // namespace
@@ -80,6 +81,7 @@ void CheckpointKeeper::settle() {
 
 void CheckpointKeeper::save(const TrainingState& state) {
     settle();
+    session_.locks().require_held();  // the first save of a job removes what others left unfinished
     last_started_step_ = state.steps_done();
     last_save_seconds_ = session_.seconds();
     time_due_ = false;
@@ -94,7 +96,10 @@ void CheckpointKeeper::advance(const checkpoints::SaveState& total) {
 void CheckpointKeeper::report(const checkpoints::SaveOutcome& outcome) {
     longest_save_seconds_ =
         std::max(longest_save_seconds_, session_.seconds() - last_save_seconds_);
-    if (!outcome.committed) return session_.warn(outcome.message);
+    if (!outcome.committed) {
+        session_.locks().require_held();
+        return session_.warn(outcome.message);
+    }
     last_saved_step_ = outcome.step;
     session_.say(outcome.message);
 }
@@ -103,6 +108,7 @@ void CheckpointKeeper::finish(const TrainingState& state) {
     settle();
     if (last_saved_step_ == state.steps_done()) return;
     last_save_seconds_ = session_.seconds();
+    session_.locks().require_held();
     const checkpoints::SaveOutcome outcome = writer_.save(request(state));
     REQUIRE(io, outcome.committed, "{}", outcome.message);
     report(outcome);

@@ -15,7 +15,9 @@
 
 namespace plinth::launch {
 
-/// Decides when to save, saves in the background, and reads back.
+/// Decides when to save, saves in the background, and reads back. Before a save and before its
+/// commit it asks whether the session still holds the locks of the job's folders: a job that has
+/// lost one ends with an error of kind io on all ranks, and commits nothing more.
 class CheckpointKeeper {
   public:
     /// `tensors` must stay where they are. `blobs` are stored beside the state.
@@ -58,6 +60,7 @@ class CheckpointKeeper {
 
   private:
     checkpoints::SaveRequest request(const TrainingState& state) const;
+    /// Collective.
     void report(const checkpoints::SaveOutcome& outcome);
 
     CheckpointSection config_;

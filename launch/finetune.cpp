@@ -264,6 +264,7 @@ int finetune(const FinetuneConfig& config, Session& session, bool dry_run) {
         return 0;
     }
 
+    session.lock_folders(run);
     const auto model = make_model(section, run);
     TrainingOptions options{.configuration = to_yaml(run),
                             .blobs = {{finetune_blob, to_yaml(section)}}};

@@ -41,6 +41,7 @@ int pretrain(const RunConfig& config, Session& session, bool dry_run) {
     }
     core::models::Transformer model(transformer_config(config));
     TrainingData data = TrainingData::open(config, session.files());
+    session.lock_folders(config);
     if (config.data.verify)
         verify_shards(config.data, session.files(), session.world().rank(), session.world().size());
     Training run(config, session, model, data, {.configuration = to_yaml(config)});

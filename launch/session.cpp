@@ -37,6 +37,14 @@ Session::Session(parallel::Communicator& world, int64_t threads, int local_ranks
       stream_(thread_count(threads, local_ranks)),
       allocator_(host_memory()) {}
 
+void Session::lock_folders(const RunConfig& config) {
+    core::io::RunLockOptions options;
+    options.say = [this](const std::string& line) { say(line); };
+    locks_.acquire(
+        {{config.run.folder, "run.folder"}, {config.checkpoint.folder, "checkpoint.folder"}},
+        options);
+}
+
 void Session::say(const std::string& line) const {
     if (speaks()) core::io::print_best_effort(stdout, line + "\n");
 }

@@ -8,6 +8,7 @@
 #include "core/autograd/scope.h"
 #include "core/io/file.h"
 #include "launch/config/run_config.h"
+#include "launch/folder_locks.h"
 #include "parallel/comm/communicator.h"
 #include "parallel/comm/ranks_of.h"
 
@@ -26,6 +27,10 @@ class Session {
     CachingAllocator& allocator() { return allocator_; }
     core::io::FileSystem& files() { return core::io::posix(); }
     int threads() { return stream_.pool().threads(); }
+    /// What keeps other jobs out of this job's folders while the session lasts.
+    FolderLocks& locks() { return locks_; }
+    /// Collective. Locks run.folder and checkpoint.folder; refused where another job holds one.
+    void lock_folders(const RunConfig& config);
 
     /// One line on rank 0's standard output, or standard error for warnings; nothing elsewhere.
     void say(const std::string& line) const;
@@ -46,6 +51,7 @@ class Session {
     parallel::RanksOf ranks_;
     Stream stream_;
     CachingAllocator allocator_;
+    FolderLocks locks_{files(), ranks_};
     std::chrono::steady_clock::time_point started_ = std::chrono::steady_clock::now();
 };
 

@@ -4,6 +4,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <span>
 #include <string>
 #include <vector>
@@ -63,6 +64,9 @@ class FileSystem {
     virtual void remove_all(const std::string& folder) = 0;
     /// Makes created, renamed and removed names in the folder durable.
     virtual void sync_directory(const std::string& folder) = 0;
+    /// Creates a file that is not there; null, and nothing happens, if the name is taken. Of
+    /// several processes that ask at the same time exactly one gets a file.
+    virtual std::unique_ptr<WritableFile> open_new(const std::string& path) = 0;
 };
 
 /// The operating system's files. Writes and reads continue after EINTR and short counts.
@@ -70,6 +74,8 @@ FileSystem& posix();
 
 /// Whole small files.
 std::string read_all(FileSystem& files, const std::string& path);
+/// The same of a file that others may remove or replace meanwhile; empty if it is not there.
+std::optional<std::string> read_if_there(FileSystem& files, const std::string& path);
 /// Temporary file, fsync, rename, fsync of the folder: readers see the old content or the new,
 /// never a mix.
 void write_atomically(FileSystem& files, const std::string& path, std::string_view content);

@@ -109,12 +109,14 @@ int flags_of(OpenMode mode) {
     return 0;
 }
 
+int open_for_writing(const std::string& path, OpenMode mode) {
+    return retry([&] { return ::open(path.c_str(), O_WRONLY | O_CLOEXEC | flags_of(mode), 0666); });
+}
+
 class PosixWritable final : public WritableFile {
   public:
-    PosixWritable(const std::string& path, OpenMode mode)
-        : path_(path), file_(retry([&] {
-              return ::open(path.c_str(), O_WRONLY | O_CLOEXEC | flags_of(mode), 0666);
-          })) {
+    /// What `open_for_writing` returned for that path and mode.
+    PosixWritable(const std::string& path, OpenMode mode, int number) : path_(path), file_(number) {
         if (file_.get() < 0) fail(mode == OpenMode::update ? "open" : "create", path_, errno);
         if (mode != OpenMode::append) return;
         struct stat status {};
@@ -169,7 +171,13 @@ class Posix final : public FileSystem {
     }
 
     std::unique_ptr<WritableFile> open_write(const std::string& path, OpenMode mode) override {
-        return std::make_unique<PosixWritable>(path, mode);
+        return std::make_unique<PosixWritable>(path, mode, open_for_writing(path, mode));
+    }
+
+    std::unique_ptr<WritableFile> open_new(const std::string& path) override {
+        const int number = open_for_writing(path, OpenMode::create_new);
+        if (number < 0 && errno == EEXIST) return nullptr;
+        return std::make_unique<PosixWritable>(path, OpenMode::create_new, number);
     }
 
     bool exists(const std::string& path) override {
@@ -260,6 +268,18 @@ std::string read_all(FileSystem& files, const std::string& path) {
     std::string content(file->size(), '\0');
     file->read_at(0, std::as_writable_bytes(std::span(content)));
     return content;
+}
+
+std::optional<std::string> read_if_there(FileSystem& files, const std::string& path) {
+    constexpr int looks = 4;  // a file may be replaced under one of them, as on NFS
+    for (int look = 1;; ++look) {
+        try {
+            return read_all(files, path);
+        } catch (const Error&) {
+            if (!files.exists(path)) return {};
+            if (look == looks) throw;
+        }
+    }
 }
 
 void write_atomically(FileSystem& files, const std::string& path, std::string_view content) {

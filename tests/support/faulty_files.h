@@ -42,6 +42,12 @@ class FaultyFiles final : public core::io::FileSystem {
         check(Kind::write, "create", path);
         return std::make_unique<Writable>(*this, base_.open_write(path, mode));
     }
+    std::unique_ptr<core::io::WritableFile> open_new(const std::string& path) override {
+        check(Kind::write, "create", path);
+        auto file = base_.open_new(path);
+        if (!file) return nullptr;
+        return std::make_unique<Writable>(*this, std::move(file));
+    }
     bool exists(const std::string& path) override {
         check(Kind::read, "stat", path);
         return base_.exists(path);

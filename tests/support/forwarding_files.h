@@ -21,6 +21,9 @@ class ForwardingFiles : public core::io::FileSystem {
                                                        core::io::OpenMode mode) override {
         return base_.open_write(path, mode);
     }
+    std::unique_ptr<core::io::WritableFile> open_new(const std::string& path) override {
+        return base_.open_new(path);
+    }
     bool exists(const std::string& path) override { return base_.exists(path); }
     bool is_directory(const std::string& path) override { return base_.is_directory(path); }
     std::vector<std::string> list(const std::string& folder) override { return base_.list(folder); }

@@ -88,6 +88,14 @@ class MemoryFiles final : public core::io::FileSystem {
         if (mode == core::io::OpenMode::truncate) file->bytes.clear();
         return std::make_unique<Writable>(*this, path, file);
     }
+    std::unique_ptr<core::io::WritableFile> open_new(const std::string& path) override {
+        const std::lock_guard lock(mutex_);
+        REQUIRE(io, folders_.contains(folder_of(path)), "cannot create {}: no such folder", path);
+        const auto [entry, is_new] = names_.try_emplace(path, nullptr);
+        if (!is_new) return nullptr;
+        entry->second = std::make_shared<File>();
+        return std::make_unique<Writable>(*this, path, entry->second);
+    }
     bool exists(const std::string& path) override {
         const std::lock_guard lock(mutex_);
         return names_.contains(path) || folders_.contains(path);

@@ -11,6 +11,7 @@
 #include "core/io/file.h"
 #include "tests/support/expect_error.h"
 #include "tests/support/faulty_files.h"
+#include "tests/support/forwarding_files.h"
 #include "tests/support/temporary_folder.h"
 
 namespace plinth::core::io {
@@ -68,6 +69,41 @@ TEST(Posix, OpenModes) {
     EXPECT_EQ(content_of(path), "abXYefghi");
     posix().open_write(path, OpenMode::truncate)->append(bytes("z"));
     EXPECT_EQ(content_of(path), "z");
+}
+
+TEST(Posix, ANewFileIsNobodyElses) {
+    TemporaryFolder folder;
+    const std::string path = folder / "file";
+    posix().open_new(path)->append(bytes("first"));
+    EXPECT_EQ(posix().open_new(path), nullptr);
+    EXPECT_EQ(content_of(path), "first");
+    expect_error(
+        ErrorKind::io, [&] { posix().open_new(folder / "no/file"); }, "create", "no/file");
+}
+
+/// A file system on which a file is replaced while it is read.
+class Replaced final : public test::ForwardingFiles {
+  public:
+    Replaced(FileSystem& base, int times) : ForwardingFiles(base), times_(times) {}
+    std::unique_ptr<ReadableFile> open_read(const std::string& path) override {
+        if (times_-- > 0) FAIL(io, "cannot open {}: stale file handle", path);
+        return ForwardingFiles::open_read(path);
+    }
+
+  private:
+    int times_;
+};
+
+TEST(Posix, ReadsAFileThatOthersReplaceOrRemove) {
+    TemporaryFolder folder;
+    const std::string path = folder / "file";
+    EXPECT_EQ(read_if_there(posix(), path), std::nullopt);
+    posix().open_new(path)->append(bytes("content"));
+    EXPECT_EQ(read_if_there(posix(), path), "content");
+    Replaced now_and_then(posix(), 3), always(posix(), 4);
+    EXPECT_EQ(read_if_there(now_and_then, path), "content");
+    expect_error(
+        ErrorKind::io, [&] { read_if_there(always, path); }, "stale file handle");
 }
 
 TEST(Posix, ReadingPastTheEndNamesPathAndOffset) {

@@ -4,6 +4,7 @@
 #include <gtest/gtest.h>
 
 #include "parallel/comm/self.h"
+#include "tests/support/expect_error.h"
 #include "tests/support/temporary_folder.h"
 
 namespace plinth::launch {
@@ -18,6 +19,10 @@ class CheckpointKeeperTest : public ::testing::Test {
     void save(int64_t step) {
         state.step.step = step;
         keeper.save(state);
+    }
+    std::optional<checkpoints::Checkpoint> newest_checkpoint() {
+        return checkpoints::open_newest(session.files(), folder.path(),
+                                        [](const std::string& line) { ADD_FAILURE() << line; });
     }
 
     test::TemporaryFolder folder;
@@ -47,6 +52,41 @@ TEST_F(CheckpointKeeperTest, ASaveThatWasPutOffStaysDueAndMovesNoLaterOne) {
     EXPECT_FALSE(is_due(13));
     EXPECT_FALSE(is_due(19));
     EXPECT_TRUE(is_due(20));
+}
+
+/// The lock of the folder becomes another job's.
+void take_over(const std::string& folder) {
+    const core::io::LockRecord other{
+        .holder = {.host = "there", .boot = "", .pid_namespace = "", .pid = 17},
+        .token = core::io::new_token()};
+    core::io::write_atomically(core::io::posix(), core::io::join(folder, core::io::run_lock_name),
+                               other.encode());
+}
+
+TEST_F(CheckpointKeeperTest, AJobThatLostItsLockBeginsNoSave) {
+    session.locks().acquire({{folder.path(), "checkpoint.folder"}});
+    save(10);
+    take_over(folder.path());
+    state.step.step = 20;
+    for (const bool at_the_end : {false, true})
+        test::expect_error(
+            ErrorKind::io, [&] { at_the_end ? keeper.finish(state) : keeper.save(state); },
+            "process 17 on there has taken over this job's lock");
+    const auto newest = newest_checkpoint();
+    ASSERT_TRUE(newest);
+    EXPECT_EQ(newest->manifest().step, 10);
+}
+
+TEST_F(CheckpointKeeperTest, AJobThatLosesItsLockDuringASaveCommitsNothing) {
+    session.locks().acquire({{folder.path(), "checkpoint.folder"}});
+    config.async = true;
+    CheckpointKeeper background{config, session, {}, "", {}, {}};
+    state.step.step = 10;
+    background.save(state);
+    take_over(folder.path());
+    test::expect_error(
+        ErrorKind::io, [&] { background.settle(); }, "process 17 on there has taken over");
+    EXPECT_FALSE(newest_checkpoint());
 }
 
 TEST_F(CheckpointKeeperTest, ASaveByTheClockMovesNoLaterOne) {
