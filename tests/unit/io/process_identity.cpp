@@ -6,6 +6,8 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include "kernels/runtime/error.h"
+
 namespace plinth::core::io {
 namespace {
 
@@ -13,6 +15,7 @@ namespace {
 class Child {
   public:
     Child() : pid_(::fork()) {
+        CHECK(pid_ >= 0, "no process can be started");  // -1 would mean every process, below
         if (pid_ != 0) return;
         for (;;)
             ::pause();

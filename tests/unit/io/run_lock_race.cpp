@@ -10,6 +10,7 @@
 #include <thread>
 
 #include "core/io/run_lock.h"
+#include "kernels/runtime/error.h"
 #include "tests/support/forwarding_files.h"
 #include "tests/support/lock_world.h"
 #include "tests/support/memory_files.h"
@@ -220,6 +221,7 @@ TEST(RunLockRace, OneOfManyThreadsGetsIt) {
 class Victim {
   public:
     explicit Victim(const std::string& folder) : pid_(::fork()) {
+        CHECK(pid_ >= 0, "no process can be started");
         if (pid_ != 0) {
             siginfo_t info{};
             ::waitid(P_PID, static_cast<id_t>(pid_), &info, WEXITED | WNOWAIT);
