@@ -97,6 +97,13 @@ TransformerConfig transformer_config(const RunConfig& config) {
     return transformer;
 }
 
+parallel::MeshConfig mesh_config(const ParallelSection& parallel) {
+    return {.pipeline = static_cast<int>(parallel.pipeline),
+            .data = static_cast<int>(parallel.data),
+            .context = static_cast<int>(parallel.context),
+            .tensor = static_cast<int>(parallel.tensor)};
+}
+
 core::optim::AdamWConfig adamw_config(const OptimizerSection& optimizer) {
     return {.beta1 = optimizer.beta1,
             .beta2 = optimizer.beta2,

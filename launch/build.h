@@ -11,6 +11,7 @@ namespace plinth::launch {
 /// From configuration sections, which are resolved and validated, to the objects they describe.
 core::models::TransformerConfig transformer_config(const ModelSection& model);
 core::models::TransformerConfig transformer_config(const RunConfig& config);
+parallel::MeshConfig mesh_config(const ParallelSection& parallel);
 core::optim::AdamWConfig adamw_config(const OptimizerSection& optimizer);
 core::optim::Schedule learning_rate_schedule(const OptimizerSection& optimizer,
                                              int64_t total_steps);

@@ -16,9 +16,9 @@ double now() {
 }
 }  // namespace
 
-Evaluator::Evaluator(const RunConfig& config, Session& session, core::models::Model& model,
-                     const TrainingData& data)
-    : config_(config), session_(session), model_(model), data_(data) {}
+Evaluator::Evaluator(const RunConfig& config, Session& session, const parallel::Groups& groups,
+                     core::models::Model& model, const TrainingData& data)
+    : config_(config), session_(session), groups_(groups), model_(model), data_(data) {}
 
 bool Evaluator::is_due(int64_t steps_done) const {
     return !data_.held_out.empty() && config_.train.eval_every > 0 && steps_done > 0 &&
@@ -34,7 +34,8 @@ EvaluationRecord Evaluator::evaluate(int64_t steps_done, int64_t samples,
     const auto count = static_cast<int64_t>(windows.size()), batches = (count + rows - 1) / rows;
     parallel::StepScalars scalars(batches, session_.world());
     const core::Scope scope(session_.scope(dtype_of(config_.train.dtype)));
-    for (int64_t i = session_.world().rank(); i < batches; i += session_.world().size()) {
+    for (int64_t i = groups_.coordinate(parallel::Axis::data); i < batches;
+         i += groups_.size(parallel::Axis::data)) {
         const int64_t first = i * rows;
         const auto loaded =
             batch_of(std::span(windows).subspan(static_cast<size_t>(first),
@@ -42,7 +43,9 @@ EvaluationRecord Evaluator::evaluate(int64_t steps_done, int64_t samples,
                      config_.data.sequence_length, config_.data.document_mask);
         const auto loss = model_.phases().front().loss(
             to_batch(loaded, config_.data.document_mask, session_.allocator()));
-        scalars.set_slot(i, *loss.cross_entropy.in().as<double>(), *loss.weight.in().as<int64_t>());
+        if (groups_.speaks_for_slot())
+            scalars.set_slot(i, *loss.cross_entropy.in().as<double>(),
+                             *loss.weight.in().as<int64_t>());
     }
     scalars.reduce(session_.world());
     EvaluationRecord record{.step = steps_done, .samples = samples, .wall_time = now()};

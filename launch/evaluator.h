@@ -7,6 +7,7 @@
 #include "launch/metrics/sink.h"
 #include "launch/session.h"
 #include "launch/training_data.h"
+#include "parallel/groups.h"
 
 namespace plinth::launch {
 
@@ -14,8 +15,8 @@ namespace plinth::launch {
 /// of them. Warns, with numbers, when the training loss falls while the held-out loss rises.
 class Evaluator {
   public:
-    Evaluator(const RunConfig& config, Session& session, core::models::Model& model,
-              const TrainingData& data);
+    Evaluator(const RunConfig& config, Session& session, const parallel::Groups& groups,
+              core::models::Model& model, const TrainingData& data);
 
     bool is_due(int64_t steps_done) const;
     /// Collective. `training_loss` is the mean since the last evaluation.
@@ -27,6 +28,7 @@ class Evaluator {
 
     const RunConfig& config_;
     Session& session_;
+    const parallel::Groups& groups_;
     core::models::Model& model_;
     const TrainingData& data_;
     std::optional<double> last_held_out_, last_training_;

@@ -19,12 +19,8 @@ int train(Training& run, core::models::Model& model) {
         if (run.is_finished()) break;
 
         for (const core::models::Phase& phase : model.phases()) {
-            const parallel::LanePlan plan = run.plan_step();
-            parallel::StepScalars scalars(plan.slots, run.session().world());
-            run.gradients.begin_step(plan);
-            for (int64_t slot : plan.slots_of(run.session().world().rank()))
-                run.run_micro_batch(phase, slot, scalars);
-            run.gradients.finish();
+            parallel::StepScalars scalars(run.plan_step().slots, run.session().world());
+            run.run_micro_batches(phase, scalars);
             result = run.update(scalars);
         }
         run.log(result);

@@ -8,8 +8,6 @@
 #include <cmath>
 #include <cstdio>
 
-#include "core/nn/init.h"
-#include "core/optim/grad_norm.h"
 #include "launch/build.h"
 #include "launch/exit_codes.h"
 #include "launch/metrics/best_effort.h"
@@ -20,7 +18,6 @@
 #include "launch/micro_batch.h"
 #include "launch/peak_flops.h"
 #include "launch/sample_text.h"
-#include "parallel/data_parallel/replica_check.h"
 
 namespace plinth::launch {
 
@@ -46,21 +43,18 @@ std::vector<core::data::SkipRange> skips_of(const DataSection& data) {
 
 Training::Training(const RunConfig& config, Session& session, core::models::Model& model,
                    TrainingData& data, TrainingOptions options)
-    : gradients(model.parameters().all(), session.world(), session.allocator(), session.stream(),
-                {.bucket_bytes = config.parallel.bucket_bytes,
-                 .wire = dtype_of(config.parallel.wire_dtype)}),
-      config_(config),
+    : config_(config),
       session_(session),
       model_(model),
       data_(data),
       options_(std::move(options)),
-      masters_(core::optim::materialize(model.parameters().all(), session.allocator())),
-      optimizer_(model.parameters().all(), adamw_config(config.optimizer), session.allocator()),
+      groups_(session.world(), mesh_config(config.parallel)),
+      engine_(config, session, groups_, model),
       schedule_(learning_rate_schedule(config.optimizer,
                                        total_steps(config.train, config.data.sequence_length))),
-      checkpoints_(config.checkpoint, session, state_tensors(model.parameters().all(), optimizer_),
-                   options_.configuration, options_.blobs, tokenizer_files(data)),
-      evaluator_(config, session, model, data),
+      checkpoints_(config.checkpoint, session, engine_.state(), options_.configuration,
+                   options_.blobs, tokenizer_files(data)),
+      evaluator_(config, session, groups_, model, data),
       time_limit_{.limit = config.run.time_limit} {}
 
 void Training::start() {
@@ -71,9 +65,8 @@ void Training::start() {
     session_.say(fmt::format("run {} ({}) in {}: ranks {}, steps {}", config_.run.name,
                              state.run_id, config_.run.folder, session_.world().size(),
                              schedule_.total_steps));
-    for (core::Parameter* parameter : model_.parameters().all())
-        parameter->changed();
-    optimizer_.set_update_count(state.step.update_count);
+    engine_.weights_changed();
+    engine_.set_update_count(state.step.update_count);
     core::data::reblend(state.sampler, data_.blend);
     core::data::set_skips(state.sampler, skips_of(config_.data));
     data_.sampler = state.sampler;
@@ -91,8 +84,7 @@ void Training::begin_fresh() {
     state.step.seed = static_cast<uint64_t>(config_.train.seed);
     state.sampler = core::data::start_sampling(static_cast<uint64_t>(config_.data.seed),
                                                config_.data.sequence_length, data_.blend);
-    for (core::Parameter* parameter : model_.parameters().all())
-        core::nn::initialize(*parameter, state.step.seed, session_.stream());
+    engine_.initialize(state.step.seed);
     if (config_.checkpoint.init.empty()) return;
     std::vector<core::Parameter*> given = model_.parameters().all();
     if (options_.is_new)
@@ -142,12 +134,11 @@ core::data::NextRequest Training::loader_requests() {
                           int64_t step) mutable -> std::optional<core::data::StepSlots> {
         if (step >= schedule_.total_steps) return std::nullopt;
         const int64_t batch = global_batch_at(config_.train, consumed);
-        const parallel::LanePlan lanes{batch / config_.train.micro_batch, config_.train.lanes,
-                                       session_.world().size()};
-        core::data::StepSlots slots{.first = consumed,
-                                    .micro_batch = config_.train.micro_batch,
-                                    .length = config_.data.sequence_length,
-                                    .slots = lanes.slots_of(session_.world().rank())};
+        core::data::StepSlots slots{
+            .first = consumed,
+            .micro_batch = config_.train.micro_batch,
+            .length = config_.data.sequence_length,
+            .slots = plan_of(batch).slots_of(groups_.coordinate(parallel::Axis::data))};
         consumed += batch;
         return slots;
     };
@@ -155,30 +146,23 @@ core::data::NextRequest Training::loader_requests() {
 }
 
 parallel::LanePlan Training::plan_step() const {
-    const int64_t batch = global_batch_at(config_.train, state.consumed_samples());
-    return {batch / config_.train.micro_batch, config_.train.lanes, session_.world().size()};
+    return plan_of(global_batch_at(config_.train, state.consumed_samples()));
 }
 
-void Training::run_micro_batch(const core::models::Phase& phase, int64_t slot,
-                               parallel::StepScalars& scalars) {
-    const auto loaded = loader_->next();
-    CHECK(loaded && loaded->step == state.steps_done() && loaded->slot == slot,
-          "the loader gave another micro-batch than slot {} of step {}", slot, state.steps_done());
-    core::Tape tape;
-    core::Scope::Settings settings = session_.scope(dtype_of(config_.train.dtype));
-    settings.tape = &tape;
-    settings.step = &state.step;
-    settings.training = true;
-    settings.remake = config_.train.recompute == Recompute::selective;
-    const core::Scope scope(settings);
-    gradients.begin_slot(slot);
-    const core::ops::Loss loss =
-        phase.loss(to_batch(*loaded, config_.data.document_mask, session_.allocator()));
-    scalars.set_slot(slot, *loss.cross_entropy.in().as<double>(), *loss.weight.in().as<int64_t>());
-    std::vector<core::Root> roots{
-        {loss.sum, core::Tensor::of<float>({1.0f}, {1}, session_.allocator())}};
-    tape.backward(std::move(roots), {}, [this] { gradients.progress(); });
-    gradients.end_slot();
+parallel::LanePlan Training::plan_of(int64_t batch) const {
+    return {batch / config_.train.micro_batch, config_.train.lanes,
+            groups_.size(parallel::Axis::data)};
+}
+
+void Training::run_micro_batches(const core::models::Phase& phase, parallel::StepScalars& scalars) {
+    const auto source = [this](int64_t slot) {
+        const auto loaded = loader_->next();
+        CHECK(loaded && loaded->step == state.steps_done() && loaded->slot == slot,
+              "the loader gave another micro-batch than slot {} of step {}", slot,
+              state.steps_done());
+        return to_batch(*loaded, config_.data.document_mask, session_.allocator());
+    };
+    engine_.run_micro_batches(phase, plan_step(), state.step, source, scalars);
 }
 
 bool Training::time_is_up() const {
@@ -199,12 +183,10 @@ void Training::raise_flags(parallel::StepScalars& scalars) const {
 StepResult Training::update(parallel::StepScalars& scalars) {
     raise_flags(scalars);
     scalars.set_busy_seconds(session_.seconds() - step_began_ -
-                             gradients.statistics().seconds_waiting);
+                             engine_.communication().seconds_waiting);
     scalars.reduce(session_.world());
     const auto weight = static_cast<double>(std::max<int64_t>(1, scalars.weight()));
-    const double norm =
-        core::optim::gradient_norm(gradients.gradients(), session_.allocator(), session_.stream()) /
-        weight;
+    const double norm = engine_.gradient_norm() / weight;
     StepResult result{.loss = scalars.loss_sum() / weight,
                       .samples = global_batch_at(config_.train, state.consumed_samples()),
                       .gradient_norm = norm};
@@ -222,11 +204,9 @@ StepResult Training::update(parallel::StepScalars& scalars) {
                             ? config_.optimizer.clip / norm
                             : 1.0;
     if (!result.skipped)
-        optimizer_.step(
-            gradients.gradients(),
-            {.learning_rate = state.step.learning_rate, .gradient_scale = clip / weight},
-            session_.stream());
-    state.step.update_count = optimizer_.update_count();
+        engine_.update(
+            {.learning_rate = state.step.learning_rate, .gradient_scale = clip / weight});
+    state.step.update_count = engine_.update_count();
     state.skipped_steps += result.skipped;
     state.sampler.consumed += result.samples;
     state.consumed_tokens += result.samples * config_.data.sequence_length;
@@ -264,7 +244,7 @@ void Training::log(const StepResult& result) {
         .skipped_steps = state.skipped_steps,
         .eta_seconds = seconds * static_cast<double>(schedule_.total_steps - state.steps_done())};
     record.data_wait_seconds = loader_->waited_seconds() - data_wait_before_;
-    record.communication_wait_seconds = gradients.statistics().seconds_waiting;
+    record.communication_wait_seconds = engine_.communication().seconds_waiting;
     record.slowest_rank_seconds = result.slowest_seconds;
     record.fastest_rank_seconds = result.fastest_seconds;
     data_wait_before_ = loader_->waited_seconds();
@@ -278,7 +258,7 @@ void Training::log(const StepResult& result) {
     loss_since_evaluation_ += result.loss;
     ++steps_since_evaluation_;
     ++steps_here_;
-    hidden_share_sum_ += gradients.statistics().hidden_share();
+    hidden_share_sum_ += engine_.communication().hidden_share();
 }
 
 void Training::evaluate_if_due() {
@@ -318,8 +298,7 @@ void Training::save_if_due() {
 
 void Training::check_replicas_if_due() {
     const int64_t every = config_.run.hash_check_every;
-    if (every > 0 && state.steps_done() % every == 0)
-        parallel::check_replicas(model_.parameters().all(), session_.world(), state.steps_done());
+    if (every > 0 && state.steps_done() % every == 0) engine_.check_replicas(state.steps_done());
 }
 
 void Training::say_diverged() const {

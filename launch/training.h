@@ -7,9 +7,9 @@
 #include <optional>
 
 #include "core/models/model.h"
-#include "core/optim/adamw.h"
 #include "core/optim/schedule.h"
 #include "launch/checkpoint_keeper.h"
+#include "launch/engine.h"
 #include "launch/evaluator.h"
 #include "launch/metrics/sink.h"
 #include "launch/preflight.h"
@@ -18,8 +18,8 @@
 #include "launch/time_limit.h"
 #include "launch/training_data.h"
 #include "launch/training_state.h"
-#include "parallel/data_parallel/lane_reducer.h"
 #include "parallel/data_parallel/step_scalars.h"
+#include "parallel/groups.h"
 
 namespace plinth::launch {
 
@@ -70,9 +70,8 @@ class Training {
 
     /// The slots, lanes and samples of the next step.
     parallel::LanePlan plan_step() const;
-    /// Forward and backward of one micro-batch of this rank.
-    void run_micro_batch(const core::models::Phase& phase, int64_t slot,
-                         parallel::StepScalars& scalars);
+    /// Forward and backward passes of this rank's micro-batches and the sum of their gradients.
+    void run_micro_batches(const core::models::Phase& phase, parallel::StepScalars& scalars);
     /// Clips, updates (or skips) and advances the counters.
     StepResult update(parallel::StepScalars& scalars);
     void log(const StepResult& result);
@@ -82,11 +81,11 @@ class Training {
     int finish(const StepResult& last);
 
     TrainingState state;
-    parallel::LaneReducer gradients;
 
     Session& session() { return session_; }
 
   private:
+    parallel::LanePlan plan_of(int64_t batch) const;
     void begin_fresh();
     void open_metrics();
     core::data::NextRequest loader_requests();
@@ -100,9 +99,9 @@ class Training {
     core::models::Model& model_;
     TrainingData& data_;
     TrainingOptions options_;
+    parallel::Groups groups_;
+    Engine engine_;
     StopSignal signal_;
-    core::optim::FlatTensors masters_;
-    core::optim::AdamW optimizer_;
     core::optim::Schedule schedule_;
     CheckpointKeeper checkpoints_;
     Evaluator evaluator_;

@@ -32,10 +32,8 @@ std::string weight_name(const core::Parameter& parameter) {
 std::vector<core::StateTensor> state_tensors(const std::vector<core::Parameter*>& parameters) {
     std::vector<core::StateTensor> tensors;
     for (core::Parameter* parameter : parameters)
-        tensors.push_back({.name = weight_name(*parameter),
-                           .dtype = DType::f32,
-                           .shard = parameter->shard(),
-                           .data = parameter->master().data<float>()});
+        core::optim::append_state(tensors, weight_name(*parameter), *parameter,
+                                  parameter->master().data<float>());
     return tensors;
 }
 

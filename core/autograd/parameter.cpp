@@ -1,15 +1,39 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "core/autograd/parameter.h"
 
+#include <algorithm>
+
 #include "core/autograd/scope.h"
 #include "kernels/cast.h"
 
 namespace plinth::core {
 
+Shape Parameter::local_shape() const {
+    int64_t dims[max_dims] = {};
+    const Shape& first = boxes_[0].local_shape;
+    std::copy(first.dims().begin(), first.dims().end(), dims);
+    for (size_t i = 1; i < boxes_.size(); ++i)
+        dims[0] += boxes_[i].local_shape[0];
+    return Shape(std::span<const int64_t>(dims, static_cast<size_t>(first.rank())));
+}
+
+void Parameter::place(std::vector<Shard> boxes) {
+    CHECK(!is_materialized(), "{}: placed after it got its storage", name());
+    CHECK(!boxes.empty(), "{}: placed nowhere", name());
+    for (const Shard& box : boxes) {
+        const Shape& local = box.local_shape;
+        CHECK(box.global_shape == shape() && box.begin == 0 && box.end == local.elements(),
+              "{}: {} of {} is no box of it", name(), local.text(), box.global_shape.text());
+        for (int dim = 1; dim < local.rank(); ++dim)
+            CHECK(local[dim] == boxes[0].local_shape[dim], "{}: boxes {} and {} do not stack",
+                  name(), boxes[0].local_shape.text(), local.text());
+    }
+    boxes_ = std::move(boxes);
+}
+
 void Parameter::materialize(Tensor master) {
-    CHECK(master.shape() == shard_.local_shape && master.dtype() == DType::f32,
-          "{}: storage of shape {} for a {}", name(), master.shape().text(),
-          shard_.local_shape.text());
+    CHECK(master.shape() == local_shape() && master.dtype() == DType::f32,
+          "{}: storage of shape {} for a {}", name(), master.shape().text(), local_shape().text());
     master_ = std::move(master);
     changed();
 }

@@ -3,7 +3,9 @@
 
 #include <cstdint>
 #include <functional>
+#include <span>
 #include <string>
+#include <vector>
 
 #include "core/tensor/shard.h"
 #include "core/tensor/tensor.h"
@@ -46,14 +48,23 @@ class Parameter {
             true;  ///< weight decay applies (matrices and embeddings, not biases and norms)
     };
 
-    explicit Parameter(Spec spec) : spec_(std::move(spec)), shard_(Shard::whole(spec_.shape)) {}
+    explicit Parameter(Spec spec) : spec_(std::move(spec)), boxes_{Shard::whole(spec_.shape)} {}
     Parameter(const Parameter&) = delete;
     Parameter& operator=(const Parameter&) = delete;
 
     const std::string& name() const { return spec_.name; }
     const Shape& shape() const { return spec_.shape; }
     const Spec& spec() const { return spec_; }
-    const Shard& shard() const { return shard_; }
+    /// The boxes of the global tensor that this rank holds, stacked along dim 0 in its memory. One,
+    /// but for the rows of a product that makes several things (q, k and v; gate and up), of each
+    /// of which every rank of a tensor group holds a part.
+    std::span<const Shard> boxes() const { return boxes_; }
+    bool is_whole() const { return boxes_.size() == 1 && boxes_[0].is_whole(); }
+    /// Of the stack of boxes.
+    Shape local_shape() const;
+    int64_t local_elements() const { return local_shape().elements(); }
+    /// Takes other boxes, which must agree in all dims but the first, before there is storage.
+    void place(std::vector<Shard> boxes);
 
     /// Declares one more use; returns its index.
     int add_use() { return uses_++; }
@@ -80,7 +91,7 @@ class Parameter {
 
   private:
     Spec spec_;
-    Shard shard_;
+    std::vector<Shard> boxes_;
     int uses_ = 0;
     Tensor master_;
     GradientSink* sink_ = nullptr;

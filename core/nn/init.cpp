@@ -1,10 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "core/nn/init.h"
 
+#include <algorithm>
 #include <array>
 #include <cmath>
 #include <numbers>
 
+#include "core/tensor/shard_runs.h"
 #include "kernels/add.h"
 #include "kernels/runtime/philox.h"
 
@@ -26,24 +28,37 @@ std::array<float, 4> normal_quadruple(const std::array<uint32_t, 4>& words) {
     return values;
 }
 
+/// Elements [first, first + count) of the global tensor.
+void fill_run(float* values, int64_t first, int64_t count, const RandomKey& key, float stddev) {
+    const int64_t end = first + count;
+    for (int64_t quadruple = first / 4; quadruple * 4 < end; ++quadruple) {
+        const auto normal = normal_quadruple(key.words(static_cast<uint64_t>(quadruple)));
+        for (int64_t i = std::max(first, quadruple * 4); i < std::min(end, quadruple * 4 + 4); ++i)
+            values[i - first] = stddev * normal[static_cast<size_t>(i - quadruple * 4)];
+    }
+}
+
 void fill_normal(Parameter& parameter, uint64_t seed, Stream& stream) {
     constexpr int64_t grain = 16384;
     const RandomKey key(seed, "init." + parameter.name());
     const auto stddev = static_cast<float>(parameter.spec().init.stddev);
     float* values = parameter.master().data<float>();
-    parallel_for(stream, parameter.master().elements(), grain, [&](int64_t begin, int64_t end) {
-        for (int64_t i = begin; i < end; i += 4) {
-            const auto normal = normal_quadruple(key.words(static_cast<uint64_t>(i / 4)));
-            for (int64_t j = i; j < end && j < i + 4; ++j)
-                values[j] = stddev * normal[static_cast<size_t>(j - i)];
-        }
-    });
+    for (const Shard& box : parameter.boxes()) {
+        parallel_for(stream, box.elements(), grain, [&](int64_t begin, int64_t end) {
+            Shard part = box;
+            part.begin = begin;
+            part.end = end;
+            Runs runs(part);
+            for (Run run; runs.next(run);)
+                fill_run(values + begin + run.local, run.global, run.count, key, stddev);
+        });
+        values += box.elements();
+    }
 }
 
 }  // namespace
 
 void initialize(Parameter& parameter, uint64_t seed, Stream& stream) {
-    CHECK(parameter.shard().is_whole(), "{}: init of a shard", parameter.name());
     switch (parameter.spec().init.kind) {
         case Init::Kind::zeros:
             kernels::fill(parameter.master().out(), 0.0f, stream);

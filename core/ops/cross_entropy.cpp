@@ -133,7 +133,7 @@ class ChunkedHead {
 Loss linear_cross_entropy(const Tensor& x, WeightUse weight, const Tensor& targets,
                           const CrossEntropyOptions& options) {
     Scope& scope = Scope::current();
-    const Shape& w = weight.parameter.shard().local_shape;
+    const Shape w = weight.parameter.local_shape();
     CHECK(w.rank() == 2 && x.dim(-1) == w[1], "{}: input {} does not fit weight {}",
           weight.parameter.name(), x.shape().text(), w.text());
     ChunkedHead head(x, weight.parameter.acquire(x.dtype()), targets, options);

@@ -9,7 +9,8 @@ namespace plinth::core::ops {
 namespace {
 
 kernels::TableRows rows_of(const Parameter& table) {
-    const Shard& shard = table.shard();
+    CHECK(table.boxes().size() == 1, "{}: a table of {} boxes", table.name(), table.boxes().size());
+    const Shard& shard = table.boxes()[0];
     CHECK(shard.local_shape.rank() == 2 && shard.local_shape[1] == shard.global_shape[1],
           "{}: a table is cut by rows, not {} of {}", table.name(), shard.local_shape.text(),
           shard.global_shape.text());
@@ -54,7 +55,7 @@ Tensor embedding(const Tensor& ids, WeightUse table, const Tensor& positions,
                  WeightUse position_table) {
     Scope& scope = Scope::current();
     const Parameter& tokens = table.parameter;
-    CHECK(tokens.shard().is_whole() && position_table.parameter.shard().is_whole(),
+    CHECK(tokens.is_whole() && position_table.parameter.is_whole(),
           "{}: positions are added to a whole table only", tokens.name());
     CHECK(position_table.parameter.shape()[1] == tokens.shape()[1], "{} {} beside {} {}",
           position_table.parameter.name(), position_table.parameter.shape().text(), tokens.name(),

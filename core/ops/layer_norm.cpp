@@ -61,8 +61,8 @@ Result forward(const Tensor& x, Parameter& weight, Parameter* bias, double eps) 
 
 Tensor layer_norm(const Tensor& x, Parameter& weight, Parameter* bias, double eps) {
     const Scope& scope = Scope::current();
-    CHECK(weight.shard().local_shape == Shape({x.dim(-1)}), "{}: input {} does not fit weight {}",
-          weight.name(), x.shape().text(), weight.shard().local_shape.text());
+    CHECK(weight.local_shape() == Shape({x.dim(-1)}), "{}: input {} does not fit weight {}",
+          weight.name(), x.shape().text(), weight.local_shape().text());
     auto [y, mean, rstd] = forward(x, weight, bias, eps);
     if (scope.remakes())
         y.set_recipe([&weight, bias, eps, x = SavedTensor(x)] {

@@ -38,7 +38,7 @@ void linear_weight_grad(NodeGradients& gradients, WeightUse weight, Parameter* b
 
 Tensor linear(const Tensor& x, WeightUse weight, Parameter* bias) {
     Scope& scope = Scope::current();
-    const Shape& w = weight.parameter.shard().local_shape;
+    const Shape w = weight.parameter.local_shape();
     CHECK(w.rank() == 2 && x.shape().rank() >= 1 && x.dim(-1) == w[1],
           "{}: input {} does not fit weight {}", weight.parameter.name(), x.shape().text(),
           w.text());

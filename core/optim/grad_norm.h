@@ -4,13 +4,15 @@
 #include <span>
 
 #include "core/optim/gradients.h"
+#include "core/ranks.h"
 #include "kernels/runtime/stream.h"
 
 namespace plinth::core::optim {
 
-/// L2 norm of the gradients, counted once whatever the layout: double sums of squares of
-/// 1,024-element blocks, added exactly. NaN when any element is not finite.
-double gradient_norm(std::span<const ParameterGradient> gradients, CachingAllocator& allocator,
-                     Stream& stream);
+/// Collective. L2 norm of the gradients that the ranks give together: each element is in one rank's
+/// `mine`. Double sums of squares of 1,024-element blocks, added exactly, so that the result does
+/// not depend on who gives what. NaN on every rank when any element is not finite.
+double gradient_norm(std::span<const ParameterGradient> mine, Ranks& ranks,
+                     CachingAllocator& allocator, Stream& stream);
 
 }  // namespace plinth::core::optim

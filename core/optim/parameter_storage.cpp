@@ -16,25 +16,31 @@ FlatTensors::FlatTensors(std::span<Parameter* const> parameters, CachingAllocato
     : parameters_(parameters.begin(), parameters.end()) {
     int64_t total = 0;
     for (const Parameter* parameter : parameters_)
-        total += aligned(parameter->shard().elements());
+        total += aligned(parameter->local_elements());
     block_ = Tensor::empty({total}, DType::f32, allocator);
     std::memset(block_.data<float>(), 0, static_cast<size_t>(total) * sizeof(float));
     int64_t offset = 0;
     for (const Parameter* parameter : parameters_) {
-        const int64_t elements = parameter->shard().elements();
+        const int64_t elements = parameter->local_elements();
         tensors_.push_back(
-            block_.rows(offset, offset + elements).reshape(parameter->shard().local_shape));
+            block_.rows(offset, offset + elements).reshape(parameter->local_shape()));
         offset += aligned(elements);
+    }
+}
+
+void append_state(std::vector<StateTensor>& state, const std::string& name,
+                  const Parameter& parameter, float* data) {
+    for (const Shard& box : parameter.boxes()) {
+        state.push_back({.name = name, .dtype = DType::f32, .shard = box, .data = data});
+        data += box.elements();
     }
 }
 
 std::vector<StateTensor> FlatTensors::state(const std::string& prefix) {
     std::vector<StateTensor> state;
     for (size_t i = 0; i < tensors_.size(); ++i)
-        state.push_back({.name = prefix + parameters_[i]->name(),
-                         .dtype = DType::f32,
-                         .shard = parameters_[i]->shard(),
-                         .data = tensors_[i].data<float>()});
+        append_state(state, prefix + parameters_[i]->name(), *parameters_[i],
+                     tensors_[i].data<float>());
     return state;
 }
 

@@ -29,6 +29,10 @@ class FlatTensors {
     std::vector<Tensor> tensors_;
 };
 
+/// One piece of state a box of the parameter; `data` holds its local elements.
+void append_state(std::vector<StateTensor>& state, const std::string& name,
+                  const Parameter& parameter, float* data);
+
 /// Gives the parameters master weights inside one block.
 FlatTensors materialize(std::span<Parameter* const> parameters, CachingAllocator& allocator);
 

@@ -97,6 +97,7 @@ std::optional<Problem> check_available(const ParallelSection& parallel) {
     };
     if (parallel.tensor != 1) return problem("parallel.tensor", parallel.tensor, 1);
     if (parallel.pipeline != 1) return problem("parallel.pipeline", parallel.pipeline, 1);
+    if (parallel.context != 1) return problem("parallel.context", parallel.context, 1);
     if (parallel.zero != 0) return problem("parallel.zero", parallel.zero, 0);
     return {};
 }
@@ -217,16 +218,18 @@ std::optional<Problem> validate(const RunConfig& config) {
 
 std::optional<Problem> validate_world(const RunConfig& config, int64_t world) {
     const ParallelSection& parallel = config.parallel;
-    const int64_t inner = parallel.tensor * parallel.pipeline;
+    const int64_t inner = parallel.tensor * parallel.pipeline * parallel.context;
     if (world % inner != 0)
         return Problem{"parallel.tensor",
-                       fmt::format("{} ranks are not a multiple of tensor {} x pipeline {}", world,
-                                   parallel.tensor, parallel.pipeline)};
+                       fmt::format("{} ranks are not a multiple of tensor {} x pipeline {} x "
+                                   "context {}",
+                                   world, parallel.tensor, parallel.pipeline, parallel.context)};
     if (parallel.data != 0 && parallel.data * inner != world)
         return Problem{"parallel.data",
-                       fmt::format("data {} x tensor {} x pipeline {} need {} ranks, but {} run",
+                       fmt::format("data {} x tensor {} x pipeline {} x context {} need {} "
+                                   "ranks, but {} run",
                                    parallel.data, parallel.tensor, parallel.pipeline,
-                                   parallel.data * inner, world)};
+                                   parallel.context, parallel.data * inner, world)};
     if (config.model.heads % parallel.tensor != 0 || config.model.kv_heads % parallel.tensor != 0)
         return Problem{"parallel.tensor",
                        fmt::format("{} does not divide model.heads {} and model.kv_heads {}",

@@ -122,9 +122,10 @@ struct OptimizerSection {
 };
 
 struct ParallelSection {
-    int64_t data = 0;  ///< 0: ranks / (tensor x pipeline)
+    int64_t data = 0;  ///< 0: ranks / (tensor x pipeline x context)
     int64_t tensor = 1;
     int64_t pipeline = 1;
+    int64_t context = 1;
     int64_t zero = 0;
     int64_t bucket_bytes = int64_t{1} << 20;
     ComputeType wire_dtype = ComputeType::fp32;

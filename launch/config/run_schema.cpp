@@ -284,13 +284,15 @@ void declare(Schema& schema, OptimizerSection& optimizer) {
 void declare(Schema& schema, ParallelSection& parallel) {
     schema.section("parallel", "The layout over ranks. It changes no result.", Resume::free);
     schema.key("parallel.data", &parallel.data,
-               {.doc = "Data-parallel ranks; 0 means ranks / (tensor x pipeline).",
+               {.doc = "Data-parallel ranks; 0 means ranks / (tensor x pipeline x context).",
                 .min = 0,
                 .max = 1 << 20});
     schema.key("parallel.tensor", &parallel.tensor,
                {.doc = "Tensor-parallel ranks.", .min = 1, .max = 1 << 20});
     schema.key("parallel.pipeline", &parallel.pipeline,
                {.doc = "Pipeline stages.", .min = 1, .max = 1 << 16});
+    schema.key("parallel.context", &parallel.context,
+               {.doc = "Ranks that share the tokens of each sequence.", .min = 1, .max = 1 << 16});
     schema.key("parallel.zero", &parallel.zero,
                {.doc = "What data-parallel ranks share: 0 nothing, 1 optimizer states, 2 and "
                        "gradients, 3 and parameters.",

@@ -37,7 +37,7 @@ BucketLayout::BucketLayout(std::span<core::Parameter* const> parameters, int64_t
 }
 
 void BucketLayout::place(core::Parameter& parameter, int use) {
-    const int64_t elements = parameter.shard().elements();
+    const int64_t elements = parameter.local_elements();
     CHECK(elements > 0, "{}: a parameter without elements", parameter.name());
     std::vector<size_t>& uses = index_[&parameter];
     uses.resize(static_cast<size_t>(uses_of(parameter)));

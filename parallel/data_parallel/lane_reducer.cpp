@@ -137,7 +137,7 @@ void LaneReducer::add(Parameter& parameter, int use, FunctionRef<void(View dweig
           "{}: use {} has a gradient in this micro-batch but had none in the first",
           parameter.name(), use);
     View sum = elements(lane_, entry.range);
-    sum = View(sum.data, DType::f32, parameter.shard().local_shape, sum.device);
+    sum = View(sum.data, DType::f32, parameter.local_shape(), sum.device);
     if (first_of_lane_) {
         // The lane before may still be on its way out of this memory.
         for (size_t b = entry.first_bucket; b <= entry.last_bucket; ++b)
@@ -345,7 +345,7 @@ void LaneReducer::add_uses() {
         for (int use = 1; use < parameter->uses(); ++use)
             kernels::add(sum, sum, flat(*parameter, use), stream_);
         gradients_.push_back(
-            {parameter, View(sum.data, DType::f32, parameter->shard().local_shape, sum.device)});
+            {parameter, View(sum.data, DType::f32, parameter->local_shape(), sum.device)});
     }
 }
 

@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "core/io/hash.h"
+#include "core/optim/parameter_storage.h"
 
 namespace plinth::parallel {
 
@@ -62,11 +63,9 @@ void check_replicas(std::span<core::Parameter* const> parameters, Communicator& 
                     int64_t step) {
     std::vector<core::StateTensor> tensors;
     for (core::Parameter* parameter : parameters) {
-        const ConstView master = parameter->master().in();
-        tensors.push_back({.name = parameter->name(),
-                           .dtype = master.dtype,
-                           .shard = parameter->shard(),
-                           .data = const_cast<void*>(master.data)});
+        // A reading use: state may be written in general.
+        auto* master = const_cast<float*>(parameter->master().in().as<float>());
+        core::optim::append_state(tensors, parameter->name(), *parameter, master);
     }
     check_replicas(tensors, communicator, step);
 }

@@ -125,7 +125,7 @@ class TinyTraining {
         reducer_.finish();
         const auto weight = static_cast<double>(sums.weight);
         const double norm =
-            core::optim::gradient_norm(reducer_.gradients(), allocator_, stream_) / weight;
+            core::optim::gradient_norm(reducer_.gradients(), ranks_, allocator_, stream_) / weight;
         record({.loss = sums.loss / weight, .norm = norm}, weight);
         const double clip = norm > golden_.clip ? golden_.clip / norm : 1.0;
         optimizer_.step(reducer_.gradients(),
@@ -154,6 +154,7 @@ class TinyTraining {
     core::models::Transformer model_;
     core::nn::ParameterSet& parameters_;
     parallel::SelfCommunicator world_;
+    core::SelfRanks ranks_;
     parallel::LaneReducer reducer_;
     core::optim::FlatTensors masters_;
     core::optim::AdamW optimizer_;

@@ -42,8 +42,7 @@ int GuardedMemory::broken_guards() const {
 }
 
 void GradientMap::add(core::Parameter& parameter, int use, FunctionRef<void(View)> product) {
-    core::Tensor gradient =
-        core::Tensor::empty(parameter.shard().local_shape, DType::f32, allocator_);
+    core::Tensor gradient = core::Tensor::empty(parameter.local_shape(), DType::f32, allocator_);
     product(gradient.out());
     core::Tensor& sum = gradients_[{&parameter, use}];
     if (!sum.defined()) {
@@ -55,7 +54,7 @@ void GradientMap::add(core::Parameter& parameter, int use, FunctionRef<void(View
 }
 
 std::vector<double> GradientMap::of(const core::Parameter& parameter) const {
-    std::vector<double> sum(static_cast<size_t>(parameter.shard().elements()), 0.0);
+    std::vector<double> sum(static_cast<size_t>(parameter.local_elements()), 0.0);
     for (const auto& [key, gradient] : gradients_) {
         if (key.first != &parameter) continue;
         for (size_t i = 0; i < sum.size(); ++i)

@@ -51,8 +51,8 @@ TEST(Reshard, RunsAreTheShardsElementsInOrder) {
         for (int trial = 0; trial < 200; ++trial) {
             const core::Shard shard = random_shard(shape, random);
             std::vector<int64_t> found;
-            Runs runs(shard);
-            for (checkpoints::Run run; runs.next(run);) {
+            core::Runs runs(shard);
+            for (core::Run run; runs.next(run);) {
                 EXPECT_EQ(run.local, static_cast<int64_t>(found.size()));
                 for (int64_t i = 0; i < run.count; ++i)
                     found.push_back(run.global + i);
@@ -62,8 +62,8 @@ TEST(Reshard, RunsAreTheShardsElementsInOrder) {
 }
 
 TEST(Reshard, AWholeTensorIsOneRun) {
-    Runs runs(core::Shard::whole({3, 4, 5}));
-    checkpoints::Run run;
+    core::Runs runs(core::Shard::whole({3, 4, 5}));
+    core::Run run;
     ASSERT_TRUE(runs.next(run));
     EXPECT_EQ(run.count, 60);
     EXPECT_FALSE(runs.next(run));

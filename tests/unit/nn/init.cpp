@@ -60,6 +60,40 @@ TEST(Init, DependsOnSeedNameAndElementAlone) {
     EXPECT_NE(initial("w", {101, 3}, Init::normal(0.02), 2, stream), shorter);
 }
 
+TEST(Init, ABoxHasTheBitsOfItsPlaceInTheWhole) {
+    Stream stream(2);
+    CachingAllocator allocator(host_memory());
+    const Shape shape{60, 501};
+    const auto whole = initial("w", shape, Init::normal(0.02), 1, stream);
+    const auto box = [&](int64_t row, int64_t column, int64_t rows, int64_t columns) {
+        return core::Shard{shape, {row, column}, {rows, columns}, 0, rows * columns};
+    };
+    // Columns of all rows; and three groups of rows, as of q, k and v.
+    for (const std::vector<core::Shard>& boxes :
+         {std::vector{box(0, 167, 60, 167)},
+          std::vector{box(10, 0, 10, 501), box(40, 0, 5, 501), box(55, 0, 5, 501)}}) {
+        Parameter parameter({.name = "w", .shape = shape, .init = Init::normal(0.02)});
+        parameter.place(boxes);
+        parameter.materialize(core::Tensor::empty(parameter.local_shape(), DType::f32, allocator));
+        core::nn::initialize(parameter, 1, stream);
+        const auto found = parameter.master().values<float>();
+        std::vector<float> expected;
+        for (const core::Shard& each : boxes)
+            for (int64_t row = 0; row < each.local_shape[0]; ++row)
+                for (int64_t column = 0; column < each.local_shape[1]; ++column)
+                    expected.push_back(whole[static_cast<size_t>((each.offset[0] + row) * shape[1] +
+                                                                 each.offset[1] + column)]);
+        EXPECT_EQ(found, expected);
+    }
+    Parameter parameter({.name = "w", .shape = shape, .init = Init::zeros()});
+    expect_error(
+        ErrorKind::internal,
+        [&] {
+            parameter.place({box(0, 0, 5, 501), box(5, 0, 5, 500)});
+        },
+        "w", "do not stack");
+}
+
 TEST(Init, ZerosAndOnes) {
     Stream stream(1);
     EXPECT_EQ(initial("w", {3}, Init::zeros(), 1, stream), (std::vector<float>{0, 0, 0}));

@@ -9,6 +9,7 @@
 #include "core/optim/grad_norm.h"
 #include "tests/support/expect_error.h"
 #include "tests/support/surroundings.h"
+#include "tests/support/thread_ranks.h"
 
 namespace plinth::test {
 namespace {
@@ -22,6 +23,11 @@ class OptimizerTest : public testing::Test {
   protected:
     std::vector<ParameterGradient> gradients() {
         return {{&bias_, bias_gradient_.out()}, {&weight_, weight_gradient_.out()}};
+    }
+
+    double norm(std::span<const ParameterGradient> mine) {
+        core::SelfRanks alone;
+        return core::optim::gradient_norm(mine, alone, around_.allocator, around_.stream);
     }
 
     Surroundings around_;
@@ -104,21 +110,47 @@ TEST_F(OptimizerTest, RefusesMissingGradientsByName) {
 }
 
 TEST_F(OptimizerTest, GradientNorm) {
-    EXPECT_EQ(core::optim::gradient_norm(gradients(), around_.allocator, around_.stream), 5.0);
+    EXPECT_EQ(norm(gradients()), 5.0);
     weight_gradient_.data<float>()[1499] = 12.0f;
-    EXPECT_EQ(core::optim::gradient_norm(gradients(), around_.allocator, around_.stream), 13.0);
-    EXPECT_EQ(core::optim::gradient_norm({}, around_.allocator, around_.stream), 0.0);
+    EXPECT_EQ(norm(gradients()), 13.0);
+    EXPECT_EQ(norm({}), 0.0);
     weight_gradient_.data<float>()[1499] = 1e30f;  // its square is far beyond fp32
-    EXPECT_DOUBLE_EQ(core::optim::gradient_norm(gradients(), around_.allocator, around_.stream),
-                     static_cast<double>(1e30f));
+    EXPECT_DOUBLE_EQ(norm(gradients()), static_cast<double>(1e30f));
+}
+
+TEST_F(OptimizerTest, GradientNormDoesNotDependOnWhoGivesWhat) {
+    float* values = weight_gradient_.data<float>();
+    for (int i = 0; i < 1500; ++i)
+        values[i] = std::ldexp(1.0f + 0.001f * static_cast<float>(i), i % 60 - 30);
+    const double expected = norm(gradients());
+    const auto all = gradients();
+    const auto over_two = [&](bool drop) {
+        ThreadRanks::run(2, [&](core::Ranks& ranks) {
+            CachingAllocator allocator(host_memory());
+            Stream stream(1);
+            const auto mine = std::span(all).subspan(static_cast<size_t>(ranks.rank()), 1);
+            const double found = core::optim::gradient_norm(
+                drop && ranks.rank() == 0 ? mine.first(0) : mine, ranks, allocator, stream);
+            CHECK((found == expected) != drop, "{} and {}", found, expected);
+        });
+    };
+    over_two(false);
+    over_two(true);  // the mutant: a rank forgets its part
+    values[3] = std::nanf("");
+    ThreadRanks::run(2, [&](core::Ranks& ranks) {
+        CachingAllocator allocator(host_memory());
+        Stream stream(1);
+        const auto mine = std::span(all).subspan(static_cast<size_t>(ranks.rank()), 1);
+        CHECK(std::isnan(core::optim::gradient_norm(mine, ranks, allocator, stream)),
+              "every rank hears of it");
+    });
 }
 
 TEST_F(OptimizerTest, GradientNormOfAnythingNotFiniteIsNan) {
     for (const float bad : {std::nanf(""), std::numeric_limits<float>::infinity(),
                             -std::numeric_limits<float>::infinity()}) {
         weight_gradient_.data<float>()[700] = bad;
-        EXPECT_TRUE(
-            std::isnan(core::optim::gradient_norm(gradients(), around_.allocator, around_.stream)));
+        EXPECT_TRUE(std::isnan(norm(gradients())));
     }
 }
 

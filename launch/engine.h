@@ -1,0 +1,71 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <functional>
+#include <vector>
+
+#include "core/models/model.h"
+#include "core/optim/adamw.h"
+#include "launch/session.h"
+#include "parallel/data_parallel/lane_reducer.h"
+#include "parallel/data_parallel/step_scalars.h"
+#include "parallel/groups.h"
+
+namespace plinth::launch {
+
+/// Gives a micro-batch slot of this rank; slots are asked for in the order of LanePlan::slots_of.
+using BatchSource = std::function<core::Batch(int64_t slot)>;
+
+/// This rank's part of model, gradients and optimizer in the run's layout: what a training step is
+/// made of, without data, files or logs.
+class Engine {
+  public:
+    /// Collective. Gives the model's parameters storage. `config` is resolved and fits the world;
+    /// it, the session, the groups and the model must outlive the engine.
+    Engine(const RunConfig& config, Session& session, parallel::Groups& groups,
+           core::models::Model& model);
+
+    /// Weights as the run's seed makes them.
+    void initialize(uint64_t seed);
+    /// After weights were written from outside.
+    void weights_changed();
+
+    /// Collective. Forward and backward passes of this rank's slots and the sum of the gradients
+    /// over all ranks; losses and weights go to `scalars`.
+    void run_micro_batches(const core::models::Phase& phase, const parallel::LanePlan& plan,
+                           const core::StepState& step, const BatchSource& source,
+                           parallel::StepScalars& scalars);
+    /// Collective. L2 norm of the summed gradient, not yet divided by the global weight; NaN where
+    /// an element is not finite.
+    double gradient_norm();
+    /// Collective. One optimizer update with that gradient.
+    void update(const core::optim::AdamW::Step& step);
+
+    /// Adam's t.
+    int64_t update_count() const { return optimizer_.update_count(); }
+    void set_update_count(int64_t count) { optimizer_.set_update_count(count); }
+    /// What this rank holds of the master weights, as model.NAME, and of the optimizer's moments.
+    std::vector<core::StateTensor> state();
+    /// Collective. Compares what ranks of a data group hold alike; see parallel::check_replicas.
+    void check_replicas(int64_t step);
+
+    const parallel::LaneReducer::Statistics& communication() const {
+        return gradients_.statistics();
+    }
+    parallel::Groups& groups() { return groups_; }
+
+  private:
+    void run_micro_batch(const core::models::Phase& phase, int64_t slot,
+                         const core::StepState& step, const core::Batch& batch,
+                         parallel::StepScalars& scalars);
+
+    const RunConfig& config_;
+    Session& session_;
+    parallel::Groups& groups_;
+    core::models::Model& model_;
+    parallel::LaneReducer gradients_;
+    core::optim::FlatTensors masters_;
+    core::optim::AdamW optimizer_;
+};
+
+}  // namespace plinth::launch
