@@ -97,6 +97,11 @@ TransformerConfig transformer_config(const RunConfig& config) {
     return transformer;
 }
 
+std::unique_ptr<core::models::Model> language_model(const RunConfig& config,
+                                                    const parallel::Groups&) {
+    return std::make_unique<core::models::Transformer>(transformer_config(config));
+}
+
 parallel::MeshConfig mesh_config(const ParallelSection& parallel) {
     return {.pipeline = static_cast<int>(parallel.pipeline),
             .data = static_cast<int>(parallel.data),

@@ -1,16 +1,22 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
+#include <memory>
+
 #include "core/models/transformer.h"
 #include "core/optim/adamw.h"
 #include "core/optim/schedule.h"
 #include "launch/config/run_config.h"
+#include "parallel/groups.h"
 
 namespace plinth::launch {
 
 /// From configuration sections, which are resolved and validated, to the objects they describe.
 core::models::TransformerConfig transformer_config(const ModelSection& model);
 core::models::TransformerConfig transformer_config(const RunConfig& config);
+/// This rank's part of the language model in the run's layout; parameters without storage.
+std::unique_ptr<core::models::Model> language_model(const RunConfig& config,
+                                                    const parallel::Groups& groups);
 parallel::MeshConfig mesh_config(const ParallelSection& parallel);
 core::optim::AdamWConfig adamw_config(const OptimizerSection& optimizer);
 core::optim::Schedule learning_rate_schedule(const OptimizerSection& optimizer,

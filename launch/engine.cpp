@@ -74,6 +74,14 @@ double Engine::gradient_norm() {
                                       session_.ranks(), session_.allocator(), session_.stream());
 }
 
+std::vector<core::StateTensor> Engine::gradients() {
+    std::vector<core::StateTensor> pieces;
+    for (const ParameterGradient& entry : gradients_.gradients())
+        core::optim::append_state(pieces, "gradient." + entry.parameter->name(), *entry.parameter,
+                                  entry.gradient.as<float>());
+    return pieces;
+}
+
 void Engine::update(const core::optim::AdamW::Step& step) {
     optimizer_.step(gradients_.gradients(), step, session_.stream());
 }

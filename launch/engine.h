@@ -38,6 +38,8 @@ class Engine {
     /// Collective. L2 norm of the summed gradient, not yet divided by the global weight; NaN where
     /// an element is not finite.
     double gradient_norm();
+    /// The summed gradients of this step, as this rank holds them: gradient.NAME.
+    std::vector<core::StateTensor> gradients();
     /// Collective. One optimizer update with that gradient.
     void update(const core::optim::AdamW::Step& step);
 

@@ -222,9 +222,9 @@ void compare_examples(const checkpoints::Manifest& manifest, const FinetuneSecti
 }
 
 std::unique_ptr<core::models::Model> make_model(const FinetuneSection& finetune,
-                                                const RunConfig& run) {
-    if (finetune.mode != FinetuneMode::classification)
-        return std::make_unique<core::models::Transformer>(transformer_config(run));
+                                                const RunConfig& run,
+                                                const parallel::Groups& groups) {
+    if (finetune.mode != FinetuneMode::classification) return language_model(run, groups);
     return std::make_unique<core::models::Classifier>(transformer_config(run),
                                                       static_cast<int64_t>(finetune.labels.size()));
 }
@@ -265,7 +265,8 @@ int finetune(const FinetuneConfig& config, Session& session, bool dry_run) {
     }
 
     session.lock_folders(run);
-    const auto model = make_model(section, run);
+    parallel::Groups groups(session.world(), mesh_config(run.parallel));
+    const auto model = make_model(section, run, groups);
     TrainingOptions options{.configuration = to_yaml(run),
                             .blobs = {{finetune_blob, to_yaml(section)}}};
     options.compare = [&](const checkpoints::Manifest& manifest, std::vector<Change>& changes) {
@@ -277,7 +278,7 @@ int finetune(const FinetuneConfig& config, Session& session, bool dry_run) {
             measure_classifier(*classifier, data, section, run, session, record);
         };
     }
-    Training training(run, session, *model, data, std::move(options));
+    Training training(run, session, groups, *model, data, std::move(options));
     return train(training, *model);
 }
 

@@ -22,8 +22,15 @@ void add_stage(CLI::App& parent, const Stage& stage, StageArguments& arguments,
         command->add_flag("--dry-run", arguments.dry_run,
                           "Check the configuration (a training run: also its layout, data and "
                           "checkpoint, but no hash), print the plan, and stop");
+    if (stage.shorthand)
+        command->add_option("--" + stage.shorthand->name, arguments.shorthand,
+                            stage.shorthand->help);
     if (!stage.example.empty()) command->footer("Example: " + stage.example);
-    command->callback([&selected, &stage] { selected = &stage; });
+    command->callback([&selected, &stage, &arguments] {
+        selected = &stage;
+        if (!arguments.shorthand.empty())
+            arguments.words.push_back(stage.shorthand->key + "=" + arguments.shorthand);
+    });
 }
 
 std::string names_in(const std::string& group) {

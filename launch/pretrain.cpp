@@ -35,13 +35,14 @@ int pretrain(const RunConfig& config, Session& session, bool dry_run) {
         session.say(plan_text(config, session.world().size()) + beginning);
         return exit_done;
     }
-    core::models::Transformer model(transformer_config(config));
+    parallel::Groups groups(session.world(), mesh_config(config.parallel));
+    const auto model = language_model(config, groups);
     TrainingData data = TrainingData::open(config, session.files());
     session.lock_folders(config);
     if (config.data.verify)
         verify_shards(config.data, session.files(), session.world().rank(), session.world().size());
-    Training run(config, session, model, data, {.configuration = to_yaml(config)});
-    return train(run, model);
+    Training run(config, session, groups, *model, data, {.configuration = to_yaml(config)});
+    return train(run, *model);
 }
 
 }  // namespace plinth::launch

@@ -21,6 +21,7 @@
 #include "launch/pretrain.h"
 #include "launch/session.h"
 #include "launch/tokenizer_stages.h"
+#include "launch/verify.h"
 #include "parallel/comm/launcher.h"
 #include "parallel/comm/mpi.h"
 
@@ -153,6 +154,13 @@ const std::vector<Stage>& stages() {
         {"checkpoint", "verify", "Check every byte of a checkpoint, or of all those of a run",
          "PATH of a checkpoint or of a run", on_words(verify_checkpoint),
          "plinth checkpoint verify runs/gpt_tiny", Stage::Takes::words},
+        {"", "verify",
+         "Train a few steps in other layouts and compare them with one rank, tensor by tensor",
+         "CONFIG [key=value ...]",
+         [](const StageArguments& arguments) { return run_alone(arguments, verify); },
+         "plinth verify configs/gpt/tiny.yaml --layouts all", Stage::Takes::configuration,
+         Stage::Shorthand{"layouts", "verify.layouts",
+                          "own: that of the configuration; all: every one (verify.ranks)"}},
         {"", "doctor",
          "Measure the machine of every rank: cores, products, memory, links, disk; name what is "
          "wrong",

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <functional>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -11,6 +12,7 @@ namespace plinth::launch {
 struct StageArguments {
     std::vector<std::string> words;  ///< configuration file and key=value overrides, or paths
     bool dry_run = false;
+    std::string shorthand{};  ///< value of the stage's own option, see Stage::Shorthand
 };
 
 /// One row of the command line: `plinth GROUP NAME CONFIG [key=value ...]`.
@@ -26,6 +28,11 @@ struct Stage {
     std::function<int(const StageArguments&)> run;
     std::string example{};  ///< of the help text
     Takes takes = Takes::configuration;
+    /// An option "--NAME VALUE" that stands for the word "KEY=VALUE": name, key, help.
+    struct Shorthand {
+        std::string name, key, help;
+    };
+    std::optional<Shorthand> shorthand{};
 };
 
 const std::vector<Stage>& stages();

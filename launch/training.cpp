@@ -41,20 +41,20 @@ std::vector<core::data::SkipRange> skips_of(const DataSection& data) {
 
 }  // namespace
 
-Training::Training(const RunConfig& config, Session& session, core::models::Model& model,
-                   TrainingData& data, TrainingOptions options)
+Training::Training(const RunConfig& config, Session& session, parallel::Groups& groups,
+                   core::models::Model& model, TrainingData& data, TrainingOptions options)
     : config_(config),
       session_(session),
       model_(model),
       data_(data),
       options_(std::move(options)),
-      groups_(session.world(), mesh_config(config.parallel)),
-      engine_(config, session, groups_, model),
+      groups_(groups),
+      engine_(config, session, groups, model),
       schedule_(learning_rate_schedule(config.optimizer,
                                        total_steps(config.train, config.data.sequence_length))),
       checkpoints_(config.checkpoint, session, engine_.state(), options_.configuration,
                    options_.blobs, tokenizer_files(data)),
-      evaluator_(config, session, groups_, model, data),
+      evaluator_(config, session, groups, model, data),
       time_limit_{.limit = config.run.time_limit} {}
 
 void Training::start() {

@@ -56,8 +56,8 @@ struct TrainingOptions {
 class Training {
   public:
     /// Configuration, model and data must outlive the run.
-    Training(const RunConfig& config, Session& session, core::models::Model& model,
-             TrainingData& data, TrainingOptions options);
+    Training(const RunConfig& config, Session& session, parallel::Groups& groups,
+             core::models::Model& model, TrainingData& data, TrainingOptions options);
 
     /// Collective. Goes on from the run's newest checkpoint, or begins: from init weights of
     /// checkpoint.init or fresh ones.
@@ -99,7 +99,7 @@ class Training {
     core::models::Model& model_;
     TrainingData& data_;
     TrainingOptions options_;
-    parallel::Groups groups_;
+    parallel::Groups& groups_;
     Engine engine_;
     StopSignal signal_;
     core::optim::Schedule schedule_;

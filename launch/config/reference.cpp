@@ -94,7 +94,8 @@ std::string configuration_reference() {
            stage<PrepareConfig>("plinth data prepare", false) +
            stage<TokenizerConfig>("plinth tokenizer train", false) +
            stage<EvaluateConfig>("plinth evaluate", false) +
-           stage<GenerateConfig>("plinth generate", false);
+           stage<GenerateConfig>("plinth generate", false) +
+           stage<VerifySection>("plinth verify: the keys of plinth pretrain, and", false);
 }
 
 }  // namespace plinth::launch

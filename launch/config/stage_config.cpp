@@ -50,6 +50,10 @@ void resolve(EvaluateConfig& config) {
 
 void resolve(GenerateConfig&) {}
 
+void resolve(VerifyConfig& config) {
+    resolve(config.run);
+}
+
 std::optional<Problem> validate(const PrepareConfig& config) {
     const PrepareSection& prepare = config.prepare;
     if (auto problem = missing("prepare.inputs", prepare.inputs, "which text shall be prepared?"))
@@ -120,6 +124,11 @@ std::optional<Problem> validate(const GenerateConfig& config) {
             missing("generate.checkpoint", generate.checkpoint, "which model shall write?"))
         return problem;
     return missing("generate.prompts", generate.prompts, "what shall be continued?");
+}
+
+std::optional<Problem> validate(const VerifyConfig& config) {
+    if (auto problem = validate(config.run)) return problem;
+    return validate_language_model(config.run.model);
 }
 
 }  // namespace plinth::launch

@@ -116,6 +116,19 @@ struct GenerateConfig {
     GenerateSection generate;
 };
 
+/// `plinth verify`: a run's configuration in other layouts.
+enum class VerifyLayouts { all, own };
+struct VerifySection {
+    VerifyLayouts layouts = VerifyLayouts::own;
+    int64_t steps = 20;
+    std::vector<int64_t> ranks = {1, 2, 3, 4, 6, 8};
+    double tolerance = 1e-4;
+};
+struct VerifyConfig {
+    RunConfig run;
+    VerifySection verify;
+};
+
 void declare(Schema& schema, PrepareConfig& config);
 void declare(Schema& schema, TokenizerConfig& config);
 /// The section alone is what a checkpoint stores beside the run's configuration.
@@ -123,6 +136,8 @@ void declare(Schema& schema, FinetuneSection& finetune);
 void declare(Schema& schema, FinetuneConfig& config);
 void declare(Schema& schema, EvaluateConfig& config);
 void declare(Schema& schema, GenerateConfig& config);
+void declare(Schema& schema, VerifySection& verify);
+void declare(Schema& schema, VerifyConfig& config);
 
 void resolve(PrepareConfig& config);
 void resolve(TokenizerConfig& config);
@@ -130,6 +145,7 @@ inline void resolve(FinetuneSection&) {}
 void resolve(FinetuneConfig& config);
 void resolve(EvaluateConfig& config);
 void resolve(GenerateConfig& config);
+void resolve(VerifyConfig& config);
 
 std::optional<Problem> validate(const PrepareConfig& config);
 std::optional<Problem> validate(const TokenizerConfig& config);
@@ -137,5 +153,6 @@ std::optional<Problem> validate(const FinetuneSection& finetune);
 std::optional<Problem> validate(const FinetuneConfig& config);
 std::optional<Problem> validate(const EvaluateConfig& config);
 std::optional<Problem> validate(const GenerateConfig& config);
+std::optional<Problem> validate(const VerifyConfig& config);
 
 }  // namespace plinth::launch

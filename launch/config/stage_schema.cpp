@@ -7,6 +7,7 @@ namespace {
 const Names<TextFormat> text_formats{
     {"auto", TextFormat::automatic}, {"text", TextFormat::text}, {"jsonl", TextFormat::jsonl}};
 const Names<NormalForm> normal_forms{{"none", NormalForm::none}, {"nfc", NormalForm::nfc}};
+const Names<VerifyLayouts> verify_layouts{{"own", VerifyLayouts::own}, {"all", VerifyLayouts::all}};
 const Names<ComputeType> compute_types{{"fp32", ComputeType::fp32}, {"bf16", ComputeType::bf16}};
 
 const char* const inputs_doc =
@@ -191,6 +192,29 @@ void declare(Schema& schema, GenerateConfig& config) {
     schema.choice("generate.dtype", &generate.dtype, compute_types,
                   {.doc = "Type of activations and compute weights."});
     declare_threads(schema, "generate.threads", &generate.threads);
+}
+
+void declare(Schema& schema, VerifySection& verify) {
+    schema.section("verify", "Which layouts are trained for a few steps and compared.",
+                   Resume::free);
+    schema.choice("verify.layouts", &verify.layouts, verify_layouts,
+                  {.doc = "`own`: the layout that the section parallel names, against one rank; "
+                          "`all`: every layout that fills one of the worlds of verify.ranks."});
+    schema.key("verify.steps", &verify.steps,
+               {.doc = "Training steps in each layout.", .min = 1, .max = 100000});
+    schema.key("verify.ranks", &verify.ranks,
+               {.doc = "Sizes of the worlds; their ranks are threads of one process.",
+                .min = 1,
+                .max = 64});
+    schema.key("verify.tolerance", &verify.tolerance,
+               {.doc = "By how much tensor and context parallel may differ from one rank, as a "
+                       "share of loss, gradient norm and gradient.",
+                .above = 0});
+}
+
+void declare(Schema& schema, VerifyConfig& config) {
+    declare(schema, config.run);
+    declare(schema, config.verify);
 }
 
 }  // namespace plinth::launch
