@@ -7,7 +7,7 @@
 #include "core/optim/adamw.h"
 #include "core/optim/schedule.h"
 #include "launch/config/run_config.h"
-#include "parallel/groups.h"
+#include "parallel/comm/groups.h"
 
 namespace plinth::launch {
 

@@ -7,9 +7,9 @@
 #include "core/models/model.h"
 #include "core/optim/adamw.h"
 #include "launch/session.h"
+#include "parallel/comm/groups.h"
 #include "parallel/data_parallel/lane_reducer.h"
 #include "parallel/data_parallel/step_scalars.h"
-#include "parallel/groups.h"
 
 namespace plinth::launch {
 

@@ -7,7 +7,7 @@
 #include "launch/metrics/sink.h"
 #include "launch/session.h"
 #include "launch/training_data.h"
-#include "parallel/groups.h"
+#include "parallel/comm/groups.h"
 
 namespace plinth::launch {
 

@@ -18,8 +18,8 @@
 #include "launch/time_limit.h"
 #include "launch/training_data.h"
 #include "launch/training_state.h"
+#include "parallel/comm/groups.h"
 #include "parallel/data_parallel/step_scalars.h"
-#include "parallel/groups.h"
 
 namespace plinth::launch {
 

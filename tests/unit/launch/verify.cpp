@@ -75,7 +75,7 @@ TEST(Verify, CatchesAScaledLossAndNamesTheTensor) {
     };
     const LayoutVerdict on_all = compare_bits(scaled(-1), one);
     EXPECT_FALSE(on_all.agrees);
-    EXPECT_NE(on_all.text.find("gradient norm of step 1"), std::string::npos) << on_all.text;
+    EXPECT_NE(on_all.text.find("loss of step 2"), std::string::npos) << on_all.text;
     EXPECT_FALSE(compare_within(scaled(-1), one, 1e-4).agrees);
     const LayoutVerdict on_one = compare_bits(scaled(1), one);
     EXPECT_FALSE(on_one.agrees);

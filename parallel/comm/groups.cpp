@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-#include "parallel/groups.h"
+#include "parallel/comm/groups.h"
 
 #include <string>
 
