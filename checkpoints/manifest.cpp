@@ -8,6 +8,7 @@
 #include <algorithm>
 #include <array>
 #include <limits>
+#include <map>
 #include <set>
 
 #include "kernels/runtime/error.h"
@@ -207,11 +208,15 @@ std::vector<Piece> decode_table(std::string_view bytes) {
     const std::string path = "the table of tensors";
     const auto message = parse<proto::Index>(bytes, path);
     std::vector<Piece> table;
-    std::set<std::string_view> names;
+    std::multimap<std::string_view, core::Shard> seen;
     for (const auto& entry : message.pieces()) {
         table.push_back(decode_piece(entry, path));
-        REQUIRE(checkpoint, names.insert(entry.tensor()).second, "{}: tensor {} is listed twice",
-                path, entry.tensor());
+        const auto [first, last] = seen.equal_range(entry.tensor());
+        REQUIRE(checkpoint,
+                std::none_of(first, last,
+                             [&](const auto& one) { return one.second == table.back().shard; }),
+                "{}: the same part of tensor {} is listed twice", path, entry.tensor());
+        seen.emplace(entry.tensor(), table.back().shard);
     }
     return table;
 }

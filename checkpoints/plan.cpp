@@ -20,6 +20,16 @@ struct Replicas {
 struct TensorHolders {
     TensorInfo info;
     std::vector<Replicas> parts;
+    std::multimap<int64_t, size_t> by_begin;  ///< optimizer shards make many parts
+
+    Replicas& part(const core::Shard& shard) {
+        const auto [first, last] = by_begin.equal_range(shard.begin);
+        const auto same = std::find_if(
+            first, last, [&](const auto& one) { return parts[one.second].shard == shard; });
+        if (same != last) return parts[same->second];
+        by_begin.emplace(shard.begin, parts.size());
+        return parts.emplace_back(Replicas{shard, {}});
+    }
 };
 
 std::map<std::string, TensorHolders> find_holders(const RankTables& ranks) {
@@ -28,16 +38,13 @@ std::map<std::string, TensorHolders> find_holders(const RankTables& ranks) {
         for (const Piece& piece : ranks.tables[ranks.table_of_rank[rank]]) {
             const TensorInfo info{piece.tensor, piece.dtype, piece.shard.global_shape};
             TensorHolders& tensor =
-                tensors.try_emplace(piece.tensor, TensorHolders{info, {}}).first->second;
+                tensors.try_emplace(piece.tensor, TensorHolders{info, {}, {}}).first->second;
             CHECK(tensor.info == info, "tensor {} is {} {} on rank {} and {} {} on another",
                   piece.tensor, name_of(info.dtype), info.global_shape.text(), rank,
                   name_of(tensor.info.dtype), tensor.info.global_shape.text());
             if (piece.shard.elements() == 0) continue;
-            auto same = std::find_if(tensor.parts.begin(), tensor.parts.end(),
-                                     [&](const Replicas& r) { return r.shard == piece.shard; });
-            if (same == tensor.parts.end())
-                same = tensor.parts.insert(tensor.parts.end(), {piece.shard, {}});
-            same->holders.push_back(static_cast<int>(rank));
+            Replicas& same = tensor.part(piece.shard);
+            same.holders.push_back(static_cast<int>(rank));
         }
     }
     return tensors;

@@ -5,6 +5,7 @@
 #include <atomic>
 #include <condition_variable>
 #include <cstring>
+#include <map>
 #include <mutex>
 #include <thread>
 
@@ -155,17 +156,22 @@ std::vector<const core::StateTensor*> find_replicas(core::Ranks& ranks,
                                                     std::span<const core::StateTensor> tensors) {
     std::vector<const core::StateTensor*> replicas;
     const std::vector<Piece> wanted = decode_table(ranks.broadcast(encode_table(tensors), 0));
-    std::map<std::string_view, const core::StateTensor*> mine;
+    std::multimap<std::string_view, const core::StateTensor*> mine;  // a tensor may have parts
     for (const core::StateTensor& tensor : tensors)
         mine.emplace(tensor.name, &tensor);
+    std::vector<const core::StateTensor*> matches(wanted.size());
     std::vector<int64_t> same(wanted.size(), 0);
     for (size_t i = 0; i < wanted.size(); ++i) {
-        const auto found = mine.find(wanted[i].tensor);
-        same[i] = found != mine.end() && found->second->shard == wanted[i].shard ? 1 : 0;
+        const auto [first, last] = mine.equal_range(wanted[i].tensor);
+        const auto found = std::find_if(
+            first, last, [&](const auto& one) { return one.second->shard == wanted[i].shard; });
+        if (found == last) continue;
+        matches[i] = found->second;
+        same[i] = 1;
     }
     ranks.sum(same);
     for (size_t i = 0; i < wanted.size(); ++i)
-        if (same[i] == ranks.size()) replicas.push_back(mine.at(wanted[i].tensor));
+        if (same[i] == ranks.size()) replicas.push_back(matches[i]);
     return replicas;
 }
 

@@ -10,16 +10,28 @@
 
 namespace plinth::checkpoints {
 
+namespace {
+/// True if `part` is a range of the same box.
+bool holds(const core::Shard& shard, const core::Shard& part) {
+    return shard.offset == part.offset && shard.local_shape == part.local_shape &&
+           shard.begin <= part.begin && part.end <= shard.end;
+}
+}  // namespace
+
 RankPart make_part(const SavePlan& plan, int rank, std::span<const core::StateTensor> tensors,
                    uint64_t chunk_bytes) {
-    std::unordered_map<std::string_view, const core::StateTensor*> by_name;
+    std::unordered_multimap<std::string_view, const core::StateTensor*> by_name;
     for (const core::StateTensor& tensor : tensors)
         by_name.emplace(tensor.name, &tensor);
     RankPart part;
     for (const PlannedPiece& planned : plan.pieces) {
         if (planned.rank != rank) continue;
         const Piece& piece = planned.piece;
-        const core::StateTensor& tensor = *by_name.at(piece.tensor);
+        const auto [first, last] = by_name.equal_range(piece.tensor);
+        const auto found = std::find_if(
+            first, last, [&](const auto& one) { return holds(one.second->shard, piece.shard); });
+        CHECK(found != last, "{}: a piece that this rank does not hold", piece.tensor);
+        const core::StateTensor& tensor = *found->second;
         const auto skipped = static_cast<uint64_t>(piece.shard.begin - tensor.shard.begin);
         const auto* source =
             static_cast<const std::byte*>(tensor.data) + skipped * size_of(piece.dtype);
