@@ -11,8 +11,24 @@
 
 namespace plinth::launch {
 
-using core::optim::ParameterGradient;
+using core::optim::MasterWeights;
 using parallel::Axis;
+
+// Shards are cut at any block of 1,024 elements.
+static_assert(core::optim::AdamW::granularity == core::optim::Granularity::element);
+
+namespace {
+
+parallel::GradientShare gradient_share(int64_t zero) {
+    if (zero == 0) return parallel::GradientShare::whole;
+    return zero == 1 ? parallel::GradientShare::totals : parallel::GradientShare::owned_only;
+}
+
+std::vector<MasterWeights> copy_of(std::span<const MasterWeights> masters) {
+    return {masters.begin(), masters.end()};
+}
+
+}  // namespace
 
 Engine::Engine(const RunConfig& config, Session& session, parallel::Groups& groups,
                core::models::Model& model)
@@ -23,27 +39,44 @@ Engine::Engine(const RunConfig& config, Session& session, parallel::Groups& grou
       gradients_(model.parameters().all(), groups.along(Axis::data), session.allocator(),
                  session.stream(),
                  {.bucket_bytes = config.parallel.bucket_bytes,
-                  .wire = dtype_of(config.parallel.wire_dtype)}),
-      masters_(core::optim::materialize(model.parameters().all(), session.allocator())),
-      optimizer_(model.parameters().all(), adamw_config(config.optimizer), session.allocator()) {}
+                  .wire = dtype_of(config.parallel.wire_dtype),
+                  .share = gradient_share(config.parallel.zero)}),
+      weights_(parallel::make_weights(model.parameters().all(), gradients_.layout(),
+                                      groups.along(Axis::data), session.allocator(),
+                                      session.stream(),
+                                      {.zero = static_cast<int>(config.parallel.zero),
+                                       .compute = dtype_of(config.train.dtype),
+                                       .before_gather = [this] { gradients_.start_finished(); }})),
+      optimizer_(copy_of(weights_->masters()), adamw_config(config.optimizer),
+                 session.allocator()) {}
 
 void Engine::initialize(uint64_t seed) {
-    for (core::Parameter* parameter : model_.parameters().all())
-        core::nn::initialize(*parameter, seed, session_.stream());
+    for (MasterWeights master : weights_->masters())
+        core::nn::initialize(*master.range.parameter, master.range.begin, master.weights.out(),
+                             seed, session_.stream());
+    weights_->masters_changed();
+    weights_->settle();  // a checkpoint may be read into them next
 }
 
 void Engine::weights_changed() {
-    for (core::Parameter* parameter : model_.parameters().all())
-        parameter->changed();
+    weights_->masters_changed();
 }
 
 void Engine::run_micro_batches(const core::models::Phase& phase, const parallel::LanePlan& plan,
                                const core::StepState& step, const BatchSource& source,
                                parallel::StepScalars& scalars) {
+    traffic_before_ = weights_->traffic();
     gradients_.begin_step(plan);
-    for (const int64_t slot : plan.slots_of(groups_.coordinate(Axis::data)))
+    int64_t round = 0;
+    for (const int64_t slot : plan.slots_of(groups_.coordinate(Axis::data))) {
+        weights_->begin_micro_batch(plan.lanes_in(round++));
         run_micro_batch(phase, slot, step, source(slot), scalars);
+        weights_->end_micro_batch();
+    }
+    for (; round < plan.rounds(); ++round)
+        weights_->join_micro_batch(plan.lanes_in(round));
     gradients_.finish();
+    weights_->settle();
 }
 
 void Engine::run_micro_batch(const core::models::Phase& phase, int64_t slot,
@@ -68,10 +101,8 @@ void Engine::run_micro_batch(const core::models::Phase& phase, int64_t slot,
 }
 
 double Engine::gradient_norm() {
-    // The ranks of a data group have the same sums: one gives them.
-    const std::span<const ParameterGradient> all = gradients_.gradients();
-    return core::optim::gradient_norm(groups_.is_first(Axis::data) ? all : all.first(0),
-                                      session_.ranks(), session_.allocator(), session_.stream());
+    return core::optim::gradient_norm(gradients_.owned(), session_.ranks(), session_.allocator(),
+                                      session_.stream());
 }
 
 std::vector<core::StateTensor> Engine::gradients() {
@@ -84,14 +115,36 @@ std::vector<core::StateTensor> Engine::gradients() {
 
 void Engine::update(const core::optim::AdamW::Step& step) {
     optimizer_.step(gradients_.gradients(), step, session_.stream());
+    weights_->masters_changed();
+}
+
+parallel::LaneReducer::Statistics Engine::communication() const {
+    parallel::LaneReducer::Statistics all = gradients_.statistics();
+    const parallel::Weights::Traffic weights = weights_->traffic();
+    all.bytes_sent += weights.bytes_sent - traffic_before_.bytes_sent;
+    all.seconds_waiting += weights.seconds_waiting - traffic_before_.seconds_waiting;
+    return all;
+}
+
+std::vector<core::StateTensor> Engine::weights(
+    const std::function<bool(const core::Parameter&)>& wanted) {
+    std::vector<core::StateTensor> tensors;
+    for (MasterWeights master : weights_->masters())
+        if (!wanted || wanted(*master.range.parameter))
+            core::optim::append_state(tensors, weight_name(*master.range.parameter), master.range,
+                                      DType::f32, master.weights.out().data);
+    return tensors;
 }
 
 std::vector<core::StateTensor> Engine::state() {
-    return state_tensors(model_.parameters().all(), optimizer_);
+    std::vector<core::StateTensor> tensors = weights();
+    for (core::StateTensor& moment : optimizer_.state())
+        tensors.push_back(std::move(moment));
+    return tensors;
 }
 
 void Engine::check_replicas(int64_t step) {
-    parallel::check_replicas(model_.parameters().all(), groups_.along(Axis::data), step);
+    parallel::check_replicas(weights_->replicas(), groups_.along(Axis::data), step);
 }
 
 }  // namespace plinth::launch

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <functional>
+#include <memory>
 #include <vector>
 
 #include "core/models/model.h"
@@ -10,6 +11,7 @@
 #include "parallel/comm/groups.h"
 #include "parallel/data_parallel/lane_reducer.h"
 #include "parallel/data_parallel/step_scalars.h"
+#include "parallel/zero/weights.h"
 
 namespace plinth::launch {
 
@@ -25,9 +27,9 @@ class Engine {
     Engine(const RunConfig& config, Session& session, parallel::Groups& groups,
            core::models::Model& model);
 
-    /// Weights as the run's seed makes them.
+    /// Collective. Weights as the run's seed makes them.
     void initialize(uint64_t seed);
-    /// After weights were written from outside.
+    /// Collective. After master weights were written from outside.
     void weights_changed();
 
     /// Collective. Forward and backward passes of this rank's slots and the sum of the gradients
@@ -48,12 +50,14 @@ class Engine {
     void set_update_count(int64_t count) { optimizer_.set_update_count(count); }
     /// What this rank holds of the master weights, as model.NAME, and of the optimizer's moments.
     std::vector<core::StateTensor> state();
+    /// Of it the master weights of the parameters that are `wanted`.
+    std::vector<core::StateTensor> weights(
+        const std::function<bool(const core::Parameter&)>& wanted = {});
     /// Collective. Compares what ranks of a data group hold alike; see parallel::check_replicas.
     void check_replicas(int64_t step);
 
-    const parallel::LaneReducer::Statistics& communication() const {
-        return gradients_.statistics();
-    }
+    /// Of the last step, its update included.
+    parallel::LaneReducer::Statistics communication() const;
     parallel::Groups& groups() { return groups_; }
 
   private:
@@ -66,7 +70,8 @@ class Engine {
     parallel::Groups& groups_;
     core::models::Model& model_;
     parallel::LaneReducer gradients_;
-    core::optim::FlatTensors masters_;
+    std::unique_ptr<parallel::Weights> weights_;
+    parallel::Weights::Traffic traffic_before_;  ///< of weights, when the step began
     core::optim::AdamW optimizer_;
 };
 

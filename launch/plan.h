@@ -17,6 +17,14 @@ struct MemoryPlan {
     int64_t total() const { return weights + gradients + optimizer + activations; }
 };
 
+/// Bytes that a data-parallel rank sends to others in a step, on average over the ranks.
+struct TrafficPlan {
+    int64_t gradients = 0;
+    int64_t weights = 0;  ///< with parallel.zero=3 at most: units at the turn are gathered once
+};
+
+TrafficPlan traffic_plan(const RunConfig& config, int64_t ranks);
+
 MemoryPlan memory_plan(const RunConfig& config, int64_t ranks);
 
 /// What `--dry-run` of a training run prints: the resolved configuration, parameters, memory a

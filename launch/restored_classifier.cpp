@@ -65,12 +65,16 @@ Confusion classify(const core::models::Classifier& model, const core::data::Sour
     const int64_t batches = (count + options.micro_batch - 1) / options.micro_batch;
     Confusion confusion(model.classes());
     const core::Scope scope(session.scope(options.dtype));
-    for (int64_t i = session.world().rank(); i < batches; i += session.world().size()) {
-        const int64_t first = i * options.micro_batch;
+    // All ranks make the same number of passes, since the model may gather weights meanwhile: one
+    // without a batch repeats another's, which is not counted.
+    Confusion repeated(model.classes());
+    for (int64_t at = 0; at < batches; at += session.world().size()) {
+        const int64_t i = at + session.world().rank();
+        const int64_t first = i % batches * options.micro_batch;
         count_batch(model,
                     batch_in_order(examples, first, std::min(options.micro_batch, count - first),
                                    options.window, /*document_mask=*/true),
-                    session, confusion);
+                    session, i < batches ? confusion : repeated);
     }
     session.ranks().sum(confusion.counts());
     return confusion;

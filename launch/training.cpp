@@ -86,13 +86,12 @@ void Training::begin_fresh() {
                                                config_.data.sequence_length, data_.blend);
     engine_.initialize(state.step.seed);
     if (config_.checkpoint.init.empty()) return;
-    std::vector<core::Parameter*> given = model_.parameters().all();
-    if (options_.is_new)
-        std::erase_if(given, [this](const auto* p) { return options_.is_new(*p); });
     const checkpoints::Checkpoint base =
         open_checkpoint_together(config_.checkpoint.init, session_);
     data_.require_tokenizer_of(base.manifest(), base.folder());
-    checkpoints::load(base, session_.ranks(), state_tensors(given), {.subset = true});
+    const auto given = engine_.weights(
+        [this](const auto& parameter) { return !options_.is_new || !options_.is_new(parameter); });
+    checkpoints::load(base, session_.ranks(), given, {.subset = true});
     session_.say(fmt::format("weights from {}", config_.checkpoint.init));
 }
 
@@ -285,8 +284,8 @@ bool Training::sample_is_due(int64_t steps_done) const {
 void Training::sample_if_due() {
     if (!sample_is_due(state.steps_done())) return;
     const double began = session_.seconds();
-    if (session_.speaks())
-        session_.say(sample_text(session_, model_, *data_.tokenizer, config_, state.steps_done()));
+    // Every rank: a layout may gather or pass on weights and activations meanwhile.
+    session_.say(sample_text(session_, model_, *data_.tokenizer, config_, state.steps_done()));
     step_began_ = session_.seconds();
     time_limit_.longest_sample = std::max(time_limit_.longest_sample, step_began_ - began);
 }

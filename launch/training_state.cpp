@@ -32,16 +32,9 @@ std::string weight_name(const core::Parameter& parameter) {
 std::vector<core::StateTensor> state_tensors(const std::vector<core::Parameter*>& parameters) {
     std::vector<core::StateTensor> tensors;
     for (core::Parameter* parameter : parameters)
-        core::optim::append_state(tensors, weight_name(*parameter), *parameter,
+        core::optim::append_state(tensors, weight_name(*parameter),
+                                  core::optim::ParameterRange::whole(*parameter), DType::f32,
                                   parameter->master().data<float>());
-    return tensors;
-}
-
-std::vector<core::StateTensor> state_tensors(const std::vector<core::Parameter*>& parameters,
-                                             core::optim::AdamW& optimizer) {
-    std::vector<core::StateTensor> tensors = state_tensors(parameters);
-    for (core::StateTensor& moment : optimizer.state())
-        tensors.push_back(std::move(moment));
     return tensors;
 }
 

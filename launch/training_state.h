@@ -8,7 +8,7 @@
 #include "core/autograd/scope.h"
 #include "core/data/sampler.h"
 #include "core/nn/declaration.h"
-#include "core/optim/adamw.h"
+#include "core/optim/parameter_storage.h"
 
 namespace plinth::launch {
 
@@ -31,9 +31,7 @@ struct TrainingState {
 
 /// The name of a parameter's master weights in checkpoints.
 std::string weight_name(const core::Parameter& parameter);
-/// Master weights as model.NAME, then the optimizer's moments.
+/// The master weights of parameters that have their own storage, as model.NAME.
 std::vector<core::StateTensor> state_tensors(const std::vector<core::Parameter*>& parameters);
-std::vector<core::StateTensor> state_tensors(const std::vector<core::Parameter*>& parameters,
-                                             core::optim::AdamW& optimizer);
 
 }  // namespace plinth::launch

@@ -40,6 +40,8 @@ void Parameter::materialize(Tensor master) {
 
 const Tensor& Parameter::acquire(DType dtype) {
     CHECK(is_materialized(), "{}: used before it has storage", name());
+    ++readers_;
+    if (source_) return source_->acquire(*this, dtype);
     if (dtype == DType::f32) return master_;
     if (derived_version_ != version_) {
         Scope& scope = Scope::current();
@@ -50,6 +52,12 @@ const Tensor& Parameter::acquire(DType dtype) {
         derived_version_ = version_;
     }
     return derived_;
+}
+
+void Parameter::release() {
+    CHECK(readers_ > 0, "{}: released more often than acquired", name());
+    --readers_;
+    if (source_) source_->release(*this);
 }
 
 void Parameter::add_gradient(int use, FunctionRef<void(View dweight)> product) {

@@ -36,6 +36,17 @@ class GradientSink {
     virtual void add(Parameter& parameter, int use, FunctionRef<void(View dweight)> product) = 0;
 };
 
+/// Where the weights of a parameter are while operations read them, for parameters that do not keep
+/// all of them in one place.
+class WeightSource {
+  public:
+    virtual ~WeightSource() = default;
+    /// All of the parameter's local memory in `dtype`, which is parameter.read_as(compute dtype);
+    /// valid until as many releases as acquires have followed.
+    virtual const Tensor& acquire(Parameter& parameter, DType dtype) = 0;
+    virtual void release(Parameter& parameter) = 0;
+};
+
 /// A learned tensor: a handle that models and nodes keep, never its storage. Storage appears when
 /// the layout is known.
 class Parameter {
@@ -63,6 +74,9 @@ class Parameter {
     /// Of the stack of boxes.
     Shape local_shape() const;
     int64_t local_elements() const { return local_shape().elements(); }
+    /// The dtype in which operations read it: matrices and tables in that of the computation,
+    /// vectors (biases and norms) in fp32.
+    DType read_as(DType compute) const { return shape().rank() > 1 ? compute : DType::f32; }
     /// Takes other boxes, which must agree in all dims but the first, before there is storage.
     void place(std::vector<Shard> boxes);
 
@@ -73,18 +87,23 @@ class Parameter {
     /// Gives the parameter its fp32 master weights and the place where its gradients go.
     void materialize(Tensor master);
     void set_sink(GradientSink* sink) { sink_ = sink; }
-    bool is_materialized() const { return master_.defined(); }
+    /// Takes weights from there; null: from its own master weights.
+    void set_source(WeightSource* source) { source_ = source; }
+    bool is_materialized() const { return master_.defined() || source_ != nullptr; }
 
-    /// fp32 master weights; writing to them must be followed by `changed()`.
+    /// fp32 master weights; writing to them must be followed by `changed()`. Undefined where a
+    /// source has the weights.
     Tensor& master() { return master_; }
     /// Counts optimizer steps and restores: derived copies are cached by it.
     void changed() { ++version_; }
     uint64_t version() const { return version_; }
 
-    /// The weights in `dtype`, valid until `release`. A derived copy is made at most once a
-    /// version.
+    /// The weights in `dtype`, valid until `release`: each acquire is followed by one. A derived
+    /// copy is made at most once a version.
     const Tensor& acquire(DType dtype);
-    void release() {}
+    void release();
+    /// Acquires that were not released yet.
+    int readers() const { return readers_; }
 
     /// Hands over the finished gradient of one use of one micro-batch; see GradientSink::add.
     void add_gradient(int use, FunctionRef<void(View dweight)> product);
@@ -95,6 +114,8 @@ class Parameter {
     int uses_ = 0;
     Tensor master_;
     GradientSink* sink_ = nullptr;
+    WeightSource* source_ = nullptr;
+    int readers_ = 0;
     uint64_t version_ = 1;
     Tensor derived_;
     uint64_t derived_version_ = 0;

@@ -38,38 +38,47 @@ void fill_run(float* values, int64_t first, int64_t count, const RandomKey& key,
     }
 }
 
-void fill_normal(Parameter& parameter, uint64_t seed, Stream& stream) {
+/// Elements [begin, begin + count) of the parameter's local memory.
+void fill_normal(const Parameter& parameter, int64_t begin, int64_t count, float* values,
+                 uint64_t seed, Stream& stream) {
     constexpr int64_t grain = 16384;
     const RandomKey key(seed, "init." + parameter.name());
     const auto stddev = static_cast<float>(parameter.spec().init.stddev);
-    float* values = parameter.master().data<float>();
+    int64_t first = 0;  // of the box, in local memory
     for (const Shard& box : parameter.boxes()) {
-        parallel_for(stream, box.elements(), grain, [&](int64_t begin, int64_t end) {
+        const int64_t from = std::max(begin, first) - first;
+        const int64_t to = std::min(begin + count, first + box.elements()) - first;
+        first += box.elements();
+        if (from >= to) continue;
+        parallel_for(stream, to - from, grain, [&](int64_t low, int64_t high) {
             Shard part = box;
-            part.begin = begin;
-            part.end = end;
+            part.begin = from + low;
+            part.end = from + high;
             Runs runs(part);
             for (Run run; runs.next(run);)
-                fill_run(values + begin + run.local, run.global, run.count, key, stddev);
+                fill_run(values + low + run.local, run.global, run.count, key, stddev);
         });
-        values += box.elements();
+        values += to - from;
     }
 }
 
 }  // namespace
 
-void initialize(Parameter& parameter, uint64_t seed, Stream& stream) {
+void initialize(const Parameter& parameter, int64_t begin, View values, uint64_t seed,
+                Stream& stream) {
     switch (parameter.spec().init.kind) {
         case Init::Kind::zeros:
-            kernels::fill(parameter.master().out(), 0.0f, stream);
-            break;
+            return kernels::fill(values, 0.0f, stream);
         case Init::Kind::ones:
-            kernels::fill(parameter.master().out(), 1.0f, stream);
-            break;
+            return kernels::fill(values, 1.0f, stream);
         case Init::Kind::normal:
-            fill_normal(parameter, seed, stream);
-            break;
+            return fill_normal(parameter, begin, values.elements(), values.as<float>(), seed,
+                               stream);
     }
+}
+
+void initialize(Parameter& parameter, uint64_t seed, Stream& stream) {
+    initialize(parameter, 0, parameter.master().out(), seed, stream);
     parameter.changed();
 }
 

@@ -48,6 +48,7 @@ Tensor linear(const Tensor& x, WeightUse weight, Parameter* bias) {
                     bias ? bias->acquire(DType::f32).in() : ConstView{}, {.transpose_b = true},
                     scope.stream());
     weight.parameter.release();
+    if (bias) bias->release();
     if (scope.tape()) {
         scope.tape()->record(
             "linear", {&x}, {&y},

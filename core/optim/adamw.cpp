@@ -2,22 +2,31 @@
 #include "core/optim/adamw.h"
 
 #include <cmath>
-#include <unordered_map>
+#include <map>
 
 #include "kernels/adamw.h"
 
 namespace plinth::core::optim {
 
-AdamW::AdamW(std::span<Parameter* const> parameters, const AdamWConfig& config,
+namespace {
+std::vector<ParameterRange> ranges_of(const std::vector<MasterWeights>& masters) {
+    std::vector<ParameterRange> ranges;
+    for (const MasterWeights& master : masters)
+        ranges.push_back(master.range);
+    return ranges;
+}
+}  // namespace
+
+AdamW::AdamW(std::vector<MasterWeights> masters, const AdamWConfig& config,
              CachingAllocator& allocator)
     : config_(config),
-      parameters_(parameters.begin(), parameters.end()),
-      first_moments_(parameters, allocator),
-      second_moments_(parameters, allocator) {}
+      masters_(std::move(masters)),
+      first_moments_(ranges_of(masters_), allocator),
+      second_moments_(ranges_of(masters_), allocator) {}
 
 void AdamW::step(std::span<const ParameterGradient> gradients, const Step& step, Stream& stream) {
-    CHECK(gradients.size() == parameters_.size(), "{} gradients for {} parameters",
-          gradients.size(), parameters_.size());
+    CHECK(gradients.size() == masters_.size(), "{} gradients for {} parameters or parts of them",
+          gradients.size(), masters_.size());
     ++update_count_;
     const auto t = static_cast<double>(update_count_);
     kernels::AdamW options{.learning_rate = step.learning_rate,
@@ -27,15 +36,18 @@ void AdamW::step(std::span<const ParameterGradient> gradients, const Step& step,
                            .bias_correction1 = 1.0 - std::pow(config_.beta1, t),
                            .bias_correction2 = 1.0 - std::pow(config_.beta2, t),
                            .gradient_scale = step.gradient_scale};
-    std::unordered_map<const Parameter*, View> by_parameter;
+    std::map<std::pair<const Parameter*, int64_t>, View> by_range;
     for (const ParameterGradient& entry : gradients)
-        by_parameter.emplace(entry.parameter, entry.gradient);
-    for (size_t i = 0; i < parameters_.size(); ++i) {
-        Parameter& parameter = *parameters_[i];
-        const auto found = by_parameter.find(&parameter);
-        CHECK(found != by_parameter.end(), "{}: no gradient arrived for it", parameter.name());
+        by_range.emplace(std::pair(entry.parameter, entry.begin), entry.gradient);
+    for (size_t i = 0; i < masters_.size(); ++i) {
+        auto& [range, weights] = masters_[i];
+        Parameter& parameter = *range.parameter;
+        const auto found = by_range.find({&parameter, range.begin});
+        CHECK(found != by_range.end() && found->second.elements() == range.elements(),
+              "{}: no gradient arrived for its elements {} to {}", parameter.name(), range.begin,
+              range.end);
         options.weight_decay = parameter.spec().decay ? config_.weight_decay : 0.0;
-        kernels::adamw(parameter.master().out(), first_moments_[i].out(), second_moments_[i].out(),
+        kernels::adamw(weights.out(), first_moments_[i].out(), second_moments_[i].out(),
                        found->second, options, stream);
         parameter.changed();
     }

@@ -10,6 +10,9 @@
 
 namespace plinth::core::optim {
 
+/// What an optimizer must see at once to update an element: shards of its state are cut no finer.
+enum class Granularity { element, row, matrix };
+
 /// Decoupled weight decay (Loshchilov and Hutter 2019, "Decoupled Weight Decay Regularization").
 struct AdamWConfig {
     double beta1 = 0.9;
@@ -21,15 +24,21 @@ struct AdamWConfig {
 /// AdamW over fp32 master weights. Elementwise: any cut of its state gives the same bits.
 class AdamW {
   public:
-    AdamW(std::span<Parameter* const> parameters, const AdamWConfig& config,
+    static constexpr Granularity granularity = Granularity::element;
+
+    /// Has moments for these weights only and keeps references to them.
+    AdamW(std::vector<MasterWeights> masters, const AdamWConfig& config,
           CachingAllocator& allocator);
+    AdamW(std::span<Parameter* const> parameters, const AdamWConfig& config,
+          CachingAllocator& allocator)
+        : AdamW(masters_of(parameters), config, allocator) {}
 
     struct Step {
         double learning_rate = 0.0;
         double gradient_scale =
             1.0;  ///< clip factor / global weight: the only division of the gradient
     };
-    /// One update; `gradients` holds each parameter of the optimizer once, in any order.
+    /// One update; `gradients` holds that of each range of the optimizer once, in any order.
     void step(std::span<const ParameterGradient> gradients, const Step& step, Stream& stream);
 
     /// Adam's t: updates made, skipped steps not counted. Part of the training state.
@@ -40,7 +49,7 @@ class AdamW {
 
   private:
     AdamWConfig config_;
-    std::vector<Parameter*> parameters_;
+    std::vector<MasterWeights> masters_;
     FlatTensors first_moments_;
     FlatTensors second_moments_;
     int64_t update_count_ = 0;

@@ -5,11 +5,12 @@
 
 namespace plinth::core::optim {
 
-/// A parameter and its finished gradient, fp32 with the parameter's local shape: the sum over the
-/// global batch, over all uses, not yet divided by the global weight.
+/// The finished gradient of consecutive elements of a parameter's local memory, fp32 and
+/// contiguous: the sum over the global batch, over all uses, not yet divided by the global weight.
 struct ParameterGradient {
     Parameter* parameter = nullptr;
     View gradient;
+    int64_t begin = 0;  ///< a multiple of 1,024: the blocks of the norm stay what they are
 };
 
 }  // namespace plinth::core::optim

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "core/optim/parameter_storage.h"
 
+#include <algorithm>
 #include <cstring>
 
 namespace plinth::core::optim {
@@ -12,36 +13,56 @@ int64_t aligned(int64_t elements) {
 }
 }  // namespace
 
-FlatTensors::FlatTensors(std::span<Parameter* const> parameters, CachingAllocator& allocator)
-    : parameters_(parameters.begin(), parameters.end()) {
+std::vector<ParameterRange> ParameterRange::whole(std::span<Parameter* const> parameters) {
+    std::vector<ParameterRange> ranges;
+    for (Parameter* parameter : parameters)
+        ranges.push_back(whole(*parameter));
+    return ranges;
+}
+
+FlatTensors::FlatTensors(std::vector<ParameterRange> ranges, CachingAllocator& allocator)
+    : ranges_(std::move(ranges)) {
     int64_t total = 0;
-    for (const Parameter* parameter : parameters_)
-        total += aligned(parameter->local_elements());
+    for (const ParameterRange& range : ranges_)
+        total += aligned(range.elements());
     block_ = Tensor::empty({total}, DType::f32, allocator);
     std::memset(block_.data<float>(), 0, static_cast<size_t>(total) * sizeof(float));
     int64_t offset = 0;
-    for (const Parameter* parameter : parameters_) {
-        const int64_t elements = parameter->local_elements();
-        tensors_.push_back(
-            block_.rows(offset, offset + elements).reshape(parameter->local_shape()));
-        offset += aligned(elements);
+    for (const ParameterRange& range : ranges_) {
+        const Tensor flat = block_.rows(offset, offset + range.elements());
+        tensors_.push_back(range.is_whole() ? flat.reshape(range.parameter->local_shape()) : flat);
+        offset += aligned(range.elements());
     }
 }
 
 void append_state(std::vector<StateTensor>& state, const std::string& name,
-                  const Parameter& parameter, float* data) {
-    for (const Shard& box : parameter.boxes()) {
-        state.push_back({.name = name, .dtype = DType::f32, .shard = box, .data = data});
-        data += box.elements();
+                  const ParameterRange& range, DType dtype, void* data) {
+    auto* bytes = static_cast<std::byte*>(data);
+    int64_t first = 0;  // of the box, in the parameter's local memory
+    for (Shard box : range.parameter->boxes()) {
+        const int64_t last = first + box.elements();
+        box.begin = std::max(range.begin, first) - first;
+        box.end = std::min(range.end, last) - first;
+        first = last;
+        if (box.begin >= box.end) continue;
+        state.push_back({.name = name, .dtype = dtype, .shard = box, .data = bytes});
+        bytes += static_cast<size_t>(box.elements()) * size_of(dtype);
     }
 }
 
 std::vector<StateTensor> FlatTensors::state(const std::string& prefix) {
     std::vector<StateTensor> state;
     for (size_t i = 0; i < tensors_.size(); ++i)
-        append_state(state, prefix + parameters_[i]->name(), *parameters_[i],
+        append_state(state, prefix + ranges_[i].parameter->name(), ranges_[i], DType::f32,
                      tensors_[i].data<float>());
     return state;
+}
+
+std::vector<MasterWeights> masters_of(std::span<Parameter* const> parameters) {
+    std::vector<MasterWeights> masters;
+    for (Parameter* parameter : parameters)
+        masters.push_back({ParameterRange::whole(*parameter), parameter->master()});
+    return masters;
 }
 
 FlatTensors materialize(std::span<Parameter* const> parameters, CachingAllocator& allocator) {

@@ -9,29 +9,56 @@
 
 namespace plinth::core::optim {
 
-/// One fp32 tensor a parameter, in one block of memory, each beginning on a 1,024-element boundary:
+/// Elements [begin, end) of a parameter's local memory (the stack of its boxes, row-major).
+struct ParameterRange {
+    Parameter* parameter = nullptr;
+    int64_t begin = 0;
+    int64_t end = 0;
+
+    static ParameterRange whole(Parameter& parameter) {
+        return {&parameter, 0, parameter.local_elements()};
+    }
+    static std::vector<ParameterRange> whole(std::span<Parameter* const> parameters);
+    int64_t elements() const { return end - begin; }
+    bool is_whole() const { return begin == 0 && end == parameter->local_elements(); }
+};
+
+/// One fp32 tensor a range, in one block of memory, each beginning on a 1,024-element boundary:
 /// where optimizer shards are cut.
 class FlatTensors {
   public:
     static constexpr int64_t alignment = 1024;
 
     /// Zeroed, padding included. Keeps references to the parameters.
-    FlatTensors(std::span<Parameter* const> parameters, CachingAllocator& allocator);
+    FlatTensors(std::vector<ParameterRange> ranges, CachingAllocator& allocator);
+    FlatTensors(std::span<Parameter* const> parameters, CachingAllocator& allocator)
+        : FlatTensors(ParameterRange::whole(parameters), allocator) {}
 
     size_t size() const { return tensors_.size(); }
+    const ParameterRange& range(size_t i) const { return ranges_[i]; }
+    /// Of the parameter's local shape where the range is all of it, else flat.
     Tensor& operator[](size_t i) { return tensors_[i]; }
     /// As training state named prefix + parameter name.
     std::vector<StateTensor> state(const std::string& prefix);
 
   private:
-    std::vector<Parameter*> parameters_;
+    std::vector<ParameterRange> ranges_;
     Tensor block_;
     std::vector<Tensor> tensors_;
 };
 
-/// One piece of state a box of the parameter; `data` holds its local elements.
+/// The fp32 weights of a range, which an optimizer updates.
+struct MasterWeights {
+    ParameterRange range;
+    Tensor weights;
+};
+
+/// Of parameters that have their own storage: whole ones.
+std::vector<MasterWeights> masters_of(std::span<Parameter* const> parameters);
+
+/// One piece of state for each box that the range meets; `data` holds the range's elements.
 void append_state(std::vector<StateTensor>& state, const std::string& name,
-                  const Parameter& parameter, float* data);
+                  const ParameterRange& range, DType dtype, void* data);
 
 /// Gives the parameters master weights inside one block.
 FlatTensors materialize(std::span<Parameter* const> parameters, CachingAllocator& allocator);

@@ -98,7 +98,10 @@ std::optional<Problem> check_available(const ParallelSection& parallel) {
     if (parallel.tensor != 1) return problem("parallel.tensor", parallel.tensor, 1);
     if (parallel.pipeline != 1) return problem("parallel.pipeline", parallel.pipeline, 1);
     if (parallel.context != 1) return problem("parallel.context", parallel.context, 1);
-    if (parallel.zero != 0) return problem("parallel.zero", parallel.zero, 0);
+    if (parallel.zero == 3 && parallel.pipeline > 1)
+        return Problem{"parallel.zero",
+                       "3 shares weights that a pipeline would gather for each micro-batch of each "
+                       "stage: with parallel.pipeline set parallel.zero to 2 at most"};
     return {};
 }
 

@@ -6,28 +6,12 @@
 
 #include "kernels/add.h"
 #include "kernels/cast.h"
+#include "parallel/comm/view_bytes.h"
 
 namespace plinth::parallel {
 
 using core::Parameter;
 using core::Tensor;
-
-namespace {
-
-ConstBytes bytes_of(ConstView view) {
-    return {static_cast<const std::byte*>(view.data), view.bytes()};
-}
-Bytes bytes_of(View view) {
-    return {static_cast<std::byte*>(view.data), view.bytes()};
-}
-
-View part(View view, int64_t begin, int64_t count) {
-    auto* data =
-        static_cast<std::byte*>(view.data) + static_cast<size_t>(begin) * size_of(view.dtype);
-    return View(data, view.dtype, {count}, view.device);
-}
-
-}  // namespace
 
 LaneReducer::LaneReducer(std::span<Parameter* const> parameters, Communicator& communicator,
                          CachingAllocator& allocator, Stream& stream,
@@ -40,14 +24,14 @@ LaneReducer::LaneReducer(std::span<Parameter* const> parameters, Communicator& c
       layout_(parameters, config.bucket_bytes),
       rank_(communicator.rank()),
       ranks_(communicator.size()),
-      lane_(Tensor::empty({layout_.elements()}, DType::f32, allocator)),
+      lane_(layout_, config.share != GradientShare::owned_only, allocator, stream),
       given_(layout_.entries().size()),
-      missing_(layout_.buckets()) {
+      learned_(layout_.entries().size(), 1),
+      missing_(layout_.buckets()),
+      taken_(layout_.units().size()) {
     CHECK(config_.in_flight >= 1, "in_flight is {}", config_.in_flight);
     CHECK(config_.wire == DType::f32 || config_.wire == DType::bf16, "gradients on the wire as {}",
           name_of(config_.wire));
-    // Padding is exchanged but never written: it stays zero.
-    kernels::fill(lane_.out(), 0.0f, stream_);
     for (Parameter* parameter : parameters_)
         parameter->set_sink(this);
 }
@@ -57,14 +41,17 @@ LaneReducer::~LaneReducer() {
         parameter->set_sink(nullptr);
 }
 
-View LaneReducer::elements(Tensor& buffer, FlatRange range) {
-    return part(buffer.out(), range.begin, range.elements());
-}
-
 View LaneReducer::total_of(size_t bucket) {
     const FlatRange owned = layout_.owned(bucket, rank_, ranks_);
-    if (totals_are_in_lane()) return elements(lane_, owned);
-    return part(totals_.out(), totals_at_[bucket], owned.elements());
+    if (totals_are_in_lane()) return lane_at(bucket, owned);
+    return part_of(totals_.out(), totals_at_[bucket], owned.elements());
+}
+
+View LaneReducer::total_of(const BucketLayout::Piece& piece) {
+    if (totals_are_in_lane()) return lane_at(piece.bucket, piece.flat);
+    const int64_t first = layout_.owned(piece.bucket, rank_, ranks_).begin;
+    return part_of(totals_.out(), totals_at_[piece.bucket] + piece.flat.begin - first,
+                   piece.flat.elements());
 }
 
 void LaneReducer::prepare_totals() {
@@ -83,6 +70,9 @@ void LaneReducer::begin_step(const LanePlan& plan) {
     plan.validate();
     CHECK(plan.ranks == ranks_, "a plan for {} ranks in a group of {}", plan.ranks, ranks_);
     CHECK(exchanges_.empty() && !in_slot_, "the step before was not finished");
+    CHECK(lane_.keeps() || plan.lanes == plan.slots,
+          "{} lanes of {} slots: gradients that are exchanged after every slot need a lane each",
+          plan.lanes, plan.slots);
     plan_ = plan;
     prepare_totals();
     slots_ = plan.slots_of(rank_);
@@ -90,6 +80,7 @@ void LaneReducer::begin_step(const LanePlan& plan) {
     statistics_ = {};
     waited_before_ = communicator_.seconds_waited();
     gradients_.clear();
+    owned_.clear();
 }
 
 void LaneReducer::begin_slot(int64_t slot) {
@@ -102,8 +93,7 @@ void LaneReducer::begin_slot(int64_t slot) {
     round_ = lane / ranks_;
     std::fill(given_.begin(), given_.end(), 0);
     if (first_of_lane_) next_start_ = 0;
-    if (learned_.empty()) return;
-    if (first_of_lane_) clear_unused_uses();
+    if (first_of_lane_ && knows_uses_) clear_unused_uses();
     if (last_of_lane_) count_missing();
 }
 
@@ -119,10 +109,23 @@ void LaneReducer::clear_unused_uses() {
     for (size_t e = 0; e < layout_.entries().size(); ++e) {
         if (learned_[e] != 0) continue;
         const BucketLayout::Entry& entry = layout_.entries()[e];
+        if (!lane_.has(entry.unit)) continue;  // cleared when it gets memory
         for (size_t b = entry.first_bucket; b <= entry.last_bucket; ++b)
             wait_until_free(b);
-        kernels::fill(elements(lane_, entry.range), 0.0f, stream_);
+        if (lane_.has(entry.unit)) kernels::fill(lane_.at(entry.unit, entry.range), 0.0f, stream_);
     }
+}
+
+/// Memory for a unit of the lane of `round`.
+void LaneReducer::take_unit(size_t u, int64_t round) {
+    if (lane_.keeps() || (lane_.has(u) && taken_[u].round == round)) return;
+    const BucketLayout::Unit& unit = layout_.units()[u];
+    for (size_t b = unit.first_bucket; b < unit.end_bucket; ++b)
+        wait_until_free(b);  // the lane before gives it back
+    lane_.take(u);
+    taken_[u] = {.round = round, .buckets = unit.end_bucket - unit.first_bucket};
+    for (size_t e = unit.first_entry; e < unit.end_entry; ++e)
+        if (learned_[e] == 0) kernels::fill(lane_.at(u, layout_.entries()[e].range), 0.0f, stream_);
 }
 
 void LaneReducer::add(Parameter& parameter, int use, FunctionRef<void(View dweight)> product) {
@@ -133,15 +136,20 @@ void LaneReducer::add(Parameter& parameter, int use, FunctionRef<void(View dweig
           "{}: use {} gave two gradients in one micro-batch; each place where a parameter is "
           "multiplied declares its own use",
           parameter.name(), use);
-    CHECK(learned_.empty() || learned_[e] == 1,
+    CHECK(!knows_uses_ || learned_[e] == 1,
           "{}: use {} has a gradient in this micro-batch but had none in the first",
           parameter.name(), use);
-    View sum = elements(lane_, entry.range);
-    sum = View(sum.data, DType::f32, parameter.local_shape(), sum.device);
-    if (first_of_lane_) {
+    if (!lane_.keeps()) {
+        start_finished();  // so that few units have memory
+        take_unit(entry.unit, round_);
+    } else if (first_of_lane_) {
         // The lane before may still be on its way out of this memory.
         for (size_t b = entry.first_bucket; b <= entry.last_bucket; ++b)
             wait_until_free(b);
+    }
+    View sum = lane_.at(entry.unit, entry.range);
+    sum = View(sum.data, DType::f32, parameter.local_shape(), sum.device);
+    if (first_of_lane_) {
         product(sum);
     } else {
         if (!scratch_.defined()) {
@@ -154,7 +162,7 @@ void LaneReducer::add(Parameter& parameter, int use, FunctionRef<void(View dweig
         product(finished);
         kernels::add(sum, sum, finished, stream_);
     }
-    if (!last_of_lane_ || learned_.empty()) return;
+    if (!last_of_lane_) return;
     for (size_t b = entry.first_bucket; b <= entry.last_bucket; ++b)
         --missing_[b];
     start_final_buckets();
@@ -170,7 +178,8 @@ void LaneReducer::end_slot() {
             statistics_.bytes_hidden -= layout_.bucket(exchange.bucket).elements() *
                                         static_cast<int64_t>(size_of(config_.wire));
     }
-    if (learned_.empty()) {
+    if (!knows_uses_) {
+        knows_uses_ = true;
         learned_ = given_;
         clear_unused_uses();
     }
@@ -192,15 +201,16 @@ void LaneReducer::finish() {
     }
     while (!exchanges_.empty())
         complete(0);
-    gather_totals();
     add_uses();
+    gather_totals();
+    list_gradients();
     statistics_.seconds_waiting = communicator_.seconds_waited() - waited_before_;
 }
 
 // --- exchanges ----------------------------------------------------------------------------------
 
 void LaneReducer::progress() {
-    if (in_slot_ && last_of_lane_ && !learned_.empty()) start_final_buckets();
+    if (in_slot_ && last_of_lane_) start_final_buckets();
     if (exchanges_.empty()) return;
     communicator_.progress();
     for (size_t i = 0; i < exchanges_.size();)
@@ -216,10 +226,22 @@ void LaneReducer::start_final_buckets() {
         start_exchange(next_start_++, round_);
 }
 
+void LaneReducer::make_room() {
+    while (exchanges_.size() >= static_cast<size_t>(config_.in_flight))
+        complete(0);
+}
+
+void LaneReducer::start_finished() {
+    if (!in_slot_ || !last_of_lane_) return;
+    while (next_start_ < layout_.buckets() && missing_[next_start_] == 0) {
+        make_room();
+        start_exchange(next_start_++, round_);
+    }
+}
+
 void LaneReducer::start_all_buckets(int64_t round) {
     while (next_start_ < layout_.buckets()) {
-        while (exchanges_.size() >= static_cast<size_t>(config_.in_flight))
-            complete(0);
+        make_room();
         start_exchange(next_start_++, round);
     }
 }
@@ -230,14 +252,15 @@ void LaneReducer::start_exchange(size_t b, int64_t round) {
     const int senders = plan_.lanes_in(round) - (mine ? 1 : 0);
     const FlatRange bucket = layout_.bucket(b), owned = layout_.owned(b, rank_, ranks_);
     Exchange exchange{.bucket = b, .round = round};
-    View out = elements(lane_, bucket);
+    if (mine) take_unit(layout_.unit_of(b), round);  // a unit that no gradient came for
+    View out = mine ? lane_at(b, bucket) : View{};
     if (mine && config_.wire != DType::f32) {
         exchange.staged = Tensor::empty({bucket.elements()}, config_.wire, allocator_);
         kernels::cast(exchange.staged.out(), out, stream_);
         out = exchange.staged.out();
         // The own share is rounded like one that travels.
-        kernels::cast(elements(lane_, owned),
-                      part(out, owned.begin - bucket.begin, owned.elements()), stream_);
+        kernels::cast(lane_at(b, owned), part_of(out, owned.begin - bucket.begin, owned.elements()),
+                      stream_);
     }
     if (senders > 0)
         exchange.received = Tensor::empty({senders * owned.elements()}, config_.wire, allocator_);
@@ -248,18 +271,19 @@ void LaneReducer::start_exchange(size_t b, int64_t round) {
         if (peer == rank_) continue;
         if (mine) {
             const FlatRange theirs = layout_.owned(b, peer, ranks_);
-            const View piece = part(out, theirs.begin - bucket.begin, theirs.elements());
+            const View piece = part_of(out, theirs.begin - bucket.begin, theirs.elements());
             sends[static_cast<size_t>(peer)] = bytes_of(ConstView(piece));
             statistics_.bytes_sent += static_cast<int64_t>(piece.bytes());
         }
         if (plan_.lane_of(peer, round)) {
             receives[static_cast<size_t>(peer)] =
-                bytes_of(part(exchange.received.out(), at, owned.elements()));
+                bytes_of(part_of(exchange.received.out(), at, owned.elements()));
             at += owned.elements();
         }
     }
     statistics_.bytes += bucket.elements() * static_cast<int64_t>(size_of(config_.wire));
-    exchange.pending = communicator_.start_all_to_all(layout_.label(b), sends, receives);
+    exchange.pending =
+        communicator_.start_all_to_all("gradients, " + layout_.label(b), sends, receives);
     exchanges_.push_back(std::move(exchange));
     if (exchanges_.back().pending.test()) complete(exchanges_.size() - 1);
 }
@@ -273,6 +297,10 @@ void LaneReducer::complete(size_t index) {
     Exchange& exchange = exchanges_[index];
     exchange.pending.wait();
     fold(exchange);
+    if (!lane_.keeps() && has_lane(exchange.round)) {
+        const size_t unit = layout_.unit_of(exchange.bucket);
+        if (--taken_[unit].buckets == 0) lane_.give_back(unit);
+    }
     exchanges_.erase(exchanges_.begin() + static_cast<std::ptrdiff_t>(index));
 }
 
@@ -287,10 +315,10 @@ std::vector<View> LaneReducer::lane_pieces(Exchange& exchange) {
     int64_t at = 0;
     for (int peer = 0; peer < plan_.lanes_in(exchange.round); ++peer) {
         if (peer == rank_) {
-            pieces.push_back(elements(lane_, owned));
+            pieces.push_back(lane_at(exchange.bucket, owned));
             continue;
         }
-        pieces.push_back(part(exchange.received.out(), at, owned.elements()));
+        pieces.push_back(part_of(exchange.received.out(), at, owned.elements()));
         at += owned.elements();
     }
     return pieces;
@@ -315,35 +343,53 @@ void LaneReducer::fold(Exchange& exchange) {
 
 // --- the end of a step --------------------------------------------------------------------------
 
+/// Uses of a parameter are cut alike: their owner has the same elements of each.
+void LaneReducer::add_uses() {
+    for (const Parameter* parameter : parameters_) {
+        const auto sums = layout_.owned(*parameter, 0, rank_, ranks_);
+        for (int use = 1; use < parameter->uses(); ++use) {
+            const auto others = layout_.owned(*parameter, use, rank_, ranks_);
+            for (size_t i = 0; i < sums.size(); ++i) {
+                const View sum = total_of(sums[i]);
+                kernels::add(sum, sum, total_of(others.at(i)), stream_);
+            }
+        }
+    }
+}
+
 void LaneReducer::gather_totals() {
-    if (ranks_ == 1) return;  // the totals are whole where they are
+    // The totals of one rank are whole where they are.
+    if (config_.share != GradientShare::whole || ranks_ == 1) return;
     std::deque<Pending> gathers;
     for (size_t b = 0; b < layout_.buckets(); ++b) {
+        if (!layout_.units()[layout_.unit_of(b)].holds_weights) continue;
         std::vector<Bytes> pieces;
         for (int peer = 0; peer < ranks_; ++peer)
-            pieces.push_back(bytes_of(elements(lane_, layout_.owned(b, peer, ranks_))));
+            pieces.push_back(bytes_of(lane_at(b, layout_.owned(b, peer, ranks_))));
         const View mine = total_of(b);
         statistics_.bytes_sent += static_cast<int64_t>(mine.bytes()) * (ranks_ - 1);
         while (gathers.size() >= static_cast<size_t>(config_.in_flight)) {
             gathers.front().wait();
             gathers.pop_front();
         }
-        gathers.push_back(communicator_.start_all_gather(layout_.label(b) + " totals",
+        gathers.push_back(communicator_.start_all_gather("gradients, totals of " + layout_.label(b),
                                                          bytes_of(ConstView(mine)), pieces));
     }
     for (Pending& gather : gathers)
         gather.wait();
 }
 
-void LaneReducer::add_uses() {
-    Tensor& result = ranks_ == 1 && !totals_are_in_lane() ? totals_ : lane_;
-    const auto flat = [&](Parameter& parameter, int use) {
-        return elements(result, layout_.entries()[layout_.entry_of(parameter, use)].range);
-    };
+void LaneReducer::list_gradients() {
+    for (Parameter* parameter : parameters_)
+        for (const BucketLayout::Piece& piece : layout_.owned(*parameter, 0, rank_, ranks_))
+            owned_.push_back({parameter, total_of(piece), piece.range.begin});
+    if (config_.share != GradientShare::whole) return;
     for (Parameter* parameter : parameters_) {
-        const View sum = flat(*parameter, 0);
-        for (int use = 1; use < parameter->uses(); ++use)
-            kernels::add(sum, sum, flat(*parameter, use), stream_);
+        const BucketLayout::Entry& entry = layout_.entries()[layout_.entry_of(*parameter, 0)];
+        const bool in_totals = ranks_ == 1 && !totals_are_in_lane();
+        const View sum = in_totals
+                             ? part_of(totals_.out(), entry.range.begin, entry.range.elements())
+                             : lane_.at(entry.unit, entry.range);
         gradients_.push_back(
             {parameter, View(sum.data, DType::f32, parameter->local_shape(), sum.device)});
     }

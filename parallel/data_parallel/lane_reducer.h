@@ -9,16 +9,26 @@
 #include "core/optim/gradients.h"
 #include "core/tensor/tensor.h"
 #include "kernels/runtime/stream.h"
+#include "parallel/buckets.h"
 #include "parallel/comm/communicator.h"
-#include "parallel/data_parallel/buckets.h"
+#include "parallel/data_parallel/lane_memory.h"
 #include "parallel/data_parallel/lanes.h"
 
 namespace plinth::parallel {
+
+/// What a rank has of the gradients.
+enum class GradientShare {
+    whole,       ///< after a step the sum of all
+    totals,      ///< after a step the sum of what it owns; while it runs, a whole lane
+    owned_only,  ///< a unit of a lane only while it is filled and exchanged; needs lanes of one
+                 ///< slot
+};
 
 struct LaneReducerConfig {
     int64_t bucket_bytes = int64_t{1} << 20;  ///< of fp32; see benchmarks/RESULTS.md
     DType wire = DType::f32;  ///< f32, or bf16: every lane is rounded, also at one rank
     int in_flight = 8;        ///< exchanges at once: bounds the receive memory
+    GradientShare share = GradientShare::whole;
 };
 
 /// The gradients of one step, summed over all micro-batch slots of all ranks by ordered lanes
@@ -29,8 +39,9 @@ struct LaneReducerConfig {
 /// last weight gradient of the last slot of a lane is in it, so that the exchange runs beside the
 /// rest of the backward pass. Nothing else may use the communicator between begin_step and finish.
 ///
-/// Memory: one fp32 buffer of all gradients; the totals of this rank's share beside it if a rank
-/// computes more than one lane; `in_flight` buckets.
+/// Memory: one fp32 buffer of all gradients, or the units under way; the totals of what this rank
+/// owns beside it if a rank computes more than one lane, or has no such buffer; `in_flight`
+/// buckets.
 class LaneReducer final : public core::GradientSink {
   public:
     /// Becomes the sink of the parameters, which, like the communicator, must outlive it.
@@ -47,11 +58,20 @@ class LaneReducer final : public core::GradientSink {
     void end_slot();
     /// Moves exchanges along; cheap when none is under way.
     void progress();
-    /// Completes the sum on every rank.
+    /// Starts every exchange whose bucket is final, after completing older ones where too many are
+    /// under way. Called before a wait for a collective of another group of the same ranks: so all
+    /// ranks start all collectives in one order, and none waits for one that a peer has put off.
+    void start_finished();
+    /// Completes the sum.
     void finish();
 
-    /// After finish, until the next begin_step: each parameter once, in the order given.
-    const std::vector<core::optim::ParameterGradient>& gradients() const { return gradients_; }
+    /// After finish, until the next begin_step, in the order of the parameters: each of them once,
+    /// or what this rank owns of them.
+    const std::vector<core::optim::ParameterGradient>& gradients() const {
+        return config_.share == GradientShare::whole ? gradients_ : owned_;
+    }
+    /// What this rank owns: every element is in one rank's list.
+    const std::vector<core::optim::ParameterGradient>& owned() const { return owned_; }
 
     /// Of the last step, on this rank.
     struct Statistics {
@@ -81,21 +101,25 @@ class LaneReducer final : public core::GradientSink {
     };
 
     bool has_lane(int64_t round) const { return plan_.lane_of(rank_, round).has_value(); }
-    bool totals_are_in_lane() const { return plan_.rounds() == 1; }
-    View elements(Tensor& buffer, FlatRange range);
+    bool totals_are_in_lane() const { return lane_.keeps() && plan_.rounds() == 1; }
+    View lane_at(size_t bucket, FlatRange range) { return lane_.at_bucket(bucket, range); }
     View total_of(size_t bucket);
+    View total_of(const BucketLayout::Piece& piece);
     void prepare_totals();
+    void take_unit(size_t unit, int64_t round);
     void clear_unused_uses();
     void count_missing();
     void start_final_buckets();
     void start_all_buckets(int64_t round);
+    void make_room();
     void start_exchange(size_t bucket, int64_t round);
     void wait_until_free(size_t bucket);
     void complete(size_t index);
     void fold(Exchange& exchange);
     std::vector<View> lane_pieces(Exchange& exchange);
-    void gather_totals();
     void add_uses();
+    void gather_totals();
+    void list_gradients();
 
     Communicator& communicator_;
     CachingAllocator& allocator_;
@@ -105,9 +129,9 @@ class LaneReducer final : public core::GradientSink {
     BucketLayout layout_;
     int rank_;
     int ranks_;
-    Tensor lane_;     ///< the running lane; at the end the gradients
-    Tensor totals_;   ///< of the owned ranges, one after the other
-    Tensor scratch_;  ///< a finished product on its way into the lane
+    LaneMemory lane_;  ///< the running lane; at the end the gradients
+    Tensor totals_;    ///< of the owned ranges, one after the other
+    Tensor scratch_;   ///< a finished product on its way into the lane
     std::vector<int64_t> totals_at_;
 
     LanePlan plan_;
@@ -117,13 +141,21 @@ class LaneReducer final : public core::GradientSink {
     bool first_of_lane_ = false;
     bool last_of_lane_ = false;
     int64_t round_ = 0;
-    std::vector<int> given_;    ///< by entry: gradients in this slot
-    std::vector<int> learned_;  ///< by entry: gradients a slot; empty before the first one ended
+    std::vector<int> given_;        ///< by entry: gradients in this slot
+    std::vector<int> learned_;      ///< by entry: gradients a slot; one each is a guess before
+    bool knows_uses_ = false;       ///< the first slot has ended
     std::vector<int64_t> missing_;  ///< by bucket: uses still to come in the last slot of a lane
     size_t next_start_ = 0;         ///< buckets leave in order: every rank makes the same calls
     std::deque<Exchange> exchanges_;
+    /// Of a unit with memory of its own: whose lane it holds, and buckets not yet exchanged.
+    struct Taken {
+        int64_t round = 0;
+        size_t buckets = 0;
+    };
+    std::vector<Taken> taken_;
 
     std::vector<core::optim::ParameterGradient> gradients_;
+    std::vector<core::optim::ParameterGradient> owned_;
     Statistics statistics_;
     double waited_before_ = 0.0;
 };

@@ -7,7 +7,6 @@
 #include <vector>
 
 #include "core/io/hash.h"
-#include "core/optim/parameter_storage.h"
 
 namespace plinth::parallel {
 
@@ -57,17 +56,6 @@ void check_replicas(std::span<const core::StateTensor> tensors, Communicator& co
              "newest checkpoint, without that machine if it happens again",
              step, tensors[t].name, fmt::join(wrong, ", "), core::io::to_hex(expected));
     }
-}
-
-void check_replicas(std::span<core::Parameter* const> parameters, Communicator& communicator,
-                    int64_t step) {
-    std::vector<core::StateTensor> tensors;
-    for (core::Parameter* parameter : parameters) {
-        // A reading use: state may be written in general.
-        auto* master = const_cast<float*>(parameter->master().in().as<float>());
-        core::optim::append_state(tensors, parameter->name(), *parameter, master);
-    }
-    check_replicas(tensors, communicator, step);
 }
 
 }  // namespace plinth::parallel

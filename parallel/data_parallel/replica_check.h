@@ -4,7 +4,7 @@
 #include <cstdint>
 #include <span>
 
-#include "core/autograd/parameter.h"
+#include "core/tensor/shard.h"
 #include "parallel/comm/communicator.h"
 
 namespace plinth::parallel {
@@ -14,9 +14,6 @@ namespace plinth::parallel {
 /// ranks that differ from the majority and their hosts: memory or a network has flipped bits, or
 /// ranks run different programs. Collective; hashing reads all bytes once.
 void check_replicas(std::span<const core::StateTensor> tensors, Communicator& communicator,
-                    int64_t step);
-/// The master weights of the parameters.
-void check_replicas(std::span<core::Parameter* const> parameters, Communicator& communicator,
                     int64_t step);
 
 }  // namespace plinth::parallel

@@ -53,6 +53,7 @@ struct LanesCase {
     int64_t bucket_bytes = 8192;
     DType wire = DType::f32;
     int in_flight = 3;
+    parallel::GradientShare share = parallel::GradientShare::whole;
 };
 
 /// The contract, word for word: L_j is the left fold of its slots, the total the left fold of the
@@ -94,6 +95,43 @@ inline void run_slot(LaneReducer& reducer, LanesModel& model, int64_t step, int6
     reducer.end_slot();
 }
 
+/// The sum over the uses of parameter p.
+inline std::vector<float> serial_gradient(const LanesCase& c, const LanesModel& model, int64_t step,
+                                          size_t p) {
+    const core::Parameter& parameter = *model.parameters[p];
+    const int64_t elements = parameter.local_elements();
+    std::vector<float> expected(static_cast<size_t>(elements), 0.0f);
+    if (parameter.name() != "unused") expected = serial_total(c, step, p, 0, elements);
+    for (int use = 1; use < parameter.uses(); ++use) {
+        const auto other = serial_total(c, step, p, use, elements);
+        for (size_t i = 0; i < expected.size(); ++i)
+            expected[i] += other[i];
+    }
+    return expected;
+}
+
+/// Compares pieces of gradients, which stand in the order of the parameters; returns the number of
+/// elements.
+inline int64_t compare_gradients(const std::vector<core::optim::ParameterGradient>& gradients,
+                                 const LanesCase& c, const LanesModel& model, int64_t step) {
+    int64_t elements = 0;
+    size_t p = 0;
+    int64_t end = 0;
+    for (const auto& [parameter, gradient, begin] : gradients) {
+        for (; parameter != model.parameters.at(p); ++p)
+            end = 0;
+        CHECK(begin >= end && begin % 1024 == 0, "order and cuts of pieces");
+        end = begin + gradient.elements();
+        elements += gradient.elements();
+        const auto expected = serial_gradient(c, model, step, p);
+        CHECK(std::memcmp(gradient.data, &expected.at(static_cast<size_t>(begin)),
+                          gradient.bytes()) == 0,
+              "step {}: {} differs from the serial sum ({} slots, {} lanes, {} ranks)", step,
+              parameter->name(), c.plan.slots, c.plan.lanes, c.plan.ranks);
+    }
+    return elements;
+}
+
 /// Three steps of one case on this rank.
 inline void check_lanes(Communicator& comm, const LanesCase& given) {
     LanesCase c = given;
@@ -101,29 +139,25 @@ inline void check_lanes(Communicator& comm, const LanesCase& given) {
     CachingAllocator allocator(host_memory());
     Stream stream(1);
     LanesModel model;
+    int64_t all = 0;
+    for (const core::Parameter* parameter : model.parameters)
+        all += parameter->local_elements();
     LaneReducer reducer(model.parameters, comm, allocator, stream,
-                        {.bucket_bytes = c.bucket_bytes, .wire = c.wire, .in_flight = c.in_flight});
+                        {.bucket_bytes = c.bucket_bytes,
+                         .wire = c.wire,
+                         .in_flight = c.in_flight,
+                         .share = c.share});
     for (int64_t step = 0; step < 3; ++step) {
         reducer.begin_step(c.plan);
         for (int64_t slot : c.plan.slots_of(comm.rank()))
             run_slot(reducer, model, step, slot);
         reducer.finish();
-        CHECK(reducer.gradients().size() == model.parameters.size(), "gradients");
-        for (size_t p = 0; p < model.parameters.size(); ++p) {
-            const auto& [parameter, gradient] = reducer.gradients()[p];
-            CHECK(parameter == model.parameters[p], "order of parameters");
-            std::vector<float> expected(static_cast<size_t>(gradient.elements()), 0.0f);
-            if (parameter->name() != "unused")
-                expected = serial_total(c, step, p, 0, gradient.elements());
-            for (int use = 1; use < parameter->uses(); ++use) {
-                const auto other = serial_total(c, step, p, use, gradient.elements());
-                for (size_t i = 0; i < expected.size(); ++i)
-                    expected[i] += other[i];
-            }
-            CHECK(std::memcmp(gradient.data, expected.data(), gradient.bytes()) == 0,
-                  "step {}: {} differs from the serial sum ({} slots, {} lanes, {} ranks)", step,
-                  parameter->name(), c.plan.slots, c.plan.lanes, c.plan.ranks);
-        }
+        // Together the ranks own every element once.
+        std::vector<int64_t> owned{compare_gradients(reducer.owned(), c, model, step)};
+        comm.all_reduce("owned elements", std::span(owned), parallel::Reduce::sum);
+        CHECK(owned[0] == all, "{} of {} elements are owned", owned[0], all);
+        if (c.share == parallel::GradientShare::whole)
+            CHECK(compare_gradients(reducer.gradients(), c, model, step) == all, "whole gradients");
     }
 }
 
@@ -141,6 +175,14 @@ inline std::vector<LanesCase> lanes_cases(int ranks) {
                              .in_flight = 1});
             cases.push_back(
                 {.plan = {.slots = slots, .lanes = lanes}, .bucket_bytes = int64_t{1} << 30});
+            cases.push_back({.plan = {.slots = slots, .lanes = lanes},
+                             .share = parallel::GradientShare::totals});
+            if (lanes != slots) continue;
+            for (const int in_flight : {1, 5})
+                cases.push_back({.plan = {.slots = slots, .lanes = lanes},
+                                 .wire = in_flight == 1 ? DType::bf16 : DType::f32,
+                                 .in_flight = in_flight,
+                                 .share = parallel::GradientShare::owned_only});
         }
     return cases;
 }

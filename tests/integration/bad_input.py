@@ -86,7 +86,8 @@ def configuration(lab, options):
     refuse(lab, "mesh of other size", CONFIG, ["parallel.data", "3"], {"parallel.data": 3}, 2)
     for key in ("tensor", "pipeline"):
         refuse(lab, f"{key} parallel", CONFIG, [f"parallel.{key}"], {f"parallel.{key}": 2}, 2)
-    refuse(lab, "sharded optimizer", CONFIG, ["parallel.zero"], {"parallel.zero": 1}, 2)
+    refuse(lab, "shared gradients in lanes of two slots", CONFIG, ["parallel.zero", "train.lanes=4"],
+           {"parallel.zero": 2, "train.lanes": 2}, 2)
     refuse(lab, "no such configuration file", CONFIG, ["missing.yaml"], {}, config="gpt/missing.yaml")
     for what, text, words in (
             ("unknown key in the file", "train:\n  steps: 2\n  stepz: 3\n", ["wrong.yaml", "stepz", "3"]),
@@ -218,8 +219,8 @@ def dry_run(lab, options):
             print("NOT PLANNED", problems[-1], *run.lines, sep="\n    ")
 
     for ranks in (1, 2):
-        expect_refusal("dry run, a layout that is not there", start("planned", {"parallel.zero": 1}, ranks), CONFIG,
-                       ["parallel.zero"])
+        expect_refusal("dry run, a layout that is not there",
+                       start("planned", {"parallel.zero": 2, "train.lanes": 2}, ranks), CONFIG, ["parallel.zero"])
     expect_refusal("dry run, no checkpoint to begin from", start("planned", {"checkpoint.init": lab.folder / "no-run"}, 2),
                    CHECKPOINT, ["no-run"])
     expect_refusal("dry run, weights of another model", start("planned", {"checkpoint.init": trained, "model.width": 32}),

@@ -55,6 +55,19 @@ def over_ranks(lab, options, name):
     runs.expect_different(lab, "one lane less", one, mutant)
 
 
+def over_zero(lab, options):
+    """Sharded optimizer states, gradients and weights: the same bits as one rank with all of them. Seven slots, which no
+    number of ranks divides; evaluations and samples on the way."""
+    for dtype in ("fp32", "bf16"):
+        overrides = {**COMMON, "train.steps": 20, "train.global_batch": 14, "train.lanes": 7, "train.dtype": dtype,
+                     "train.eval_every": 8, "train.sample_every": 10}
+        one = lab.train(f"zero-{dtype}-0-1", "gpt/tiny.yaml", overrides)
+        expect_buckets(one, 5)
+        for zero, ranks in ((1, 3), (2, 2), (3, 4)):
+            run = lab.train(f"zero-{dtype}-{zero}-{ranks}", "gpt/tiny.yaml", {**overrides, "parallel.zero": zero}, ranks)
+            runs.expect_equal(lab, f"{dtype}: zero {zero} on {ranks} ranks and zero 0 on 1", one, run)
+
+
 def over_threads(lab, options):
     """A width whose products are split among threads in every dimension."""
     overrides = {**COMMON, "train.steps": 6, "model.width": 192, "model.heads": 4, "train.eval_every": 3}
@@ -78,4 +91,4 @@ def recompute(lab, options):
 
 if __name__ == "__main__":
     runs.main({**{name: functools.partial(over_ranks, name=name) for name in CASES},
-               "threads": over_threads, "recompute": recompute})
+               "zero": over_zero, "threads": over_threads, "recompute": recompute})

@@ -39,7 +39,8 @@ class Victim:
     def live_once(self, seconds, may_kill):
         """Starts the run and perhaps kills a rank of it; true when it reached its end."""
         ranks = self.rng.randint(2, 4)
-        run = self.lab.start(self.name, CONFIG, self.overrides, ranks)
+        layout = {"parallel.zero": self.rng.randint(0, 3)}
+        run = self.lab.start(self.name, CONFIG, {**self.overrides, **layout}, ranks)
         killed = may_kill and self.kill_a_rank(run, ranks, seconds)
         code = self.end_of(run, killed)
         self.check_resumed(run.lines)

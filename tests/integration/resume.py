@@ -56,6 +56,20 @@ def mutants(lab, options):
     runs.expect_different(lab, "another schedule", reference, run, 6)
 
 
+def zero(lab, options):
+    """A run goes on with another stage of sharding on another number of ranks."""
+    plain = {**OVERRIDES, "train.global_batch": 8, "train.batch_ramp": "[]"}
+    reference = lab.train("whole", CONFIG, plain)
+    for (stage, ranks), (other, on) in (((1, 2), (0, 1)), ((0, 3), (3, 2)), ((3, 4), (2, 3)), ((2, 2), (1, 4))):
+        saved = lab.train(f"zero-{stage}-{ranks}", CONFIG, {**plain, "parallel.zero": stage}, ranks)
+        runs.expect_equal(lab, f"zero {stage} on {ranks} ranks and zero 0 on 1", reference, saved)
+        name = f"from-{stage}-to-{other}"
+        lab.fork(saved, name, 5)
+        run = lab.train(name, CONFIG, {**plain, "parallel.zero": other}, on)
+        runs.expect_equal(lab, f"zero {stage} on {ranks} ranks stopped after step 5, zero {other} on {on} went on",
+                          reference, run, 5)
+
+
 def skip_list(lab, options):
     """Skipped samples lie ahead of step 5: a run that learns of them there equals one that always knew."""
     plain = {**OVERRIDES, "train.global_batch": 8, "train.batch_ramp": "[]"}
@@ -120,4 +134,4 @@ def replicas(lab, options):
 
 if __name__ == "__main__":
     runs.main({"every_step": every_step, "mutants": mutants, "skip_list": skip_list, "damaged": damaged,
-               "replicas": replicas})
+               "replicas": replicas, "zero": zero})

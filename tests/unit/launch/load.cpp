@@ -143,7 +143,11 @@ TEST_F(LoadTest, TheWorldMustFitTheMesh) {
     EXPECT_EQ(validate_world(config, 13)->key, "parallel.pipeline");
     config.parallel.pipeline = 1;
     config.parallel.zero = 1;
-    EXPECT_EQ(validate_world(config, 1)->key, "parallel.zero");
+    EXPECT_FALSE(validate_world(config, 2));
+    config.parallel.zero = 2;
+    EXPECT_EQ(validate_world(config, 2)->key, "parallel.zero") << "a lane holds two slots";
+    config.train.lanes = 4;
+    EXPECT_FALSE(validate_world(config, 2));
     config.parallel.zero = 0;
     EXPECT_FALSE(validate_world(config, 1));
 }

@@ -3,6 +3,9 @@
 
 #include <gtest/gtest.h>
 
+#include <algorithm>
+#include <numeric>
+
 #include "core/models/transformer.h"
 #include "core/nn/init.h"
 #include "launch/build.h"
@@ -10,6 +13,7 @@
 #include "launch/session.h"
 #include "parallel/comm/self.h"
 #include "parallel/data_parallel/lane_reducer.h"
+#include "tests/unit/launch/engine_runs.h"
 
 namespace plinth::launch {
 namespace {
@@ -95,6 +99,47 @@ TEST(Plan, ForetellsThePeakOfMemory) {
             expect_foretold(config, {recompute, "train.global_batch=64", "train.micro_batch=32"});
     expect_foretold("gpt/gpt2_124m.yaml",
                     {"train.global_batch=1", "train.micro_batch=1", "data.sequence_length=64"});
+}
+
+/// The fullest rank of a run over thread ranks.
+void expect_foretold_in_stage(int zero, int ranks, const std::vector<std::string>& more) {
+    std::vector<std::string> overrides{"model.width=128",
+                                       "model.heads=4",
+                                       "model.layers=6",
+                                       "train.global_batch=32",
+                                       "train.micro_batch=4",
+                                       "train.lanes=8",
+                                       fmt::format("parallel.zero={}", zero)};
+    overrides.insert(overrides.end(), more.begin(), more.end());
+    const auto config = load<RunConfig>(
+        core::io::posix(), std::string(PLINTH_SOURCE_DIR) + "/configs/gpt/tiny.yaml", overrides);
+    const test::EngineRun run = test::run_engine(config, {.ranks = ranks, .steps = 2});
+    const MemoryPlan plan = memory_plan(config, ranks);
+    const auto measured =
+        static_cast<double>(*std::max_element(run.peak_memory.begin(), run.peak_memory.end()));
+    EXPECT_NEAR(static_cast<double>(plan.total()) / measured, 1.0, 0.06)
+        << "zero " << zero << " on " << ranks << " ranks, "
+        << fmt::format("{}", fmt::join(more, " ")) << ": measured " << measured << ", weights "
+        << plan.weights << ", gradients " << plan.gradients << ", optimizer " << plan.optimizer
+        << ", activations " << plan.activations;
+    const TrafficPlan traffic = traffic_plan(config, ranks);
+    const int64_t sent =
+        std::accumulate(run.bytes_sent.begin(), run.bytes_sent.end(), int64_t{0}) / ranks;
+    if (zero < 3) {
+        EXPECT_NEAR(static_cast<double>(traffic.gradients + traffic.weights),
+                    static_cast<double>(sent), 2.0);
+    }
+    EXPECT_LE(sent, traffic.gradients + traffic.weights + 2);
+    EXPECT_GE(sent, (traffic.gradients + traffic.weights) * 3 / 4);
+}
+
+TEST(Plan, ForetellsMemoryAndTrafficOfEveryZeroStage) {
+    for (int zero = 0; zero <= 3; ++zero)
+        for (const int ranks : {2, 4}) {
+            expect_foretold_in_stage(zero, ranks, {});
+            expect_foretold_in_stage(zero, ranks, {"train.dtype=bf16"});
+        }
+    expect_foretold_in_stage(3, 3, {"model.tied_head=false", "parallel.wire_dtype=bf16"});
 }
 
 TEST(Plan, SaysWhenTheFullBatchIsReached) {

@@ -3,7 +3,9 @@
 
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <optional>
+#include <utility>
 
 #include "parallel/comm/self.h"
 #include "parallel/comm/threads.h"
@@ -71,6 +73,55 @@ TEST(BucketLayout, AlignedInBackwardOrderAndCutIntoOwners) {
             }
             EXPECT_EQ(at, layout.bucket(b).end);
         }
+}
+
+TEST(BucketLayout, UsesAreCutAlikeAndPiecesAreWhatRanksOwn) {
+    LanesModel model;
+    const parallel::BucketLayout layout(model.parameters, 8192);
+    for (int ranks = 1; ranks <= 5; ++ranks)
+        for (core::Parameter* parameter : model.parameters) {
+            std::vector<int> owners(static_cast<size_t>(parameter->local_elements()), -1);
+            for (int rank = 0; rank < ranks; ++rank) {
+                const auto pieces = layout.owned(*parameter, 0, rank, ranks);
+                for (const auto& piece : pieces) {
+                    EXPECT_EQ(piece.range.begin % 1024, 0);
+                    EXPECT_EQ(piece.range.elements(), piece.flat.elements());
+                    for (int64_t i = piece.range.begin; i < piece.range.end; ++i)
+                        EXPECT_EQ(std::exchange(owners[static_cast<size_t>(i)], rank), -1);
+                }
+                for (int use = 1; use < parameter->uses(); ++use) {
+                    const auto others = layout.owned(*parameter, use, rank, ranks);
+                    ASSERT_EQ(others.size(), pieces.size()) << parameter->name();
+                    for (size_t i = 0; i < pieces.size(); ++i) {
+                        EXPECT_EQ(others[i].range.begin, pieces[i].range.begin);
+                        EXPECT_EQ(others[i].range.end, pieces[i].range.end);
+                    }
+                }
+            }
+            EXPECT_EQ(std::ranges::count(owners, -1), 0) << parameter->name();
+        }
+}
+
+TEST(BucketLayout, AParameterLiesInOneUnit) {
+    LanesModel model;
+    for (const int64_t bytes : {4096, 8192, 12288, 1 << 20}) {
+        const parallel::BucketLayout layout(model.parameters, bytes);
+        int64_t at = 0;
+        for (const auto& unit : layout.units()) {
+            EXPECT_EQ(unit.range.begin, at);
+            EXPECT_EQ(layout.bucket(unit.first_bucket).begin, unit.range.begin);
+            EXPECT_EQ(layout.bucket(unit.end_bucket - 1).end, unit.range.end);
+            at = unit.range.end;
+        }
+        EXPECT_EQ(at, layout.elements());
+        for (const auto& entry : layout.entries()) {
+            const auto& unit = layout.units()[entry.unit];
+            EXPECT_TRUE(unit.range.begin <= entry.range.begin && entry.range.end <= unit.range.end);
+            EXPECT_EQ(unit.holds_weights, entry.use == 0);
+        }
+        for (size_t b = 0; b < layout.buckets(); ++b)
+            EXPECT_LE(layout.bucket(b).elements() * 4, bytes);
+    }
 }
 
 class Lanes : public testing::TestWithParam<int> {};
@@ -196,6 +247,39 @@ TEST(LaneReducer, UsesThatComeAndGoAreNamed) {
     after_first_slot(missing);
     expect_error(
         ErrorKind::internal, [&] { missing.reducer.end_slot(); }, "matrix", "none in this one");
+}
+
+TEST(LaneReducer, HoldsOnlyTheUnitsUnderWayWhereGradientsAreShared) {
+    run_as_threads(4, [](Communicator& comm) {
+        std::vector<std::unique_ptr<core::Parameter>> parameters;
+        std::vector<core::Parameter*> all;
+        for (int i = 0; i < 40; ++i) {
+            parameters.push_back(std::make_unique<core::Parameter>(
+                core::Parameter::Spec{.name = fmt::format("p{}", i), .shape = {32, 128}}));
+            parameters.back()->add_use();
+            all.push_back(parameters.back().get());
+        }
+        CachingAllocator allocator(host_memory());
+        Stream stream(1);
+        LaneReducer reducer(
+            all, comm, allocator, stream,
+            {.bucket_bytes = 16384, .in_flight = 2, .share = parallel::GradientShare::owned_only});
+        const LanePlan plan{.slots = 6, .lanes = 6, .ranks = 4};
+        reducer.begin_step(plan);
+        for (int64_t slot : plan.slots_of(comm.rank())) {
+            reducer.begin_slot(slot);
+            for (size_t p = all.size(); p-- > 0;)
+                all[p]->add_gradient(
+                    0, [](View dweight) { std::memset(dweight.data, 0, dweight.bytes()); });
+            reducer.end_slot();
+        }
+        reducer.finish();
+        // A quarter of the totals; two units on their way and one that is filled, each with what it
+        // receives from three ranks.
+        const size_t unit = 16384, whole = 40 * unit;
+        CHECK(allocator.use().peak <= whole / 4 + 3 * 2 * unit, "peak of {} bytes, {} are whole",
+              allocator.use().peak, whole);
+    });
 }
 
 TEST(LaneReducer, CountsWhatTheBackwardPassHides) {

@@ -21,7 +21,7 @@ void compare(const std::function<void(int rank, float* weights)>& change) {
         std::vector<core::Parameter*> parameters = {&norm, &matrix};
         auto storage = core::optim::materialize(parameters, allocator);
         change(comm.rank(), matrix.master().data<float>());
-        parallel::check_replicas(parameters, comm, 42);
+        parallel::check_replicas(storage.state(""), comm, 42);
     });
 }
 
