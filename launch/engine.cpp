@@ -107,9 +107,10 @@ double Engine::gradient_norm() {
 
 std::vector<core::StateTensor> Engine::gradients() {
     std::vector<core::StateTensor> pieces;
-    for (const ParameterGradient& entry : gradients_.gradients())
-        core::optim::append_state(pieces, "gradient." + entry.parameter->name(), *entry.parameter,
-                                  entry.gradient.as<float>());
+    for (const auto& [parameter, gradient, begin] : gradients_.gradients())
+        core::optim::append_state(pieces, "gradient." + parameter->name(),
+                                  {parameter, begin, begin + gradient.elements()}, DType::f32,
+                                  gradient.data);
     return pieces;
 }
 

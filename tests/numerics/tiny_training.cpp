@@ -108,6 +108,8 @@ class TinyTraining {
         tape.backward({{loss.sum, Tensor::of<float>({1.0f}, {1}, allocator_)}}, {},
                       [this] { reducer_.progress(); });
         reducer_.end_slot();
+        for (const core::Parameter* parameter : parameters_.all())
+            CHECK(parameter->readers() == 0, "{}: acquired and not released", parameter->name());
         return sums;
     }
 

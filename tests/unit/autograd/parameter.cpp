@@ -54,6 +54,41 @@ TEST_F(ParameterTest, AGradientNeedsAPlace) {
         "blocks.0.mlp.up.weight", "nothing collects it");
 }
 
+TEST_F(ParameterTest, EachAcquireIsReleasedOnce) {
+    parameter_.materialize(around_.tensor({1.0f, 2.0f}));
+    parameter_.acquire(DType::f32);
+    parameter_.acquire(DType::bf16);
+    EXPECT_EQ(parameter_.readers(), 2);
+    parameter_.release();
+    parameter_.release();
+    EXPECT_EQ(parameter_.readers(), 0);
+    expect_error(
+        ErrorKind::internal, [&] { parameter_.release(); }, "blocks.0.mlp.up.weight",
+        "released more often");
+}
+
+TEST_F(ParameterTest, TakesWeightsFromASource) {
+    struct Source final : core::WeightSource {
+        core::Tensor weights;
+        int held = 0;
+        const core::Tensor& acquire(Parameter&, DType) override {
+            ++held;
+            return weights;
+        }
+        void release(Parameter&) override { --held; }
+    } source;
+    source.weights = around_.tensor({5.0f, 6.0f});
+    parameter_.set_source(&source);
+    EXPECT_TRUE(parameter_.is_materialized());
+    EXPECT_EQ(parameter_.acquire(DType::f32).data<float>()[1], 6.0f);
+    EXPECT_EQ(source.held, 1);
+    parameter_.release();
+    EXPECT_EQ(source.held, 0);
+    Parameter matrix({.name = "w", .shape = {2, 2}});
+    EXPECT_EQ(matrix.read_as(DType::bf16), DType::bf16);
+    EXPECT_EQ(parameter_.read_as(DType::bf16), DType::f32);
+}
+
 TEST_F(ParameterTest, CountsUses) {
     EXPECT_EQ(parameter_.add_use(), 0);
     EXPECT_EQ(parameter_.add_use(), 1);

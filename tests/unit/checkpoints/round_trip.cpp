@@ -134,13 +134,31 @@ State columns(int rank, int size, uint64_t seed) {
     return state;
 }
 
+/// A cut as ZeRO makes it: rank r holds a range of each of several stretches.
+State many_parts(int rank, int size, uint64_t seed) {
+    State state;
+    constexpr int stretches = 5;
+    for (const Entry& entry : larger_table())
+        for (int stretch = 0; stretch < stretches; ++stretch) {
+            core::Shard shard = core::Shard::whole(entry.shape);
+            const int64_t n = shard.end;
+            const auto cut = [&](int part) {
+                return n * (stretch * size + part) / (stretches * size);
+            };
+            shard.begin = cut(rank);
+            shard.end = cut(rank + 1);
+            if (shard.elements() > 0) state.add(entry.name, entry.dtype, shard, seed);
+        }
+    return state;
+}
+
 State whole(int, int, uint64_t seed) {
     return replicated(larger_table(), seed);
 }
 
 TEST(RoundTrip, AnyLayoutReadsAnyOther) {
     using Layout = State (*)(int, int, uint64_t);
-    const Layout layouts[] = {whole, flat_shards, columns};
+    const Layout layouts[] = {whole, flat_shards, columns, many_parts};
     for (const Layout from : layouts)
         for (const Layout to : layouts) {
             MemoryFiles files;
