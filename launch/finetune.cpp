@@ -14,6 +14,7 @@
 #include "launch/pretrain.h"
 #include "launch/restored_classifier.h"
 #include "launch/restored_model.h"
+#include "launch/shard_check.h"
 
 namespace plinth::launch {
 
@@ -169,7 +170,9 @@ TrainingData open_datasets(const FinetuneSection& finetune, RunConfig& run, cons
         const auto set = Dataset::open(files, source.path, "train");
         source.weight = static_cast<double>(set->tokens());
     }
-    if (verify) verify_shards(run.data, files, session.world().rank(), session.world().size());
+    if (verify)
+        verify_shards(run.data, files, session.ranks(),
+                      [&session](const std::string& line) { session.say(line); });
     TrainingData data = TrainingData::open(run, files);
     REQUIRE(config, data.tokenizer->content_hash() == base.tokenizer->content_hash(),
             "finetune.files: {} was made with another tokenizer than the checkpoint's; prepare it "

@@ -6,6 +6,7 @@
 #include "launch/exit_codes.h"
 #include "launch/plan.h"
 #include "launch/preflight.h"
+#include "launch/shard_check.h"
 
 namespace plinth::launch {
 
@@ -40,7 +41,8 @@ int pretrain(const RunConfig& config, Session& session, bool dry_run) {
     TrainingData data = TrainingData::open(config, session.files());
     session.lock_folders(config);
     if (config.data.verify)
-        verify_shards(config.data, session.files(), session.world().rank(), session.world().size());
+        verify_shards(config.data, session.files(), session.ranks(),
+                      [&session](const std::string& line) { session.say(line); });
     Training run(config, session, groups, *model, data, {.configuration = to_yaml(config)});
     return train(run, *model);
 }

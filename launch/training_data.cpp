@@ -176,16 +176,6 @@ std::set<std::string> data_folders(const DataSection& section) {
     return folders;
 }
 
-void verify_shards(const DataSection& section, core::io::FileSystem& files, int rank, int ranks) {
-    int64_t number = 0;
-    for (const std::string& folder : data_folders(section)) {
-        const auto manifest = core::data::DatasetManifest::load(files, folder);
-        for (const auto& [name, split] : manifest.splits)
-            for (const core::data::ShardEntry& shard : split.shards)
-                if (number++ % ranks == rank) core::data::verify_shard_hashes(files, folder, shard);
-    }
-}
-
 core::data::MicroBatch batch_of(std::span<const WindowRef> windows, int64_t length,
                                 bool document_mask) {
     core::data::MicroBatch batch;

@@ -67,10 +67,6 @@ int64_t micro_batches_ahead(const RunConfig& config);
 /// Folders of the sources and of the held-out set, each once.
 std::set<std::string> data_folders(const DataSection& section);
 
-/// Hashes the shards of all data sets that the section names; the ranks share them out. One that is
-/// not what its manifest says is an error of kind data.
-void verify_shards(const DataSection& section, core::io::FileSystem& files, int rank, int ranks);
-
 /// Windows, or examples, as one micro-batch.
 core::data::MicroBatch batch_of(std::span<const WindowRef> windows, int64_t length,
                                 bool document_mask);

@@ -265,7 +265,8 @@ void TokenShard::verify(int64_t vocab_size) const {
 }
 
 namespace {
-void verify_hash(io::FileSystem& files, const std::string& path, const std::string& expected) {
+void verify_hash(io::FileSystem& files, const std::string& path, const std::string& expected,
+                 const std::function<void(uint64_t bytes)>& on_read) {
     const auto file = files.open_read(path);
     io::Xxh3 hash;
     std::vector<std::byte> buffer(std::min<uint64_t>(file->size(), size_t{1} << 20));
@@ -274,6 +275,7 @@ void verify_hash(io::FileSystem& files, const std::string& path, const std::stri
             std::span(buffer).first(std::min<uint64_t>(buffer.size(), file->size() - done));
         file->read_at(done, part);
         hash.update(part);
+        if (on_read) on_read(part.size());
     }
     const std::string found = io::to_hex(hash.digest64());
     REQUIRE(data, found == expected,
@@ -282,11 +284,11 @@ void verify_hash(io::FileSystem& files, const std::string& path, const std::stri
 }
 }  // namespace
 
-void verify_shard_hashes(io::FileSystem& files, const std::string& folder,
-                         const ShardEntry& entry) {
+void verify_shard_hashes(io::FileSystem& files, const std::string& folder, const ShardEntry& entry,
+                         const std::function<void(uint64_t bytes)>& on_read) {
     const std::string path = io::join(folder, entry.prefix);
-    verify_hash(files, path + ".idx", entry.idx_xxh3);
-    verify_hash(files, path + ".bin", entry.bin_xxh3);
+    verify_hash(files, path + ".idx", entry.idx_xxh3, on_read);
+    verify_hash(files, path + ".bin", entry.bin_xxh3, on_read);
 }
 
 void verify_shard(io::FileSystem& files, const std::string& folder, const ShardEntry& entry,

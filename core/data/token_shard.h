@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <span>
 #include <string>
@@ -128,7 +129,10 @@ class TokenShard {
 };
 
 /// Reads both files of a shard at the disk's speed; their hashes must be those of the manifest.
-void verify_shard_hashes(io::FileSystem& files, const std::string& folder, const ShardEntry& entry);
+/// `on_read` gets the bytes of each piece of at most 1 MiB after it was read, and may throw to end
+/// the reading.
+void verify_shard_hashes(io::FileSystem& files, const std::string& folder, const ShardEntry& entry,
+                         const std::function<void(uint64_t bytes)>& on_read = {});
 
 /// Opens the shard and reads all of it; hashes, counts and ids must be those of the manifest.
 void verify_shard(io::FileSystem& files, const std::string& folder, const ShardEntry& entry,
