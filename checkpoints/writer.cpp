@@ -1,33 +1,18 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "checkpoints/writer.h"
 
-#include <time.h>
-
 #include <algorithm>
 #include <cstring>
 #include <functional>
 
 #include "checkpoints/attempt.h"
-#include "checkpoints/commit.h"
 #include "kernels/runtime/error.h"
 
 namespace plinth::checkpoints {
 
 using core::io::join;
-using core::io::OpenMode;
 
 namespace {
-
-constexpr uint64_t flush_bytes = 128ull << 20;
-/// How long a rank that waits for its own disk leaves the others alone: far below the time limit of
-/// a collective, however slow the disk is.
-constexpr std::chrono::milliseconds tick{200};
-
-double thread_cpu_seconds() {
-    timespec time{};
-    clock_gettime(CLOCK_THREAD_CPUTIME_ID, &time);
-    return static_cast<double>(time.tv_sec) + 1e-9 * static_cast<double>(time.tv_nsec);
-}
 
 double seconds_since(std::chrono::steady_clock::time_point start) {
     return std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
@@ -79,8 +64,8 @@ void Writer::begin(const SaveRequest& request) {
 }
 
 void Writer::start(const SaveRequest& request, bool staged) {
-    CHECK(phase_ == Phase::idle, "step {} is saved while step {} still is", request.step,
-          manifest_.step);
+    CHECK(!active(), "step {} is saved while step {} still is", request.step, manifest_.step);
+    wait_retained();
     started_ = std::chrono::steady_clock::now();
     Failure mistake;
     try {
@@ -114,157 +99,21 @@ void Writer::prepare_plan(const SaveRequest& request) {
 /// failed.
 void Writer::open_attempt(const SaveRequest& request) {
     manifest_ = ranks_.rank() == 0 ? request.manifest : Manifest{};
-    root_ = request.root;
-    std::string number;
-    if (ranks_.rank() == 0) {
-        try {
-            make_durable_folder(files_, root_);
-            const auto step = static_cast<uint64_t>(request.step);
-            // Counted before leftovers go: the number of a removed attempt is not given again.
-            uint64_t used = newest_attempt(files_, root_, step);
-            if (last_attempt_.step == step) used = std::max(used, last_attempt_.attempt);
-            if (cleaned_root_ != root_) remove_unfinished(files_, root_, options_.warn);
-            cleaned_root_ = root_;
-            last_attempt_ = {step, make_attempt(files_, root_, step, used, mark_)};
-            number = std::to_string(last_attempt_.attempt);
-        } catch (...) {
-            failure_ = current_failure();
-        }
-    }
-    number = ranks_.broadcast(number, 0);
     manifest_.run_id = request.run_id;
     manifest_.step = request.step;
-    manifest_.attempt = number.empty() ? 0 : std::stoll(number);
-    folder_ = number.empty() ? "" : join(root_, folder_name(origin().step, origin().attempt));
+    manifest_.attempt = 0;
+    root_ = request.root;
+    if (ranks_.rank() == 0) launch(&Writer::make_folder);
+    wait_for_all_workers();
+    const std::string number = ranks_.broadcast(std::to_string(manifest_.attempt), 0);
+    manifest_.attempt = std::stoll(number);
+    folder_ =
+        manifest_.attempt == 0 ? "" : join(root_, folder_name(origin().step, origin().attempt));
 }
 
 Origin Writer::origin() const {
     return {manifest_.run_id, static_cast<uint64_t>(manifest_.step),
             static_cast<uint64_t>(manifest_.attempt)};
-}
-
-void Writer::launch(void (Writer::*work)()) {
-    join_worker();
-    busy_ = true;
-    worker_ = std::thread([this, work] {
-        Failure failure;
-        try {
-            (this->*work)();
-        } catch (...) {
-            failure = current_failure();
-        }
-        open_files_.clear();
-        cpu_seconds_ += thread_cpu_seconds();
-        const std::lock_guard lock(mutex_);
-        failure_ = std::move(failure);
-        busy_ = false;
-        copied_ = true;
-        changed_.notify_all();
-    });
-}
-
-void Writer::join_worker() {
-    if (worker_.joinable()) worker_.join();
-}
-
-void Writer::open_files() {
-    for (const Chunk& chunk : part_.chunks) {
-        auto& file = open_files_[chunk.file];
-        if (!file) file = files_.open_write(join(folder_, data_name(chunk.file)), OpenMode::update);
-    }
-}
-
-void Writer::write_staged() {
-    if (staging_bytes_ < part_.bytes) {
-        staging_.reset();  // before the next: not two at a time
-        staging_ = std::make_unique_for_overwrite<std::byte[]>(part_.bytes);
-        staging_bytes_ = part_.bytes;
-    }
-    std::span<std::byte> rest(staging_.get(), part_.bytes);
-    for (const Chunk& chunk : part_.chunks) {
-        fill(rest.first(chunk.bytes), chunk, part_);
-        rest = rest.subspan(chunk.bytes);
-    }
-    copy_seconds_ = seconds_since(started_);
-    {
-        const std::lock_guard lock(mutex_);
-        copied_ = true;
-        changed_.notify_all();
-    }
-    const std::byte* next = staging_.get();
-    std::vector<std::span<const std::byte>> staged;
-    for (const Chunk& chunk : part_.chunks) {
-        staged.emplace_back(next, chunk.bytes);
-        next += chunk.bytes;
-    }
-    write_chunks([&](size_t i, std::vector<std::byte>&) { return staged[i]; });
-}
-
-/// Copies, sums and writes chunk by chunk: what one thread copies and sums overlaps what another
-/// writes.
-void Writer::write_direct() {
-    write_chunks([&](size_t i, std::vector<std::byte>& scratch) -> std::span<const std::byte> {
-        scratch.resize(part_.chunks[i].bytes);
-        fill(scratch, part_.chunks[i], part_);
-        return scratch;
-    });
-    copy_seconds_ = seconds_since(started_);
-}
-
-/// Writes what `bytes_of` returns for each chunk, in several threads. Every `flush_bytes` the
-/// thread that gets there syncs while the others write on, so that the disk does not idle until the
-/// end.
-void Writer::write_chunks(const ChunkBytes& bytes_of) {
-    open_files();
-    std::atomic<size_t> next{0};
-    std::atomic<uint64_t> written{0};
-    std::exception_ptr error;
-    std::mutex error_mutex;
-    const auto work = [&] {
-        try {
-            std::vector<std::byte> scratch;
-            for (size_t i; (i = next++) < part_.chunks.size() && !cancel_;) {
-                const Chunk& chunk = part_.chunks[i];
-                core::io::WritableFile& file = *open_files_.at(chunk.file);
-                file.write_at(chunk.offset, bytes_of(i, scratch));
-                const uint64_t before = written.fetch_add(chunk.bytes);
-                const bool due = before / flush_bytes != (before + chunk.bytes) / flush_bytes;
-                if (due && options_.threads > 1) file.sync();
-            }
-        } catch (...) {
-            next = part_.chunks.size();
-            const std::lock_guard lock(error_mutex);
-            if (!error) error = std::current_exception();
-        }
-    };
-    std::vector<std::thread> helpers;
-    for (int i = 1; i < options_.threads; ++i)
-        helpers.emplace_back([&] {
-            work();
-            cpu_seconds_ += thread_cpu_seconds();
-        });
-    work();
-    for (std::thread& helper : helpers)
-        helper.join();
-    if (error) std::rethrow_exception(error);
-    if (!cancel_) write_superblocks_and_sync();
-}
-
-/// The first and the last writer of a file close it off, and each makes its own range durable.
-void Writer::write_superblocks_and_sync() {
-    for (auto& [number, file] : open_files_) {
-        const uint64_t size = plan_.file_sizes[number];
-        const Superblock block{FileKind::data, static_cast<uint32_t>(number), size, origin()};
-        for (const PlannedPiece& mine : part_.pieces) {
-            if (mine.file != number) continue;
-            if (mine.piece.offset == superblock_bytes)
-                file->write_at(0, encode(block, Place::begin));
-            if (mine.piece.offset + padded(mine.piece.bytes()) == size - superblock_bytes)
-                file->write_at(size - superblock_bytes, encode(block, Place::end));
-        }
-        file->sync();
-        file->close();
-    }
 }
 
 void Writer::wait_copied() {
@@ -276,11 +125,15 @@ SaveState Writer::local_state() const {
     if (phase_ == Phase::idle) return {};
     const std::lock_guard lock(mutex_);
     if (busy_) return {1, 0};
-    return {0, failure_.failed ? 1 : 0};
+    return {0, active() && failure_.failed ? 1 : 0};
 }
 
 std::optional<SaveOutcome> Writer::advance(const SaveState& total) {
     if (phase_ == Phase::idle) return {};
+    if (phase_ == Phase::retaining) {
+        if (total.busy == 0) end_retention();
+        return {};
+    }
     if (total.failed > 0) return abandon();
     if (total.busy > 0) return {};
     if (phase_ == Phase::committing) return conclude();
@@ -289,17 +142,20 @@ std::optional<SaveOutcome> Writer::advance(const SaveState& total) {
 }
 
 SaveOutcome Writer::finish() {
-    CHECK(phase_ != Phase::idle, "no save is active");
+    CHECK(active(), "no save is active");
     for (;;) {
-        {
-            std::unique_lock lock(mutex_);
-            changed_.wait_for(lock, tick, [&] { return !busy_; });
-        }
+        wait_for_worker();
         SaveState total = local_state();
         int64_t counts[2] = {total.busy, total.failed};
         ranks_.sum(counts);
         if (auto result = advance({counts[0], counts[1]})) return *result;
     }
+}
+
+void Writer::wait_retained() {
+    if (phase_ != Phase::retaining) return;
+    wait_for_all_workers();
+    end_retention();
 }
 
 /// All data is durable. The checksums (four bytes a MiB) travel to rank 0, whose background thread
@@ -322,54 +178,48 @@ void Writer::start_commit() {
         std::memcpy(planned.piece.crc32c.data(), checksums[rank].data() + taken[rank], bytes);
         taken[rank] += bytes;
     }
-    launch(&Writer::commit_and_retain);
-}
-
-void Writer::commit_and_retain() {
-    const auto require_ours = [this] {
-        require_own_attempt(files_, folder_, mark_);
-        if (options_.before_commit) options_.before_commit();
-    };
-    commit_attempt(files_, root_, folder_, require_ours, manifest_, plan_);
-    remove_mark(files_, folder_);
-    const Warn keep = [this](const std::string& warning) { warnings_.push_back(warning); };
-    try {
-        retention_.apply(root_, keep);
-    } catch (const std::exception& error) {  // also no memory: the checkpoint stays committed
-        keep(fmt::format("old checkpoints were not removed: {}", error.what()));
-    }
+    launch(&Writer::commit);
 }
 
 SaveOutcome Writer::conclude() {
     join_worker();
+    SaveOutcome result =
+        outcome(true, fmt::format("checkpoint of step {} saved in {}", manifest_.step, folder_));
+    phase_ = Phase::retaining;
+    if (ranks_.rank() == 0) launch(&Writer::retain);
+    return result;
+}
+
+void Writer::end_retention() {
+    join_worker();
+    phase_ = Phase::idle;
+    give_warnings();
+}
+
+void Writer::give_warnings() {
     for (const std::string& warning : warnings_)
         options_.warn(warning);
-    return outcome(true, fmt::format("checkpoint of step {} saved in {}", manifest_.step, folder_));
+    warnings_.clear();
 }
 
 SaveOutcome Writer::abandon() {
     cancel_ = true;
-    join_worker();
+    wait_for_all_workers();
     const Failure failure = agree(ranks_, failure_);
     CHECK(failure.failed, "a save of step {} failed on no rank", manifest_.step);
     std::string message =
         fmt::format("the checkpoint of step {} was not saved, older ones are untouched: {}",
                     manifest_.step, failure.message);
-    // Every rank has stopped writing: `agree` gathered from all.
-    if (ranks_.rank() == 0 && !folder_.empty()) {
-        try {
-            // Under this name there may be another job's checkpoint by now.
-            if (is_own_attempt(files_, folder_, mark_)) remove_checkpoint(files_, folder_);
-        } catch (const Error& error) {
-            message += fmt::format("; what it left behind was not removed: {}", error.what());
-        }
-    }
+    if (ranks_.rank() == 0 && !folder_.empty()) launch(&Writer::remove_folder);
+    wait_for_all_workers();
+    if (ranks_.rank() == 0 && !folder_.empty() && failure_.failed)
+        message += fmt::format("; what it left behind was not removed: {}", failure_.message);
     return outcome(false, ranks_.broadcast(message, 0));
 }
 
 SaveOutcome Writer::outcome(bool committed, std::string message) {
     phase_ = Phase::idle;
-    warnings_.clear();
+    give_warnings();
     SaveOutcome result;
     result.committed = committed;
     result.step = manifest_.step;

@@ -79,6 +79,10 @@ struct SaveOutcome {
 ///
 /// A failed save (disk full, I/O error on any rank) is an outcome, not an exception: the attempt is
 /// removed, older checkpoints stay, and the caller decides whether to train on.
+///
+/// The outcome is known with the commit. Retention, which may read a whole checkpoint back, goes on
+/// behind it; the next save waits for it. Wherever a rank waits for a disk, its own or another's,
+/// the ranks meet in short sums: no collective lasts as long as a disk does.
 class Writer {
   public:
     Writer(core::io::FileSystem& files, core::Ranks& ranks, WriterOptions options);
@@ -87,7 +91,7 @@ class Writer {
     Writer(const Writer&) = delete;
     Writer& operator=(const Writer&) = delete;
 
-    /// Collective. Saves and waits; writes straight from the tensors.
+    /// Collective. Saves and waits for the outcome; writes straight from the tensors.
     SaveOutcome save(const SaveRequest& request);
 
     /// Collective. Starts an asynchronous save; `request.tensors` must live and not change until
@@ -96,7 +100,10 @@ class Writer {
     /// Blocks until the tensors may change.
     void wait_copied();
     /// True from begin to the outcome, on all ranks alike.
-    bool active() const { return phase_ != Phase::idle; }
+    bool active() const { return phase_ == Phase::writing || phase_ == Phase::committing; }
+    /// True after the outcome, on all ranks alike, until `advance` or `wait_retained` has seen the
+    /// retention end.
+    bool retaining() const { return phase_ == Phase::retaining; }
     /// This rank's part of the reduction; zeros when idle.
     SaveState local_state() const;
     /// Collective when the totals say that a phase is over (the same totals on every rank);
@@ -104,15 +111,22 @@ class Writer {
     std::optional<SaveOutcome> advance(const SaveState& total);
     /// Collective. Blocks until the outcome of the active save.
     SaveOutcome finish();
+    /// Collective. Blocks until the retention after the latest save is done, if it is not.
+    void wait_retained();
 
   private:
-    enum class Phase { idle, writing, committing };
+    enum class Phase { idle, writing, committing, retaining };
 
     void start(const SaveRequest& request, bool staged);
     void prepare_plan(const SaveRequest& request);
     void open_attempt(const SaveRequest& request);
     void launch(void (Writer::*work)());
     void join_worker();
+    bool is_busy() const;
+    /// At most a tick.
+    void wait_for_worker();
+    /// Collective. Until no rank's background thread works.
+    void wait_for_all_workers();
 
     // Work of the background thread.
     void write_staged();
@@ -121,12 +135,18 @@ class Writer {
     using ChunkBytes =
         std::function<std::span<const std::byte>(size_t i, std::vector<std::byte>& scratch)>;
     void write_chunks(const ChunkBytes& bytes_of);
-    void commit_and_retain();
+    void commit();
+    void retain();
+    /// Rank 0 makes or removes the attempt's folder.
+    void make_folder();
+    void remove_folder();
     void open_files();
     void write_superblocks_and_sync();
 
     void start_commit();
     SaveOutcome conclude();
+    void end_retention();
+    void give_warnings();
     SaveOutcome abandon();
     SaveOutcome outcome(bool committed, std::string message);
     Origin origin() const;

@@ -77,6 +77,9 @@ checkpoints::SaveRequest CheckpointKeeper::request(const TrainingState& state) c
 
 void CheckpointKeeper::settle() {
     if (writer_.active()) report(writer_.finish());
+    if (!writer_.retaining()) return;
+    writer_.wait_retained();
+    count_seconds();
 }
 
 void CheckpointKeeper::save(const TrainingState& state) {
@@ -90,12 +93,18 @@ void CheckpointKeeper::save(const TrainingState& state) {
 }
 
 void CheckpointKeeper::advance(const checkpoints::SaveState& total) {
+    const bool retaining = writer_.retaining();
     if (const auto outcome = writer_.advance(total)) report(*outcome);
+    if (retaining && !writer_.retaining()) count_seconds();
+}
+
+void CheckpointKeeper::count_seconds() {
+    longest_save_seconds_ =
+        std::max(longest_save_seconds_, session_.seconds() - last_save_seconds_);
 }
 
 void CheckpointKeeper::report(const checkpoints::SaveOutcome& outcome) {
-    longest_save_seconds_ =
-        std::max(longest_save_seconds_, session_.seconds() - last_save_seconds_);
+    count_seconds();
     if (!outcome.committed) {
         session_.locks().require_held();
         return session_.warn(outcome.message);
@@ -112,6 +121,7 @@ void CheckpointKeeper::finish(const TrainingState& state) {
     const checkpoints::SaveOutcome outcome = writer_.save(request(state));
     REQUIRE(io, outcome.committed, "{}", outcome.message);
     report(outcome);
+    settle();
 }
 
 checkpoints::Checkpoint open_checkpoint(const std::string& path, Session& session) {

@@ -47,7 +47,7 @@ class CheckpointKeeper {
     checkpoints::SaveState local_state() const { return writer_.local_state(); }
     /// Collective, with the sum of all local states.
     void advance(const checkpoints::SaveState& total);
-    /// Collective. Waits for the save under way, if there is one.
+    /// Collective. Waits for the save under way, if there is one, and the retention after it.
     void settle();
     /// Collective. Saves the state if it is not saved yet and waits for the commit; a failure is an
     /// error of kind io.
@@ -55,13 +55,14 @@ class CheckpointKeeper {
 
     /// Step of the newest checkpoint that this process resumed from or committed; -1: none.
     int64_t last_saved_step() const { return last_saved_step_; }
-    /// From begin to commit, of this process's saves; 0 before the first.
+    /// From begin to the end of retention, of this process's saves; 0 before the first.
     double longest_save_seconds() const { return longest_save_seconds_; }
 
   private:
     checkpoints::SaveRequest request(const TrainingState& state) const;
     /// Collective.
     void report(const checkpoints::SaveOutcome& outcome);
+    void count_seconds();
 
     CheckpointSection config_;
     Session& session_;

@@ -10,7 +10,7 @@ struct TimeLimit {
     double longest_step = 0.0;
     double longest_evaluation = 0.0;
     double longest_sample = 0.0;
-    double longest_save = 0.0;  ///< from its begin to its commit
+    double longest_save = 0.0;  ///< from its begin to the end of retention
 
     /// Asked at the end of each step, when the run could still stop right away. If it goes on, it
     /// ends only after what is due now, one more step (counted twice, for they vary), the save that

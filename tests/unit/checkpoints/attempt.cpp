@@ -145,6 +145,7 @@ TEST(Attempt, NoMemoryForRetentionLeavesTheCommittedCheckpoint) {
         const SaveOutcome outcome = writer.save(request(state, step));
         EXPECT_TRUE(outcome.committed) << outcome.message;
     }
+    writer.wait_retained();
     EXPECT_EQ(warnings.size(), 1u);
     EXPECT_EQ(memory.list("run").size(), 2u);
 }

@@ -78,6 +78,7 @@ bool survives(const MemoryFiles& before, int size, int faulty_rank, const Fault&
     const State state = replicated(tiny_table(), 3);
     Writer writer(*files, self, options(true));
     EXPECT_TRUE(writer.save(request(state, 3)).committed) << what;
+    writer.wait_retained();
     expect_sound(*files, 3, what);
     const auto left = list_checkpoints(*files, "run");
     EXPECT_EQ(left.size(), 1u) << what;

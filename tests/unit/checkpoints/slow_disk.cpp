@@ -6,7 +6,10 @@
 #include <atomic>
 #include <thread>
 
+#include "checkpoints/format.h"
+#include "checkpoints/reader.h"
 #include "checkpoints/writer.h"
+#include "tests/support/faulty_files.h"
 #include "tests/support/forwarding_files.h"
 #include "tests/support/memory_files.h"
 #include "tests/support/thread_ranks.h"
@@ -38,38 +41,54 @@ class CountingRanks final : public core::Ranks {
     std::atomic<int>& sums_;
 };
 
-/// Stands still at one operation until the ranks have met twice, or for ten seconds.
+/// Stands still at each operation on a path that ends so, until the ranks have met some times or
+/// for ten seconds.
 class SlowFiles final : public plinth::test::ForwardingFiles {
   public:
-    SlowFiles(core::io::FileSystem& base, std::string at, std::atomic<int>& sums)
-        : ForwardingFiles(base), at_(std::move(at)), sums_(sums) {}
+    SlowFiles(core::io::FileSystem& base, std::string at, std::atomic<int>& sums, int times = 2)
+        : ForwardingFiles(base), at_(std::move(at)), sums_(sums), times_(times) {}
+    std::unique_ptr<core::io::ReadableFile> open_read(const std::string& path) override {
+        stand_still(path + " read");
+        return ForwardingFiles::open_read(path);
+    }
     std::unique_ptr<core::io::WritableFile> open_write(const std::string& path,
                                                        core::io::OpenMode mode) override {
         stand_still(path);
         return ForwardingFiles::open_write(path, mode);
     }
+    bool create_directory(const std::string& folder) override {
+        stand_still(folder);
+        return ForwardingFiles::create_directory(folder);
+    }
+    void remove_all(const std::string& folder) override {
+        stand_still(folder + " removed");
+        ForwardingFiles::remove_all(folder);
+    }
     void rename(const std::string& from, const std::string& to) override {
         stand_still(to);
         ForwardingFiles::rename(from, to);
     }
+    /// How often the ranks met while it stood still; -1: it never did.
     int met() const { return met_; }
 
   private:
     void stand_still(const std::string& path) {
         if (!path.ends_with(at_)) return;
         const int before = sums_;
-        for (int i = 0; i < 1000 && sums_ < before + 2; ++i)
+        for (int i = 0; i < 1000 && sums_ < before + times_; ++i)
             std::this_thread::sleep_for(std::chrono::milliseconds(10));
         met_ = sums_ - before;
     }
 
     std::string at_;
     std::atomic<int>& sums_;
+    const int times_;
     std::atomic<int> met_{-1};
 };
 
 TEST(SlowDisk, RanksMeetWhileOneWrites) {
-    for (const std::string at : {"/data-00000.bin", "/COMMIT"}) {
+    const std::string folder = "/" + folder_name(1, 1);
+    for (const std::string& at : {folder, std::string("/data-00000.bin"), std::string("/COMMIT")}) {
         plinth::test::MemoryFiles memory;
         std::atomic<int> sums{0};
         SlowFiles slow(memory, at, sums);
@@ -81,6 +100,79 @@ TEST(SlowDisk, RanksMeetWhileOneWrites) {
             EXPECT_TRUE(writer.save(request(state, 1)).committed);
         });
         EXPECT_GE(slow.met(), 2) << at;
+    }
+}
+
+// A rank that has failed ends the save while the disk of another one still writes, or while the
+// folder is removed.
+TEST(SlowDisk, RanksMeetWhileAFailedSaveIsAbandoned) {
+    const std::string folder = folder_name(1, 1);
+    for (const std::string& at : {std::string("/data-00000.bin"), "/" + folder + " removed"}) {
+        plinth::test::MemoryFiles memory;
+        plinth::test::FaultyFiles faulty(memory, {.operation = 0, .sticky = true});
+        std::atomic<int> sums{0};
+        // The first meetings are those of a save that goes on.
+        SlowFiles slow(memory, at, sums, 5);
+        plinth::test::ThreadRanks::run(2, [&](core::Ranks& base) {
+            CountingRanks ranks(base, sums);
+            core::io::FileSystem& files =
+                base.rank() == 0 ? static_cast<core::io::FileSystem&>(slow) : faulty;
+            Writer writer(files, ranks, {});
+            const State state = replicated(larger_table(), 1);
+            const SaveOutcome outcome = writer.save(request(state, 1));
+            EXPECT_FALSE(outcome.committed);
+            EXPECT_NE(outcome.message.find("rank 1: "), std::string::npos) << outcome.message;
+        });
+        EXPECT_GE(slow.met(), 5) << at;
+        EXPECT_FALSE(memory.exists("run/" + folder)) << at;
+    }
+}
+
+// Retention reads a checkpoint back: the outcome does not wait for it, the next save does, and the
+// ranks meet meanwhile.
+TEST(SlowDisk, TheOutcomeComesBeforeRetention) {
+    plinth::test::MemoryFiles memory;
+    std::atomic<int> sums{0};
+    const std::string second = "run/" + folder_name(2, 1);
+    SlowFiles slow(memory, second + "/COMMIT read", sums);
+    plinth::test::ThreadRanks::run(2, [&](core::Ranks& base) {
+        CountingRanks ranks(base, sums);
+        Writer writer(base.rank() == 0 ? static_cast<core::io::FileSystem&>(slow) : memory, ranks,
+                      {.retention = {.keep_newest = 1}});
+        const State state = replicated(tiny_table(), 1);
+        EXPECT_TRUE(writer.save(request(state, 1)).committed);
+        EXPECT_TRUE(writer.save(request(state, 2)).committed);
+        EXPECT_EQ(slow.met(), -1);
+        EXPECT_TRUE(writer.retaining());
+        EXPECT_FALSE(writer.active());
+        EXPECT_TRUE(memory.exists("run/" + folder_name(1, 1)));
+        ranks.barrier();  // both have looked
+        EXPECT_TRUE(writer.save(request(state, 3)).committed);
+        writer.wait_retained();
+        EXPECT_FALSE(writer.retaining());
+        ranks.barrier();
+    });
+    EXPECT_GE(slow.met(), 2);
+    EXPECT_EQ(list_checkpoints(memory, "run").size(), 1u);
+}
+
+// The same in the training loop, which asks after each step.
+TEST(SlowDisk, AnAsynchronousSaveEndsWithItsRetention) {
+    plinth::test::MemoryFiles memory;
+    core::SelfRanks ranks;
+    Writer writer(memory, ranks, {.retention = {.keep_newest = 1}});
+    const State state = replicated(tiny_table(), 1);
+    for (const int64_t step : {1, 2}) {
+        writer.begin(request(state, step));
+        std::optional<SaveOutcome> outcome;
+        while (writer.active())
+            outcome = writer.advance(writer.local_state());
+        ASSERT_TRUE(outcome && outcome->committed);
+        EXPECT_TRUE(writer.retaining());
+        while (writer.retaining())
+            EXPECT_FALSE(writer.advance(writer.local_state()));
+        EXPECT_EQ(writer.local_state().busy, 0);
+        EXPECT_EQ(list_checkpoints(memory, "run").size(), 1u);
     }
 }
 
