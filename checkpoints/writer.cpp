@@ -59,6 +59,17 @@ SaveOutcome Writer::save(const SaveRequest& request) {
     return finish();
 }
 
+void Writer::reserve(std::span<const core::StateTensor> tensors) {
+    prepare_plan(tensors);
+    Failure failure;
+    try {
+        take_staging(make_part(plan_, ranks_.rank(), tensors, options_.chunk_bytes).bytes);
+    } catch (...) {
+        failure = current_failure();
+    }
+    rethrow(agree(ranks_, failure));
+}
+
 void Writer::begin(const SaveRequest& request) {
     start(request, true);
 }
@@ -74,7 +85,7 @@ void Writer::start(const SaveRequest& request, bool staged) {
         mistake = current_failure();
     }
     rethrow(agree(ranks_, mistake));
-    prepare_plan(request);
+    prepare_plan(request.tensors);
     failure_ = {};
     cpu_seconds_ = 0;
     copy_seconds_ = 0;
@@ -87,11 +98,11 @@ void Writer::start(const SaveRequest& request, bool staged) {
     launch(staged ? &Writer::write_staged : &Writer::write_direct);
 }
 
-void Writer::prepare_plan(const SaveRequest& request) {
-    const std::string table = encode_table(request.tensors);
+void Writer::prepare_plan(std::span<const core::StateTensor> tensors) {
+    const std::string table = encode_table(tensors);
     if (ranks_.all_agree(!table_.empty() && table == table_)) return;
     table_.clear();
-    plan_ = make_plan(exchange_tables(ranks_, request.tensors, options_.node), options_.file_bytes);
+    plan_ = make_plan(exchange_tables(ranks_, tensors, options_.node), options_.file_bytes);
     table_ = table;
 }
 

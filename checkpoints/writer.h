@@ -24,6 +24,8 @@
 #include "core/io/file.h"
 #include "core/ranks.h"
 #include "core/tensor/shard.h"
+#include "core/tensor/tensor.h"
+#include "kernels/runtime/allocator.h"
 
 namespace plinth::checkpoints {
 
@@ -37,6 +39,7 @@ struct WriterOptions {
     /// Asked on rank 0, on a background thread, before COMMIT is written: what it throws fails the
     /// save. May be empty.
     std::function<void()> before_commit;
+    CachingAllocator* allocator = nullptr;  ///< of the staging memory; null: one of its own
 
     void validate() const;
 };
@@ -94,6 +97,10 @@ class Writer {
     /// Collective. Saves and waits for the outcome; writes straight from the tensors.
     SaveOutcome save(const SaveRequest& request);
 
+    /// Collective. Takes the staging memory of asynchronous saves of these tensors now, so that a
+    /// machine without it ends a run at its start and not at its first save. About their bytes
+    /// over the number of ranks that hold them.
+    void reserve(std::span<const core::StateTensor> tensors);
     /// Collective. Starts an asynchronous save; `request.tensors` must live and not change until
     /// `wait_copied` returns. One save at a time.
     void begin(const SaveRequest& request);
@@ -118,7 +125,8 @@ class Writer {
     enum class Phase { idle, writing, committing, retaining };
 
     void start(const SaveRequest& request, bool staged);
-    void prepare_plan(const SaveRequest& request);
+    void prepare_plan(std::span<const core::StateTensor> tensors);
+    void take_staging(uint64_t bytes);
     void open_attempt(const SaveRequest& request);
     void launch(void (Writer::*work)());
     void join_worker();
@@ -170,8 +178,8 @@ class Writer {
     std::string folder_;
     RankPart part_;
     std::map<uint64_t, std::unique_ptr<core::io::WritableFile>> open_files_;  ///< by number
-    std::unique_ptr<std::byte[]> staging_;  ///< kept between saves
-    uint64_t staging_bytes_ = 0;
+    CachingAllocator own_memory_{host_memory()};
+    core::Tensor staging_;  ///< kept between saves
     std::vector<std::string> warnings_;
     std::chrono::steady_clock::time_point started_;
     double copy_seconds_ = 0;

@@ -96,13 +96,22 @@ void Writer::open_files() {
     }
 }
 
+void Writer::take_staging(uint64_t bytes) {
+    constexpr uint64_t page = 4096;
+    if (staging_.defined() && staging_.in().bytes() >= bytes) return;
+    staging_ = {};  // before the next: not two at a time
+    CachingAllocator& memory = options_.allocator ? *options_.allocator : own_memory_;
+    staging_ = core::Tensor::empty({static_cast<int64_t>(bytes)}, DType::u8, memory);
+    // The system gives a page when it is first written to.
+    auto* staging = static_cast<std::byte*>(staging_.out().data);
+    for (uint64_t at = 0; at < bytes; at += page)
+        staging[at] = std::byte{0};
+}
+
 void Writer::write_staged() {
-    if (staging_bytes_ < part_.bytes) {
-        staging_.reset();  // before the next: not two at a time
-        staging_ = std::make_unique_for_overwrite<std::byte[]>(part_.bytes);
-        staging_bytes_ = part_.bytes;
-    }
-    std::span<std::byte> rest(staging_.get(), part_.bytes);
+    take_staging(part_.bytes);
+    const std::span<std::byte> staging(static_cast<std::byte*>(staging_.out().data), part_.bytes);
+    std::span<std::byte> rest = staging;
     for (const Chunk& chunk : part_.chunks) {
         fill(rest.first(chunk.bytes), chunk, part_);
         rest = rest.subspan(chunk.bytes);
@@ -113,7 +122,7 @@ void Writer::write_staged() {
         copied_ = true;
         changed_.notify_all();
     }
-    const std::byte* next = staging_.get();
+    const std::byte* next = staging.data();
     std::vector<std::span<const std::byte>> staged;
     for (const Chunk& chunk : part_.chunks) {
         staged.emplace_back(next, chunk.bytes);

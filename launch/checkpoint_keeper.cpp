@@ -13,10 +13,15 @@ checkpoints::WriterOptions writer_options(const CheckpointSection& config, Sessi
     return {.node = session.world().host(),
             .retention = {.keep_newest = config.keep},
             .warn = [&session](const std::string& line) { session.warn(line); },
-            .before_commit = [&session] { session.locks().check_here(); }};
+            .before_commit = [&session] { session.locks().check_here(); },
+            .allocator = &session.allocator()};
 }
 
 }  // namespace
+
+bool saves_beside_training(const CheckpointSection& config) {
+    return config.async && (config.every > 0 || config.every_seconds > 0);
+}
 
 CheckpointKeeper::CheckpointKeeper(const CheckpointSection& config, Session& session,
                                    std::vector<core::StateTensor> tensors,
@@ -80,6 +85,10 @@ void CheckpointKeeper::settle() {
     if (!writer_.retaining()) return;
     writer_.wait_retained();
     count_seconds();
+}
+
+void CheckpointKeeper::reserve() {
+    if (saves_beside_training(config_)) writer_.reserve(tensors_);
 }
 
 void CheckpointKeeper::save(const TrainingState& state) {

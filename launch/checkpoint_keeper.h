@@ -15,6 +15,9 @@
 
 namespace plinth::launch {
 
+/// True if a run saves from a copy of its state, in memory taken at its start, while it trains on.
+bool saves_beside_training(const CheckpointSection& config);
+
 /// Decides when to save, saves in the background, and reads back. Before a save and before its
 /// commit it asks whether the session still holds the locks of the job's folders: a job that has
 /// lost one ends with an error of kind io on all ranks, and commits nothing more.
@@ -31,6 +34,9 @@ class CheckpointKeeper {
     /// first, the same on every rank, and may refuse it.
     bool resume(TrainingState& state,
                 const std::function<void(const checkpoints::Manifest&)>& accept);
+
+    /// Collective. Takes the memory that saves beside the training will need.
+    void reserve();
 
     /// True when the clock, as the ranks agreed in the last step, says so, or when a multiple of
     /// checkpoint.every has been reached since the last save began: a save that was put off stays

@@ -7,6 +7,7 @@
 #include "core/ops/cross_entropy.h"
 #include "core/optim/parameter_storage.h"
 #include "launch/build.h"
+#include "launch/checkpoint_keeper.h"
 #include "launch/config/load.h"
 #include "launch/config/model_size.h"
 #include "launch/metrics/model_flops.h"
@@ -158,6 +159,9 @@ MemoryPlan memory_plan(const RunConfig& config, int64_t ranks) {
         const MemoryPlan each = state_memory(config, model.parameters().all(), rank, ranks);
         if (each.total() > plan.total()) plan = each;
     }
+    // A copy of weights and moments, of which each rank writes its share.
+    if (saves_beside_training(config.checkpoint))
+        plan.staging = model.parameters().elements() * 12 / ranks;
     plan.activations = activation_bytes(config);
     return plan;
 }
@@ -192,9 +196,10 @@ std::string plan_text(const RunConfig& config, int64_t ranks) {
     text += fmt::format("\n# parameters          {}\n", parameter_count(config.model));
     text += fmt::format("# ranks               {}\n", ranks);
     text += fmt::format(
-        "# memory a rank       {} (weights {}, gradients {}, optimizer {}, activations {})\n",
+        "# memory a rank       {} (weights {}, gradients {}, optimizer {}, activations {}, "
+        "copy for checkpoints {})\n",
         gib(memory.total()), gib(memory.weights), gib(memory.gradients), gib(memory.optimizer),
-        gib(memory.activations));
+        gib(memory.activations), gib(memory.staging));
     if (ranks > 1) {
         const TrafficPlan traffic = traffic_plan(config, ranks);
         text += fmt::format("# sent a step         {} by a rank (gradients {}, weights {})\n",

@@ -14,7 +14,8 @@ struct MemoryPlan {
     int64_t gradients = 0;
     int64_t optimizer = 0;
     int64_t activations = 0;
-    int64_t total() const { return weights + gradients + optimizer + activations; }
+    int64_t staging = 0;  ///< of saves beside the training
+    int64_t total() const { return weights + gradients + optimizer + activations + staging; }
 };
 
 /// Bytes that a data-parallel rank sends to others in a step, on average over the ranks.

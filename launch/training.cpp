@@ -73,6 +73,7 @@ void Training::start() {
     peak_flops_ = config_.run.peak_flops > 0
                       ? config_.run.peak_flops
                       : measured_peak_flops(session_, dtype_of(config_.train.dtype));
+    checkpoints_.reserve();
     open_metrics();
     loader_ = data_.start(config_, loader_requests());
     step_began_ = session_.seconds();

@@ -268,5 +268,24 @@ TEST(RoundTrip, InspectNamesWhatIsThere) {
         EXPECT_NE(text.find(part), std::string::npos) << part << " is missing in\n" << text;
 }
 
+TEST(RoundTrip, AReservedSaveTakesNoMoreMemory) {
+    for (const bool reserved : {true, false}) {
+        MemoryFiles files;
+        ThreadRanks::run(2, [&](core::Ranks& ranks) {
+            CachingAllocator memory(host_memory());
+            Writer writer(files, ranks, {.allocator = &memory});
+            const State state = replicated(larger_table(), 1);
+            if (reserved) writer.reserve(state.tensors);
+            const size_t before = memory.use().reserved;
+            writer.begin(request(state, 1));
+            EXPECT_TRUE(writer.finish().committed);
+            const size_t after = memory.use().reserved;
+            EXPECT_GT(after, size_t{700} * 513 * 4 / 2);
+            EXPECT_LT(after, size_t{700} * 513 * 4);
+            EXPECT_EQ(before, reserved ? after : 0);
+        });
+    }
+}
+
 }  // namespace
 }  // namespace plinth::checkpoints::test

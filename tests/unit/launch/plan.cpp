@@ -9,6 +9,7 @@
 #include "core/models/transformer.h"
 #include "core/nn/init.h"
 #include "launch/build.h"
+#include "launch/checkpoint_keeper.h"
 #include "launch/config/load.h"
 #include "launch/session.h"
 #include "parallel/comm/self.h"
@@ -48,6 +49,10 @@ int64_t measured_peak(const RunConfig& config) {
                                     {.bucket_bytes = config.parallel.bucket_bytes});
     auto masters = core::optim::materialize(parameters, session.allocator());
     core::optim::AdamW optimizer(parameters, adamw_config(config.optimizer), session.allocator());
+    checkpoints::Writer writer(core::io::posix(), session.ranks(),
+                               {.allocator = &session.allocator()});
+    if (saves_beside_training(config.checkpoint))
+        writer.reserve(state_tensors(parameters, optimizer));
     core::StepState step;
     for (core::Parameter* parameter : parameters) {
         core::nn::initialize(*parameter, 1, session.stream());
@@ -86,13 +91,18 @@ void expect_foretold(const std::string& file, std::vector<std::string> overrides
     EXPECT_NEAR(foretold / measured, 1.0, 0.06)
         << file << " " << fmt::format("{}", fmt::join(overrides, " ")) << ": measured " << measured
         << ", weights " << plan.weights << ", gradients " << plan.gradients << ", optimizer "
-        << plan.optimizer << ", activations " << plan.activations;
+        << plan.optimizer << ", activations " << plan.activations << ", staging " << plan.staging;
 }
 
 TEST(Plan, ForetellsThePeakOfMemory) {
     expect_foretold("gpt/tiny.yaml", {});
     expect_foretold("gpt/tiny.yaml", {"train.dtype=bf16"});
     expect_foretold("gpt/tiny.yaml", {"train.recompute=full", "train.micro_batch=8"});
+    for (const char* saves :
+         {"checkpoint.async=true", "checkpoint.async=false", "checkpoint.every=0"})
+        for (const char* batch : {"train.global_batch=8", "train.global_batch=16"})
+            for (const char* lanes : {"train.lanes=1", "train.lanes=8"})
+                expect_foretold("gpt/tiny.yaml", {saves, batch, lanes, "train.micro_batch=1"});
     expect_foretold("gpt/small.yaml", {"train.global_batch=2", "train.micro_batch=2"});
     for (const char* recompute : {"train.recompute=none", "train.recompute=selective"})
         for (const char* config : {"gpt/tiny.yaml", "llama/tiny.yaml", "bloom/tiny.yaml"})
@@ -109,6 +119,7 @@ void expect_foretold_in_stage(int zero, int ranks, const std::vector<std::string
                                        "train.global_batch=32",
                                        "train.micro_batch=4",
                                        "train.lanes=8",
+                                       "checkpoint.async=false",
                                        fmt::format("parallel.zero={}", zero)};
     overrides.insert(overrides.end(), more.begin(), more.end());
     const auto config = load<RunConfig>(
@@ -140,6 +151,27 @@ TEST(Plan, ForetellsMemoryAndTrafficOfEveryZeroStage) {
             expect_foretold_in_stage(zero, ranks, {"train.dtype=bf16"});
         }
     expect_foretold_in_stage(3, 3, {"model.tied_head=false", "parallel.wire_dtype=bf16"});
+}
+
+TEST(Plan, CountsWhatSavesAndLanesNeed) {
+    const std::string file = std::string(PLINTH_SOURCE_DIR) + "/configs/gpt/tiny.yaml";
+    const auto plan_of = [&](const std::vector<std::string>& overrides, int64_t ranks) {
+        return memory_plan(load<RunConfig>(core::io::posix(), file, overrides), ranks);
+    };
+    const int64_t copy = plan_of({}, 1).staging;
+    EXPECT_EQ(copy, parameter_count(load<RunConfig>(core::io::posix(), file, {}).model) * 12);
+    EXPECT_EQ(plan_of({}, 4).staging, copy / 4);
+    EXPECT_EQ(plan_of({"checkpoint.async=false"}, 1).staging, 0);
+    EXPECT_EQ(plan_of({"checkpoint.every=0"}, 1).staging, 0);
+    EXPECT_EQ(plan_of({"checkpoint.every=0", "checkpoint.every_seconds=60"}, 1).staging, copy);
+    // The largest parameter once more, where a lane holds several slots.
+    const std::vector<std::string> single{"train.global_batch=8", "train.micro_batch=1",
+                                          "train.lanes=8"};
+    const std::vector<std::string> several{"train.global_batch=16", "train.micro_batch=1",
+                                           "train.lanes=8"};
+    const ModelSection& model = load<RunConfig>(core::io::posix(), file, {}).model;
+    EXPECT_EQ(plan_of(several, 1).gradients - plan_of(single, 1).gradients,
+              4 * std::max(model.vocab_size, 4 * model.width) * model.width);
 }
 
 TEST(Plan, SaysWhenTheFullBatchIsReached) {
