@@ -18,11 +18,16 @@ double now() {
 
 Evaluator::Evaluator(const RunConfig& config, Session& session, const parallel::Groups& groups,
                      core::models::Model& model, const TrainingData& data)
-    : config_(config), session_(session), groups_(groups), model_(model), data_(data) {}
+    : config_(config),
+      session_(session),
+      groups_(groups),
+      model_(model),
+      data_(data),
+      last_step_(total_steps(config.train, config.data.sequence_length)) {}
 
 bool Evaluator::is_due(int64_t steps_done) const {
     return !data_.held_out.empty() && config_.train.eval_every > 0 && steps_done > 0 &&
-           steps_done % config_.train.eval_every == 0;
+           (steps_done % config_.train.eval_every == 0 || steps_done == last_step_);
 }
 
 EvaluationRecord Evaluator::evaluate(int64_t steps_done, int64_t samples,

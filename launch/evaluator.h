@@ -18,6 +18,7 @@ class Evaluator {
     Evaluator(const RunConfig& config, Session& session, const parallel::Groups& groups,
               core::models::Model& model, const TrainingData& data);
 
+    /// Every train.eval_every steps and after the last one.
     bool is_due(int64_t steps_done) const;
     /// Collective. `training_loss` is the mean since the last evaluation.
     EvaluationRecord evaluate(int64_t steps_done, int64_t samples,
@@ -31,6 +32,7 @@ class Evaluator {
     const parallel::Groups& groups_;
     core::models::Model& model_;
     const TrainingData& data_;
+    const int64_t last_step_;
     std::optional<double> last_held_out_, last_training_;
     double best_held_out_ = 0.0;
 };

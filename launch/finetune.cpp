@@ -9,6 +9,7 @@
 #include "launch/build.h"
 #include "launch/checkpoint_keeper.h"
 #include "launch/config/load.h"
+#include "launch/exit_codes.h"
 #include "launch/finetune_examples.h"
 #include "launch/plan.h"
 #include "launch/pretrain.h"
@@ -262,12 +263,6 @@ int finetune(const FinetuneConfig& config, Session& session, bool dry_run) {
                  : ExampleReader(section, base, run.data.sequence_length, session).read();
     set_length(section, run, data);
     check(run, section.mode, session.world().size());
-    if (dry_run) {
-        session.say(plan_text(run, session.world().size()));
-        return 0;
-    }
-
-    session.lock_folders(run);
     parallel::Groups groups(session.world(), mesh_config(run.parallel));
     const auto model = make_model(section, run, groups);
     TrainingOptions options{.configuration = to_yaml(run),
@@ -281,6 +276,13 @@ int finetune(const FinetuneConfig& config, Session& session, bool dry_run) {
             measure_classifier(*classifier, data, section, run, session, record);
         };
     }
+    if (dry_run) {
+        const std::string beginning =
+            preflight(run, {data, *model, options.compare, options.is_new}, session);
+        session.say(plan_text(run, session.world().size()) + beginning);
+        return exit_done;
+    }
+    session.lock_folders(run);
     Training training(run, session, groups, *model, data, std::move(options));
     return train(training, *model);
 }

@@ -30,9 +30,9 @@ TrainingData open_data_if_there(const RunConfig& config, Session& session) {
     return data;
 }
 
-void require_weights(const checkpoints::Checkpoint& base, const RunConfig& config) {
-    core::models::Transformer declared(transformer_config(config));  // names and shapes, no storage
-    for (const core::Parameter* parameter : declared.parameters().all()) {
+void require_weights(const checkpoints::Checkpoint& base, const Beginning& run) {
+    for (const core::Parameter* parameter : run.declared.parameters().all()) {
+        if (run.is_new && run.is_new(*parameter)) continue;
         const std::string name = weight_name(*parameter);
         const checkpoints::TensorInfo* info = base.find(name);
         REQUIRE(checkpoint, info && info->global_shape == parameter->shape(),
@@ -78,17 +78,23 @@ void require_resumable(const checkpoints::Manifest& manifest, const RunConfig& c
 
 std::string preflight(const RunConfig& config, Session& session) {
     const TrainingData data = open_data_if_there(config, session);
+    core::models::Transformer declared(transformer_config(config));  // names and shapes, no storage
+    return preflight(config, {.data = data, .declared = declared}, session);
+}
+
+std::string preflight(const RunConfig& config, const Beginning& run, Session& session) {
+    const TrainingData& data = run.data;
     std::string text = data.sources.empty() ? "" : held_out_text(data);
     const auto warn = [&session](const std::string& line) { session.warn(line); };
     const auto newest = checkpoints::open_newest(session.files(), config.checkpoint.folder, warn);
     if (newest) {
-        require_resumable(newest->manifest(), config, data, /*compare=*/{}, session);
+        require_resumable(newest->manifest(), config, data, run.compare, session);
         return text + fmt::format("# goes on from        {} at step {}\n", newest->folder(),
                                   newest->manifest().counter("steps"));
     }
     if (config.checkpoint.init.empty()) return text + "# begins with         fresh weights\n";
     const checkpoints::Checkpoint base = open_checkpoint_together(config.checkpoint.init, session);
-    require_weights(base, config);
+    require_weights(base, run);
     data.require_tokenizer_of(base.manifest(), base.folder());
     return text + fmt::format("# begins with         the weights of {}\n", base.folder());
 }

@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "checkpoints/checkpoint.h"
+#include "core/models/model.h"
 #include "launch/config/load.h"
 #include "launch/session.h"
 #include "launch/training_data.h"
@@ -21,6 +22,20 @@ using CompareStage = std::function<void(const checkpoints::Manifest&, std::vecto
 void require_resumable(const checkpoints::Manifest& manifest, const RunConfig& config,
                        const TrainingData& data, const CompareStage& compare,
                        const Session& session);
+
+/// What a stage brings to its run, for a dry run.
+struct Beginning {
+    const TrainingData& data;
+    core::models::Model& declared;  ///< names and shapes; needs no storage
+    CompareStage compare = {};
+    /// True for a parameter that checkpoint.init does not give. Empty: there is none.
+    std::function<bool(const core::Parameter&)> is_new = {};
+};
+
+/// Collective. What the start of a run with that data would refuse about the checkpoint that it
+/// would begin or go on from, found without reading a weight. Returns lines that say how the run
+/// would begin.
+std::string preflight(const RunConfig& config, const Beginning& run, Session& session);
 
 /// Collective. What the start of a pretraining run would refuse, found without hashing a shard,
 /// reading a weight or making the model: data sets that do not fit the model or each other, and the

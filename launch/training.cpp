@@ -155,11 +155,12 @@ parallel::LanePlan Training::plan_of(int64_t batch) const {
 }
 
 void Training::run_micro_batches(const core::models::Phase& phase, parallel::StepScalars& scalars) {
-    const auto source = [this](int64_t slot) {
+    const auto source = [this, &scalars](int64_t slot) {
         const auto loaded = loader_->next();
         CHECK(loaded && loaded->step == state.steps_done() && loaded->slot == slot,
               "the loader gave another micro-batch than slot {} of step {}", slot,
               state.steps_done());
+        if (groups_.speaks_for_slot()) scalars.add_tokens(loaded->rows * loaded->length);
         return to_batch(*loaded, config_.data.document_mask, session_.allocator());
     };
     engine_.run_micro_batches(phase, plan_step(), state.step, source, scalars);
@@ -189,6 +190,7 @@ StepResult Training::update(parallel::StepScalars& scalars) {
     const double norm = engine_.gradient_norm() / weight;
     StepResult result{.loss = scalars.loss_sum() / weight,
                       .samples = global_batch_at(config_.train, state.consumed_samples()),
+                      .tokens = scalars.tokens(),
                       .gradient_norm = norm};
     result.skipped = !std::isfinite(norm) || !std::isfinite(result.loss);
     skipped_in_a_row_ = result.skipped ? skipped_in_a_row_ + 1 : 0;
@@ -221,8 +223,7 @@ StepResult Training::update(parallel::StepScalars& scalars) {
 
 void Training::log(const StepResult& result) {
     const double now = session_.seconds(), seconds = std::max(1e-9, now - step_began_);
-    const int64_t batch_tokens = result.samples * config_.data.sequence_length;
-    const double rate = static_cast<double>(batch_tokens) / seconds;
+    const double rate = static_cast<double>(result.tokens) / seconds;
     const double flops = training_flops_per_token(config_.model, config_.data.sequence_length);
     const int64_t ranks = session_.world().size();
     StepRecord record{

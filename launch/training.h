@@ -27,6 +27,7 @@ namespace plinth::launch {
 struct StepResult {
     double loss = 0.0;  ///< cross-entropy, mean over the step's tokens
     int64_t samples = 0;
+    int64_t tokens = 0;            ///< computed, padding included
     double gradient_norm = 0.0;    ///< of the mean gradient, before clipping
     bool skipped = false;          ///< not finite: nothing was updated
     bool stop = false;             ///< a signal or the time limit

@@ -183,18 +183,22 @@ core::data::MicroBatch batch_of(std::span<const WindowRef> windows, int64_t leng
     batch.length = length;
     for (auto* row : {&batch.inputs, &batch.targets, &batch.positions, &batch.document_ids})
         row->resize(windows.size() * static_cast<size_t>(length));
+    bool only_examples = true;
     for (size_t i = 0; i < windows.size(); ++i) {
         const auto row = [&](std::vector<int32_t>& values) {
             return std::span(values).subspan(i * static_cast<size_t>(length),
                                              static_cast<size_t>(length));
         };
         const auto& [source, number] = windows[i];
-        const int64_t units = source->describe().examples ? 1 : length;
+        const bool is_example = source->describe().examples;
+        only_examples &= is_example;
+        const int64_t units = is_example ? 1 : length;
         source->fill(
             {.sample = number, .unit = number * units}, document_mask,
             {row(batch.inputs), row(batch.targets), row(batch.positions), row(batch.document_ids)});
         batch.sample_ids.push_back(number);
     }
+    if (only_examples) core::data::cut_padding(batch);
     return batch;
 }
 

@@ -67,7 +67,7 @@ int64_t micro_batches_ahead(const RunConfig& config);
 /// Folders of the sources and of the held-out set, each once.
 std::set<std::string> data_folders(const DataSection& section);
 
-/// Windows, or examples, as one micro-batch.
+/// Windows, or examples, as one micro-batch; the padding that examples share is cut.
 core::data::MicroBatch batch_of(std::span<const WindowRef> windows, int64_t length,
                                 bool document_mask);
 

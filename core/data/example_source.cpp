@@ -50,7 +50,7 @@ void ExampleSource::fill(const SampleRef& ref, bool, const SampleView& view) con
     };
     pad(view.inputs, pad_id_);
     pad(view.targets, kIgnoredTarget);
-    pad(view.document_ids, 1);
+    pad(view.document_ids, kPaddingDocument);
 }
 
 }  // namespace plinth::core::data

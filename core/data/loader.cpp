@@ -62,6 +62,28 @@ void cut_rows(std::span<int32_t> positions, std::span<int32_t> ids, size_t lengt
 
 }  // namespace
 
+int64_t padded_length(int64_t used, int64_t window) {
+    int64_t length = 64;
+    while (length < used)
+        length *= 2;
+    return std::min(length, window);
+}
+
+void cut_padding(MicroBatch& batch) {
+    const auto before = static_cast<size_t>(batch.length);
+    size_t used = 0;
+    for (size_t i = 0; i < batch.document_ids.size(); ++i)
+        if (batch.document_ids[i] != kPaddingDocument) used = std::max(used, i % before + 1);
+    batch.length = padded_length(static_cast<int64_t>(used), batch.length);
+    const auto after = static_cast<size_t>(batch.length);
+    for (auto* values : {&batch.inputs, &batch.targets, &batch.positions, &batch.document_ids}) {
+        for (size_t row = 1; row < values->size() / before; ++row)
+            std::copy_n(values->begin() + static_cast<ptrdiff_t>(row * before), after,
+                        values->begin() + static_cast<ptrdiff_t>(row * after));
+        values->resize(values->size() / before * after);
+    }
+}
+
 void LoaderConfig::validate() const {
     REQUIRE(config, threads >= 1 && threads <= 256,
             "the loader reads with 1 to 256 threads, got {}", threads);
@@ -176,6 +198,7 @@ MicroBatch Loader::load(const MicroBatchRequest& request) const {
     for (auto* values : {&batch.inputs, &batch.targets, &batch.positions, &batch.document_ids})
         values->resize(size);
 
+    bool only_examples = length == window;
     for (int64_t i = 0; i < request.samples; ++i) {
         const SampleRef ref = sampler_->locate(sampler_->sample_at(request.first + i));
         const auto part = [&](std::vector<int32_t>& values) {
@@ -188,6 +211,7 @@ MicroBatch Loader::load(const MicroBatchRequest& request) const {
         CHECK(source, "sample {} is of source '{}', which is not in the blend", ref.sample,
               sampler_->state().sources[static_cast<size_t>(ref.source)].name);
         source->fill(ref, config_.document_mask, view);
+        only_examples &= sampler_->state().sources[static_cast<size_t>(ref.source)].examples;
         if (length < window)
             cut_rows(view.positions, view.document_ids, static_cast<size_t>(length));
         batch.samples.push_back(ref);
@@ -196,6 +220,7 @@ MicroBatch Loader::load(const MicroBatchRequest& request) const {
     }
     batch.loss_tokens = static_cast<int64_t>(size) -
                         std::count(batch.targets.begin(), batch.targets.end(), kIgnoredTarget);
+    if (only_examples) cut_padding(batch);
     return batch;
 }
 

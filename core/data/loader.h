@@ -27,7 +27,8 @@ struct MicroBatchRequest {
     int64_t length = 0;
 };
 
-/// B rows of T tokens, row-major: B = samples x (window / length), T = length.
+/// B rows of T tokens, row-major: B = samples x (window / length), T = length; of examples only:
+/// T = padded_length of the longest.
 struct MicroBatch {
     int64_t step = 0;
     int64_t slot = 0;
@@ -42,6 +43,15 @@ struct MicroBatch {
     std::vector<SampleRef> samples;  ///< where each sample came from
     int64_t loss_tokens = 0;         ///< targets that carry a loss: the integer weight of the loss
 };
+
+/// Tokens that rows of padded examples get when the longest of them has `used`: the first of 64,
+/// 128, 256, ... that holds them, at most `window`. Doubled, not counted up: each length needs
+/// memory of its own, and these together need less than twice that of the window.
+int64_t padded_length(int64_t used, int64_t window);
+
+/// Cuts the padding that all rows of a micro-batch of examples share, down to `padded_length`. What
+/// is left depends on the micro-batch's samples alone.
+void cut_padding(MicroBatch& batch);
 
 struct LoaderConfig {
     int threads = 2;             ///< background readers

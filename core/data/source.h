@@ -38,8 +38,11 @@ struct Example {
     std::vector<uint8_t> is_label;  ///< 1: predicting this token counts in the loss
 };
 
-/// Examples in memory. A sample holds one of them, padded; what is padding has the document id 1,
-/// so that with a document mask nothing attends to it.
+/// The document id of padding, after that of the example, which is 0.
+inline constexpr int32_t kPaddingDocument = 1;
+
+/// Examples in memory. A sample holds one of them, padded; padding is another document, so that
+/// with a document mask nothing attends to it.
 class ExampleSource final : public Source {
   public:
     /// An example holds 2 to `window` + 1 tokens and at least one label after its first token;

@@ -219,7 +219,8 @@ void declare(Schema& schema, TrainSection& train) {
          .resume = Resume::free});
     schema.key(
         "train.eval_every", &train.eval_every,
-        {.doc = "Steps between evaluations on held-out data, which must be there; 0 means never.",
+        {.doc = "Steps between evaluations on held-out data, which must be there; the last step is "
+                "followed by one, too. 0 means never.",
          .unit = "steps",
          .min = 0,
          .resume = Resume::free});

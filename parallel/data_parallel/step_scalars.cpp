@@ -30,7 +30,7 @@ void StepScalars::reduce(Communicator& communicator) {
     for (const Slot& slot : slots_)
         words.push_back(slot.times);
     words.insert(words.end(), flags_.begin(), flags_.end());
-    words.push_back(weight_);
+    words.insert(words.end(), {weight_, tokens_});
     communicator.all_reduce("step scalars", std::span(words), Reduce::sum);
     auto word = words.begin();
     for (Slot& slot : slots_)
@@ -41,7 +41,8 @@ void StepScalars::reduce(Communicator& communicator) {
         slot.times = *word++;
     for (int64_t& flag : flags_)
         flag = *word++;
-    weight_ = *word;
+    weight_ = *word++;
+    tokens_ = *word;
     loss_sum_ = 0.0;
     for (size_t g = 0; g < slots_.size(); ++g) {
         CHECK(slots_[g].times == 1, "the loss of slot {} was set {} times", g, slots_[g].times);

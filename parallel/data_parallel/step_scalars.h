@@ -27,6 +27,8 @@ class StepScalars {
 
     /// Loss sum and integer weight (its number of target tokens) of one of this rank's slots.
     void set_slot(int64_t slot, double loss_sum, int64_t weight);
+    /// Adds to the tokens that this rank computed.
+    void add_tokens(int64_t tokens) { tokens_ += tokens; }
     void raise(Flag flag) { flags_[static_cast<size_t>(flag)] = 1; }
     /// How long this rank computed, without waiting for others.
     void set_busy_seconds(double seconds) { busy_seconds_ = seconds; }
@@ -37,6 +39,7 @@ class StepScalars {
     /// After reduce:
     double loss_sum() const { return loss_sum_; }
     int64_t weight() const { return weight_; }
+    int64_t tokens() const { return tokens_; }  ///< of all ranks
     /// Number of ranks that raised it.
     int64_t raised(Flag flag) const { return flags_[static_cast<size_t>(flag)]; }
     int busiest_rank() const;
@@ -51,6 +54,7 @@ class StepScalars {
     int rank_;
     std::vector<Slot> slots_;
     int64_t weight_ = 0;
+    int64_t tokens_ = 0;
     double loss_sum_ = 0.0;
     double busy_seconds_ = 0.0;
     std::vector<double> busy_;

@@ -12,7 +12,7 @@ import plinth_runs as runs
 STEPS = 12
 MODES = {
     "text": {"finetune.mode": "text"},
-    "instruction": {"finetune.mode": "instruction"},
+    "instruction": {"finetune.mode": "instruction", "finetune.sequence_length": 256},
     "classification": {"finetune.mode": "classification"},
 }
 
@@ -26,7 +26,8 @@ def write_examples(lab):
                 word = rng.choice(["good", "poor"])
                 text = f"{rng.choice(['a', 'the', 'one'])} {word} {rng.choice(['film', 'play', 'book'])}"
                 labelled.write(f"{word}\t{text}\n")
-                told.write(json.dumps({"prompt": text + "? ", "response": word}) + "\n")
+                # Micro-batches of several lengths: some examples are longer than 64 tokens, some than 128.
+                told.write(json.dumps({"prompt": text + "? " * rng.choice([1, 1, 1, 30, 60]), "response": word}) + "\n")
         runs.write_corpus(lab.folder / f"{split}_text.jsonl", seed=len(split), documents=20)
 
 
@@ -40,7 +41,7 @@ def command(lab, name, mode, overrides, ranks=1):
     keys = {
         "checkpoint.init": lab.folder / "base", "finetune.files": files_of(lab, mode, "train"),
         "finetune.held_out": files_of(lab, mode, "dev"), "finetune.dropout": 0.1, "train.steps": STEPS,
-        "train.global_batch": 8, "train.micro_batch": 2, "train.eval_every": 4, "optimizer.lr": "2e-3",
+        "train.global_batch": 8, "train.micro_batch": 2, "train.eval_every": 5, "optimizer.lr": "2e-3",
         "checkpoint.every": 3, "checkpoint.keep": 10, "run.folder": lab.folder / f"{mode}_{name}", "run.threads": 1,
         "run.peak_flops": "1e12", "run.metrics.tensorboard": "false", **MODES[mode], **overrides,
     }
@@ -71,16 +72,40 @@ def held_out(run):
     return [row for row in rows if row["kind"] == "evaluation"]
 
 
+def check_dry_run(lab, mode):
+    """It refuses what the run would refuse, and says how the run would begin or go on."""
+    def dry_run(name, overrides):
+        words = command(lab, name, mode, overrides)
+        run = runs.Process([*words[:2], "--dry-run", *words[2:]])
+        return run.wait(), run.lines
+
+    for name, overrides, code, text in (
+        ("planned", {}, 0, "# begins with         the weights of"),
+        ("whole", {}, 0, "# goes on from"),
+        ("whole", {"finetune.seed": 5}, 4, "finetune.seed"),
+        ("whole", {"train.seed": 7}, 4, "train.seed"),
+        ("planned", {"checkpoint.init": lab.folder / "gone"}, 4, "no checkpoint here"),
+    ):
+        found, lines = dry_run(name, overrides)
+        if found != code or not any(text in line for line in lines[-2:]):
+            runs.fail(f"dry run of {name} with {overrides}: exit code {found}, expected {code} and '{text}'", lines)
+    if (lab.folder / f"{mode}_planned").exists():
+        runs.fail("a dry run made a run folder")
+
+
 def check_mode(lab, mode):
     write_examples(lab)
-    lab.train("base", "gpt/tiny.yaml", {"train.steps": 20})  # a further case finds it finished
+    lab.train("base", "gpt/tiny.yaml", {"train.steps": 20, "model.max_positions": 256})  # a further case finds it finished
     whole = finetune(lab, "whole", mode)
     losses = [row["held_out_loss"] for row in held_out(whole)]
-    if len(losses) != STEPS // 4 or losses[-1] >= losses[0]:
+    if [row["step"] for row in held_out(whole)] != [5, 10, STEPS]:
+        runs.fail("not evaluated every five steps and at the end", [str(row) for row in held_out(whole)])
+    if losses[-1] >= losses[0]:
         runs.fail(f"held-out losses {losses} do not fall")
     runs.expect_equal(lab, f"{mode} on two ranks", whole, finetune(lab, "ranks", mode, ranks=2))
     runs.expect_different(lab, "another order of examples", whole, finetune(lab, "seed", mode, {"finetune.seed": 5}))
 
+    check_dry_run(lab, mode)
     killed = runs.Process(command(lab, "killed", mode, {}))
     if not killed.wait_for("checkpoint of step 6 saved"):
         runs.fail("no checkpoint of step 6", killed.lines)
@@ -98,7 +123,7 @@ def text(lab, _):
         runs.fail("no evaluation on the held-out split of a data set")
     refused(lab, "shards beside raw text", "text", {"finetune.files": f"[{lab.data}, {lab.folder}/train_text.jsonl]"},
             "1 of 2 inputs are data sets")
-    refused(lab, "a longer sequence than the positions", "text", {"finetune.sequence_length": 65}, "sequence_length")
+    refused(lab, "a longer sequence than the positions", "text", {"finetune.sequence_length": 257}, "sequence_length")
 
 
 def instruction(lab, _):

@@ -195,6 +195,76 @@ TEST(Loader, ShorterRowsCutTheSameWindow) {
     }
 }
 
+TEST(Loader, PaddedLengthsDoubleUpToTheWindow) {
+    EXPECT_EQ(padded_length(1, 1024), 64);
+    EXPECT_EQ(padded_length(64, 1024), 64);
+    EXPECT_EQ(padded_length(65, 1024), 128);
+    EXPECT_EQ(padded_length(513, 1024), 1024);
+    EXPECT_EQ(padded_length(200, 200), 200);
+    EXPECT_EQ(padded_length(20, 48), 48);
+}
+
+/// Four examples of 11, 71, 3 and 201 tokens: tokens count up from 1000 times their number.
+std::shared_ptr<const ExampleSource> four_examples() {
+    std::vector<Example> examples;
+    for (const int32_t length : {11, 71, 3, 201}) {
+        Example example;
+        for (int32_t t = 0; t < length; ++t)
+            example.tokens.push_back(1000 * static_cast<int32_t>(examples.size()) + t);
+        example.is_label.assign(example.tokens.size(), 1);
+        examples.push_back(std::move(example));
+    }
+    return std::make_shared<const ExampleSource>("e", std::move(examples), 256, -1);
+}
+
+TEST(Loader, CutsThePaddingThatExamplesShare) {
+    const auto source = four_examples();
+    const auto sampler = std::make_shared<Sampler>(start_sampling(5, 256, {source->describe()}));
+    std::multiset<std::vector<int64_t>> lengths;
+    Loader loader({source}, sampler, {.document_mask = true}, in_a_row(2));
+    for (int k = 0; k < 2; ++k) {
+        const auto batch = loader.next();
+        std::vector<int64_t> used;
+        for (size_t row = 0; row < 2; ++row) {
+            const int64_t unit = batch->samples[row].unit;
+            used.push_back(
+                static_cast<int64_t>(source->examples()[static_cast<size_t>(unit)].tokens.size()) -
+                1);
+            for (int64_t t = 0; t < batch->length; ++t) {
+                const size_t at = row * static_cast<size_t>(batch->length) + static_cast<size_t>(t);
+                const bool is_padding = t >= used.back();
+                EXPECT_EQ(batch->inputs[at], is_padding ? -1 : 1000 * unit + t);
+                EXPECT_EQ(batch->targets[at], is_padding ? kIgnoredTarget : 1000 * unit + t + 1);
+                EXPECT_EQ(batch->positions[at], t);
+                EXPECT_EQ(batch->document_ids[at], is_padding ? kPaddingDocument : 0);
+            }
+        }
+        EXPECT_EQ(batch->length, padded_length(std::max(used[0], used[1]), 256));
+        EXPECT_EQ(batch->inputs.size(), 2 * static_cast<size_t>(batch->length));
+        EXPECT_EQ(batch->loss_tokens, used[0] + used[1]);
+        std::sort(used.begin(), used.end());
+        lengths.insert(used);
+    }
+    EXPECT_EQ(lengths.size(), 2u);
+}
+
+TEST(Loader, CutsNoPaddingOfABlendWithWindows) {
+    const auto examples = four_examples();
+    const auto windows = std::make_shared<CountingSource>("s");
+    BlendSource rare = examples->describe();
+    rare.weight = 1;
+    BlendSource often = windows->describe();
+    often.weight = 1;
+    const auto sampler = std::make_shared<Sampler>(start_sampling(5, 256, {rare, often}));
+    Loader loader({examples, windows}, sampler, {}, in_a_row(4));
+    for (int k = 0; k < 4; ++k) {
+        const auto batch = loader.next();
+        if (batch->samples[0].source != batch->samples[1].source) {
+            EXPECT_EQ(batch->length, 256);
+        }
+    }
+}
+
 TEST(Loader, AReadersErrorArrivesInItsPlace) {
     for (const int threads : {1, 4}) {
         const Fixture fixture(9);  // in the fifth micro-batch
