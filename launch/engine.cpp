@@ -91,9 +91,10 @@ void Engine::run_micro_batch(const core::models::Phase& phase, int64_t slot,
     const core::Scope scope(settings);
     gradients_.begin_slot(slot);
     const core::ops::Loss loss = phase.loss(batch);
+    const double cross_entropy = *loss.cross_entropy.in().as<double>();
     if (groups_.speaks_for_slot())
-        scalars.set_slot(slot, *loss.cross_entropy.in().as<double>(),
-                         *loss.weight.in().as<int64_t>());
+        scalars.set_slot(slot, cross_entropy, *loss.weight.in().as<int64_t>(),
+                         *loss.sum.in().as<double>() - cross_entropy);
     std::vector<core::Root> roots{
         {loss.sum, core::Tensor::of<float>({1.0f}, {1}, session_.allocator())}};
     tape.backward(std::move(roots), {}, [this] { gradients_.progress(); });

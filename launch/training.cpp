@@ -189,6 +189,7 @@ StepResult Training::update(parallel::StepScalars& scalars) {
     const auto weight = static_cast<double>(std::max<int64_t>(1, scalars.weight()));
     const double norm = engine_.gradient_norm() / weight;
     StepResult result{.loss = scalars.loss_sum() / weight,
+                      .z_loss = scalars.z_loss_sum() / weight,
                       .samples = global_batch_at(config_.train, state.consumed_samples()),
                       .tokens = scalars.tokens(),
                       .gradient_norm = norm};
@@ -244,6 +245,7 @@ void Training::log(const StepResult& result) {
         .memory_bytes = static_cast<int64_t>(session_.allocator().use().peak),
         .skipped_steps = state.skipped_steps,
         .eta_seconds = seconds * static_cast<double>(schedule_.total_steps - state.steps_done())};
+    if (config_.optimizer.z_loss > 0) record.z_loss = result.z_loss;
     record.data_wait_seconds = loader_->waited_seconds() - data_wait_before_;
     record.communication_wait_seconds = engine_.communication().seconds_waiting;
     record.slowest_rank_seconds = result.slowest_seconds;

@@ -25,7 +25,8 @@ namespace plinth::launch {
 
 /// What one step did, the same on every rank.
 struct StepResult {
-    double loss = 0.0;  ///< cross-entropy, mean over the step's tokens
+    double loss = 0.0;    ///< cross-entropy, mean over the step's tokens
+    double z_loss = 0.0;  ///< the term beside it, weight included, as a mean too
     int64_t samples = 0;
     int64_t tokens = 0;            ///< computed, padding included
     double gradient_norm = 0.0;    ///< of the mean gradient, before clipping

@@ -278,7 +278,7 @@ void declare(Schema& schema, OptimizerSection& optimizer) {
         "optimizer.z_loss", &optimizer.z_loss,
         {.doc =
              "Weight of the squared log of the softmax denominator in what is minimised; reported "
-             "losses are the cross-entropy alone.",
+             "losses are the cross-entropy alone, this term is the metric z_loss.",
          .min = 0});
 }
 

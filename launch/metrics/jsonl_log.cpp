@@ -93,6 +93,7 @@ Json to_json(const StepRecord& record) {
     line["global_batch"] = record.global_batch;
     line["loss"] = record.loss;
     line["loss_hex"] = fmt::format("{:a}", record.loss);
+    set_optional(line, "z_loss", record.z_loss);
     line["learning_rate"] = record.learning_rate;
     line["grad_norm"] = record.grad_norm;
     line["grad_norm_hex"] = fmt::format("{:a}", record.grad_norm);

@@ -14,8 +14,9 @@ struct StepRecord {
     int64_t tokens = 0;        ///< consumed so far
     int64_t global_batch = 0;  ///< samples of this step
     int64_t ranks = 1;
-    double wall_time = 0;  ///< seconds since 1970
-    double loss = 0;       ///< cross-entropy (no z-loss), mean over the step's tokens, nats
+    double wall_time = 0;          ///< seconds since 1970
+    double loss = 0;               ///< cross-entropy (no z-loss), mean over the step's tokens, nats
+    std::optional<double> z_loss;  ///< what is minimised beside it, weight included; empty: nothing
     double learning_rate = 0;
     double grad_norm = 0;  ///< before clipping
     double step_seconds = 0;

@@ -135,6 +135,7 @@ void TensorboardLog::step(const StepRecord& record) {
         {"tokens-per-second", number(record.tokens_per_second)},
         {"memory-gib", number(static_cast<double>(record.memory_bytes) / (1 << 30))},
         {"skipped-steps", number(static_cast<double>(record.skipped_steps))}};
+    if (record.z_loss) scalars.emplace_back("z_loss", number(*record.z_loss));
     if (record.mfu) scalars.emplace_back("mfu", number(*record.mfu));
     append(*by_step_, scalar_event(record.wall_time, record.step, scalars));
     append(*by_samples_, scalar_event(record.wall_time, record.samples,

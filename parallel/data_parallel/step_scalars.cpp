@@ -11,9 +11,10 @@ StepScalars::StepScalars(int64_t slots, const Communicator& communicator)
       slots_(static_cast<size_t>(slots)),
       busy_(static_cast<size_t>(communicator.size())) {}
 
-void StepScalars::set_slot(int64_t slot, double loss_sum, int64_t weight) {
+void StepScalars::set_slot(int64_t slot, double loss_sum, int64_t weight, double z_loss_sum) {
     Slot& mine = slots_.at(static_cast<size_t>(slot));
     mine.loss = loss_sum;
+    mine.z_loss = z_loss_sum;
     ++mine.times;
     weight_ += weight;
 }
@@ -24,7 +25,8 @@ void StepScalars::reduce(Communicator& communicator) {
     // zero), so that an integer sum carries them unchanged, NaNs included; then counts.
     std::vector<int64_t> words;
     for (const Slot& slot : slots_)
-        words.push_back(std::bit_cast<int64_t>(slot.loss));
+        for (const double number : {slot.loss, slot.z_loss})
+            words.push_back(std::bit_cast<int64_t>(number));
     for (const double seconds : busy_)
         words.push_back(std::bit_cast<int64_t>(seconds));
     for (const Slot& slot : slots_)
@@ -33,8 +35,10 @@ void StepScalars::reduce(Communicator& communicator) {
     words.insert(words.end(), {weight_, tokens_});
     communicator.all_reduce("step scalars", std::span(words), Reduce::sum);
     auto word = words.begin();
-    for (Slot& slot : slots_)
+    for (Slot& slot : slots_) {
         slot.loss = std::bit_cast<double>(*word++);
+        slot.z_loss = std::bit_cast<double>(*word++);
+    }
     for (double& seconds : busy_)
         seconds = std::bit_cast<double>(*word++);
     for (Slot& slot : slots_)
@@ -43,10 +47,11 @@ void StepScalars::reduce(Communicator& communicator) {
         flag = *word++;
     weight_ = *word++;
     tokens_ = *word;
-    loss_sum_ = 0.0;
+    loss_sum_ = z_loss_sum_ = 0.0;
     for (size_t g = 0; g < slots_.size(); ++g) {
         CHECK(slots_[g].times == 1, "the loss of slot {} was set {} times", g, slots_[g].times);
         loss_sum_ += slots_[g].loss;
+        z_loss_sum_ += slots_[g].z_loss;
     }
 }
 

@@ -25,8 +25,9 @@ class StepScalars {
   public:
     explicit StepScalars(int64_t slots, const Communicator& communicator);
 
-    /// Loss sum and integer weight (its number of target tokens) of one of this rank's slots.
-    void set_slot(int64_t slot, double loss_sum, int64_t weight);
+    /// Loss sum and integer weight (its number of target tokens) of one of this rank's slots, and
+    /// the sum of its z-loss terms.
+    void set_slot(int64_t slot, double loss_sum, int64_t weight, double z_loss_sum = 0.0);
     /// Adds to the tokens that this rank computed.
     void add_tokens(int64_t tokens) { tokens_ += tokens; }
     void raise(Flag flag) { flags_[static_cast<size_t>(flag)] = 1; }
@@ -38,6 +39,7 @@ class StepScalars {
 
     /// After reduce:
     double loss_sum() const { return loss_sum_; }
+    double z_loss_sum() const { return z_loss_sum_; }
     int64_t weight() const { return weight_; }
     int64_t tokens() const { return tokens_; }  ///< of all ranks
     /// Number of ranks that raised it.
@@ -49,6 +51,7 @@ class StepScalars {
   private:
     struct Slot {
         double loss = 0.0;
+        double z_loss = 0.0;
         int64_t times = 0;
     };
     int rank_;
@@ -56,6 +59,7 @@ class StepScalars {
     int64_t weight_ = 0;
     int64_t tokens_ = 0;
     double loss_sum_ = 0.0;
+    double z_loss_sum_ = 0.0;
     double busy_seconds_ = 0.0;
     std::vector<double> busy_;
     std::array<int64_t, static_cast<size_t>(Flag::count)> flags_{};

@@ -3,6 +3,7 @@
 number of threads. Each case also runs a mutant: one lane more or less adds the same gradients in another order."""
 
 import functools
+import math
 
 import plinth_runs as runs
 
@@ -15,7 +16,7 @@ RAMP = "[{samples: 0, global_batch: 8}, {samples: 80, global_batch: 12}, {sample
 CASES = {
     "tied_fp32_lanes_4": ("gpt/tiny.yaml", {"train.global_batch": 16, "train.lanes": 4}),
     "tied_bf16_7_slots_7_lanes": ("gpt/tiny.yaml", {"train.global_batch": 14, "train.lanes": 7, "train.dtype": "bf16"}),
-    "untied_fp32_7_slots": ("llama/tiny.yaml", {"train.global_batch": 14, "train.lanes": 4}),
+    "untied_fp32_7_slots": ("llama/tiny.yaml", {"train.global_batch": 14, "train.lanes": 4, "optimizer.z_loss": 1e-3}),
     "untied_bf16_lanes_slots": ("llama/tiny.yaml", {"train.global_batch": 8, "train.lanes": 4, "train.dtype": "bf16",
                                                     "parallel.wire_dtype": "bf16"}),
     "batch_ramp": ("llama/tiny.yaml", {"train.global_batch": 14, "train.lanes": 4, "train.batch_ramp": RAMP}),
@@ -40,11 +41,25 @@ def expect_buckets(run, least):
     print(f"at least {buckets} buckets", flush=True)
 
 
+def expect_z_loss(run, weight):
+    """The metric is weight * log_sum^2; at the start the logits are small and log_sum about that of 257 classes."""
+    steps = [row for row in runs.metrics_of(run) if row[0] == "step"]
+    if weight == 0:
+        if any(len(row) > 4 for row in steps):
+            runs.fail("z_loss is logged though it is not minimised")
+        return
+    z_losses = [float.fromhex(row[4]) for row in steps]
+    expected = weight * math.log(257) ** 2
+    if not 0.8 < z_losses[0] / expected < 1.2 or not z_losses[-1] < z_losses[0]:
+        runs.fail(f"z_loss goes from {z_losses[0]} to {z_losses[-1]}, expected about {expected} and less")
+
+
 def over_ranks(lab, options, name):
     config, overrides = CASES[name]
     overrides = {**COMMON, **overrides}
     one = lab.train(f"{name}-1", config, overrides)
     expect_clipping(one, COMMON["optimizer.clip"])
+    expect_z_loss(one, overrides.get("optimizer.z_loss", 0))
     expect_buckets(one, 5)
     for ranks in (2, 3, 4):
         run = lab.train(f"{name}-{ranks}", config, overrides, ranks)

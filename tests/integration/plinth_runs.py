@@ -184,7 +184,8 @@ def metrics_of(run):
     for line in pathlib.Path(run, "metrics.jsonl").read_text().splitlines():
         row = json.loads(line)
         bits = ("loss_hex", "grad_norm_hex") if row["kind"] == "step" else ("held_out_loss_hex",)
-        rows.append((row["kind"], row["step"], *(row[key] for key in bits)))
+        z_loss = [row["z_loss"].hex()] if "z_loss" in row else []
+        rows.append((row["kind"], row["step"], *(row[key] for key in bits), *z_loss))
     return rows
 
 

@@ -102,6 +102,7 @@ TEST(JsonlLog, WritesNumbersAndTheirBits) {
     record.loss = 0.1 + 0.2;
     log.step(record);
     record.loss = std::numeric_limits<double>::quiet_NaN();
+    record.z_loss = 0.25;
     record.step = 8;
     log.step(record);
     log.evaluation({.step = 8, .loss = 2.5});
@@ -112,6 +113,8 @@ TEST(JsonlLog, WritesNumbersAndTheirBits) {
     EXPECT_EQ(lines[0].get_double("loss"), 0.1 + 0.2);
     EXPECT_EQ(std::strtod(lines[0].get_string("loss_hex").c_str(), nullptr), 0.1 + 0.2);
     EXPECT_EQ(lines[0].get_int("tokens"), 7 * 16 * 64);
+    EXPECT_EQ(lines[0].find("z_loss"), nullptr);
+    EXPECT_EQ(lines[1].get_double("z_loss"), 0.25);
     EXPECT_TRUE(lines[1].at("loss").is_null());
     EXPECT_EQ(lines[1].get_string("loss_hex"), "nan");
     EXPECT_EQ(lines[2].get_string("kind"), "evaluation");
@@ -290,20 +293,25 @@ TEST(Tensorboard, FilesHoldTheFieldsTags) {
                                      .process = 42,
                                      .resumed_step = 6,
                                      .resumed_samples = 96});
-        log.step(sample_step(7));
+        StepRecord record = sample_step(7);
+        log.step(record);
         log.evaluation({.step = 7, .loss = 1, .bits_per_byte = 2});
+        record.z_loss = 0.25;
+        log.step(record);
     }
     const std::string name = "events.out.tfevents.1700000000.node1.42.0";
     const auto steps = read_records(read_all(posix(), folder / name));
-    ASSERT_EQ(steps.size(), 4u);
+    ASSERT_EQ(steps.size(), 5u);
     EXPECT_EQ(steps[0], version_event(1700000000));
     EXPECT_EQ(steps[1], restart_event(1700000000, 7));
     for (const char* tag : {"lm loss", "learning-rate", "grad-norm", "batch-size", "iteration-time",
                             "throughput", "mfu"})
         EXPECT_NE(steps[2].find(tag), std::string::npos) << tag;
     EXPECT_NE(steps[3].find("lm loss validation ppl"), std::string::npos);
+    EXPECT_EQ(steps[2].find("z_loss"), std::string::npos);
+    EXPECT_NE(steps[4].find("z_loss"), std::string::npos);
     const auto samples = read_records(read_all(posix(), folder / ("samples/" + name)));
-    ASSERT_EQ(samples.size(), 3u);
+    ASSERT_EQ(samples.size(), 4u);
     EXPECT_EQ(samples[1], restart_event(1700000000, 97));
     EXPECT_EQ(samples[2], scalar_event(1700000000.5, 112, {{"lm loss vs samples", 3.2145671f}}));
 }

@@ -24,20 +24,29 @@ double loss(int64_t slot) {
 
 TEST(StepScalars, SameBitsForEveryNumberOfRanks) {
     constexpr int64_t slots = 11;
-    double expected = 0.0;
-    for (int64_t slot = 0; slot < slots; ++slot)
+    double expected = 0.0, expected_z = 0.0;
+    for (int64_t slot = 0; slot < slots; ++slot) {
         expected += loss(slot);
+        expected_z += 1e-3 * loss(slot + 1);
+    }
     for (int ranks : {1, 2, 3, 4, 5})
         parallel::run_as_threads(ranks, [&](Communicator& comm) {
             StepScalars scalars(slots, comm);
             for (int64_t slot = comm.rank(); slot < slots; slot += comm.size())
-                scalars.set_slot(slot, loss(slot), (int64_t{1} << 54) + slot);
+                scalars.set_slot(slot, loss(slot), (int64_t{1} << 54) + slot,
+                                 1e-3 * loss(slot + 1));
+            scalars.add_tokens(3);
+            scalars.add_tokens(comm.rank());
             if (comm.rank() == comm.size() - 1) scalars.raise(Flag::stop);
             scalars.raise(Flag::save_finished);
             scalars.set_busy_seconds(1.0 + comm.rank());
             scalars.reduce(comm);
             CHECK(std::bit_cast<uint64_t>(scalars.loss_sum()) == std::bit_cast<uint64_t>(expected),
                   "{} and {}", scalars.loss_sum(), expected);
+            CHECK(std::bit_cast<uint64_t>(scalars.z_loss_sum()) ==
+                      std::bit_cast<uint64_t>(expected_z),
+                  "{} and {}", scalars.z_loss_sum(), expected_z);
+            CHECK(scalars.tokens() == 3 * ranks + ranks * (ranks - 1) / 2, "{}", scalars.tokens());
             CHECK(scalars.weight() == slots * (int64_t{1} << 54) + 55, "{}", scalars.weight());
             CHECK(scalars.raised(Flag::stop) == 1 && scalars.raised(Flag::save) == 0, "flags");
             CHECK(scalars.raised(Flag::save_finished) == comm.size(), "all finished");
