@@ -11,7 +11,9 @@ namespace {
 
 checkpoints::WriterOptions writer_options(const CheckpointSection& config, Session& session) {
     return {.node = session.world().host(),
-            .retention = {.keep_newest = config.keep},
+            .retention = {.keep_newest = config.keep,
+                          .keep_every = config.keep_every,
+                          .check_every_byte = config.verify},
             .warn = [&session](const std::string& line) { session.warn(line); },
             .before_commit = [&session] { session.locks().check_here(); },
             .allocator = &session.allocator()};

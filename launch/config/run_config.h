@@ -136,6 +136,8 @@ struct CheckpointSection {
     int64_t every = 1000;
     double every_seconds = 0;
     int64_t keep = 3;
+    int64_t keep_every = 0;
+    bool verify = true;
     bool async = true;
     std::string init;
 };

@@ -323,6 +323,14 @@ void declare(Schema& schema, CheckpointSection& checkpoint) {
                     .min = 0});
     schema.key("checkpoint.keep", &checkpoint.keep,
                {.doc = "Newest checkpoints that are kept; 0 keeps all.", .min = 0});
+    schema.key("checkpoint.keep_every", &checkpoint.keep_every,
+               {.doc = "Checkpoints whose step this divides are kept besides, for good; 0 means "
+                       "none. Of use where it is a multiple of `every`.",
+                .unit = "steps",
+                .min = 0});
+    schema.key("checkpoint.verify", &checkpoint.verify,
+               {.doc = "Before an older checkpoint is removed, read a kept one back, every byte, "
+                       "beside the training; false: only its manifest and indexes."});
     schema.key("checkpoint.async", &checkpoint.async,
                {.doc = "Write in the background while training goes on."});
     schema.key("checkpoint.init", &checkpoint.init,

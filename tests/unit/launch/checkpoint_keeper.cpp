@@ -97,5 +97,26 @@ TEST_F(CheckpointKeeperTest, ASaveByTheClockMovesNoLaterOne) {
     EXPECT_TRUE(is_due(10));
 }
 
+TEST_F(CheckpointKeeperTest, KeepsTheNewestAndEveryNth) {
+    const auto kept_of = [&](CheckpointSection section) {
+        const test::TemporaryFolder root;
+        section.folder = root.path();
+        section.async = false;
+        CheckpointKeeper keeper(section, session, {}, "", {}, {});
+        for (const int64_t step : {10, 20, 30, 40, 50}) {
+            state.step.step = step;
+            keeper.save(state);
+        }
+        keeper.settle();
+        std::vector<uint64_t> steps;
+        for (const auto& candidate : checkpoints::list_checkpoints(session.files(), root.path()))
+            steps.push_back(candidate.step);
+        return steps;
+    };
+    EXPECT_EQ(kept_of({.keep = 1}), (std::vector<uint64_t>{50}));
+    EXPECT_EQ(kept_of({.keep = 2, .keep_every = 20}), (std::vector<uint64_t>{50, 40, 20}));
+    EXPECT_EQ(kept_of({.keep = 0, .keep_every = 20}).size(), 5u);
+}
+
 }  // namespace
 }  // namespace plinth::launch
