@@ -102,12 +102,12 @@ TEST_F(CheckpointKeeperTest, KeepsTheNewestAndEveryNth) {
         const test::TemporaryFolder root;
         section.folder = root.path();
         section.async = false;
-        CheckpointKeeper keeper(section, session, {}, "", {}, {});
+        CheckpointKeeper saver(section, session, {}, "", {}, {});
         for (const int64_t step : {10, 20, 30, 40, 50}) {
             state.step.step = step;
-            keeper.save(state);
+            saver.save(state);
         }
-        keeper.settle();
+        saver.settle();
         std::vector<uint64_t> steps;
         for (const auto& candidate : checkpoints::list_checkpoints(session.files(), root.path()))
             steps.push_back(candidate.step);
