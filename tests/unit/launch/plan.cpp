@@ -11,6 +11,7 @@
 #include "launch/build.h"
 #include "launch/checkpoint_keeper.h"
 #include "launch/config/load.h"
+#include "launch/config/model_size.h"
 #include "launch/session.h"
 #include "parallel/comm/self.h"
 #include "parallel/data_parallel/lane_reducer.h"
