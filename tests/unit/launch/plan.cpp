@@ -52,8 +52,12 @@ int64_t measured_peak(const RunConfig& config) {
     core::optim::AdamW optimizer(parameters, adamw_config(config.optimizer), session.allocator());
     checkpoints::Writer writer(core::io::posix(), session.ranks(),
                                {.allocator = &session.allocator()});
-    if (saves_beside_training(config.checkpoint))
-        writer.reserve(state_tensors(parameters, optimizer));
+    if (saves_beside_training(config.checkpoint)) {
+        std::vector<core::StateTensor> state = state_tensors(parameters);
+        for (const core::StateTensor& moment : optimizer.state())
+            state.push_back(moment);
+        writer.reserve(state);
+    }
     core::StepState step;
     for (core::Parameter* parameter : parameters) {
         core::nn::initialize(*parameter, 1, session.stream());
@@ -114,14 +118,11 @@ TEST(Plan, ForetellsThePeakOfMemory) {
 
 /// The fullest rank of a run over thread ranks.
 void expect_foretold_in_stage(int zero, int ranks, const std::vector<std::string>& more) {
-    std::vector<std::string> overrides{"model.width=128",
-                                       "model.heads=4",
-                                       "model.layers=6",
-                                       "train.global_batch=32",
-                                       "train.micro_batch=4",
-                                       "train.lanes=8",
-                                       "checkpoint.async=false",
-                                       fmt::format("parallel.zero={}", zero)};
+    std::vector<std::string> overrides{
+        "model.width=128",        "model.heads=4",
+        "model.layers=6",         "train.global_batch=32",
+        "train.micro_batch=4",    "train.lanes=8",
+        "checkpoint.async=false", fmt::format("parallel.zero={}", zero)};
     overrides.insert(overrides.end(), more.begin(), more.end());
     const auto config = load<RunConfig>(
         core::io::posix(), std::string(PLINTH_SOURCE_DIR) + "/configs/gpt/tiny.yaml", overrides);
