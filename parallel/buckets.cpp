@@ -22,6 +22,7 @@ BucketLayout::BucketLayout(std::span<core::Parameter* const> parameters, int64_t
             place(*parameter, use);
             close_unit(size);
             units_.back().holds_weights = false;
+            units_.back().is_repeated = true;
         }
     for (core::Parameter* parameter : backward) {
         const bool is_alone = uses_of(*parameter) > 1;
@@ -29,6 +30,7 @@ BucketLayout::BucketLayout(std::span<core::Parameter* const> parameters, int64_t
         place(*parameter, 0);
         const int64_t open = units_.empty() ? 0 : units_.back().range.end;
         if (is_alone || elements_ - open >= size) close_unit(size);
+        if (is_alone) units_.back().is_repeated = true;
     }
     close_unit(size);
 }
@@ -89,8 +91,13 @@ size_t BucketLayout::entry_of(const core::Parameter& parameter, int use) const {
 FlatRange BucketLayout::owned(size_t b, int rank, int ranks) const {
     const FlatRange bucket = buckets_[b];
     const int64_t blocks = bucket.elements() / alignment;
-    return {bucket.begin + blocks * rank / ranks * alignment,
-            bucket.begin + blocks * (rank + 1) / ranks * alignment};
+    // Buckets of fewer blocks than ranks have some ranks own nothing: in turn others. Uses of a
+    // parameter are cut alike, wherever their unit begins.
+    const Unit& unit = units_[unit_of_[b]];
+    const auto turn = static_cast<int64_t>(unit.is_repeated ? b - unit.first_bucket : b);
+    const int64_t place = (rank + turn) % ranks;
+    return {bucket.begin + blocks * place / ranks * alignment,
+            bucket.begin + blocks * (place + 1) / ranks * alignment};
 }
 
 std::vector<BucketLayout::Piece> BucketLayout::owned(const core::Parameter& parameter, int use,

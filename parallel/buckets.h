@@ -45,8 +45,9 @@ class BucketLayout {
         FlatRange range;
         size_t first_bucket = 0, end_bucket = 0;
         size_t first_entry = 0, end_entry = 0;
-        /// False for a repeated use: nothing but gradients lies there.
+        /// False for all uses of a parameter but one: nothing but gradients lies there.
         bool holds_weights = true;
+        bool is_repeated = false;  ///< one of several uses
     };
     /// Consecutive elements of one use of a parameter that a rank owns.
     struct Piece {

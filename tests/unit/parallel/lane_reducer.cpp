@@ -64,15 +64,35 @@ TEST(BucketLayout, AlignedInBackwardOrderAndCutIntoOwners) {
         EXPECT_EQ(entry.range.begin % 1024, 0);
     for (int ranks = 1; ranks <= 5; ++ranks)
         for (size_t b = 0; b < layout.buckets(); ++b) {
+            std::vector<parallel::FlatRange> owned;
+            for (int rank = 0; rank < ranks; ++rank)
+                owned.push_back(layout.owned(b, rank, ranks));
+            std::ranges::sort(owned, {}, [](const auto& r) { return std::pair(r.begin, r.end); });
             int64_t at = layout.bucket(b).begin;
-            for (int rank = 0; rank < ranks; ++rank) {
-                const auto owned = layout.owned(b, rank, ranks);
-                EXPECT_EQ(owned.begin, at);
-                EXPECT_EQ(owned.begin % 1024, 0);
-                at = owned.end;
+            for (const parallel::FlatRange& range : owned) {
+                EXPECT_EQ(range.begin, at);
+                EXPECT_EQ(range.begin % 1024, 0);
+                at = range.end;
             }
             EXPECT_EQ(at, layout.bucket(b).end);
         }
+}
+
+TEST(BucketLayout, NoRankOwnsMuchMoreThanAnother) {
+    std::vector<std::unique_ptr<core::Parameter>> owned;
+    std::vector<core::Parameter*> parameters;
+    for (int i = 0; i < 64; ++i) {
+        owned.push_back(std::make_unique<core::Parameter>(
+            core::Parameter::Spec{.name = fmt::format("p{}", i), .shape = {3, 1024}}));
+        parameters.push_back(owned.back().get());
+    }
+    const parallel::BucketLayout layout(parameters, 3 * 4096);  // fewer blocks than ranks
+    for (int rank = 0; rank < 8; ++rank) {
+        int64_t elements = 0;
+        for (size_t b = 0; b < layout.buckets(); ++b)
+            elements += layout.owned(b, rank, 8).elements();
+        EXPECT_EQ(elements, layout.elements() / 8) << rank;
+    }
 }
 
 TEST(BucketLayout, UsesAreCutAlikeAndPiecesAreWhatRanksOwn) {
