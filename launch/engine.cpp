@@ -13,6 +13,8 @@ namespace plinth::launch {
 
 using core::optim::MasterWeights;
 using parallel::Axis;
+using parallel::Phase;
+using parallel::PhaseMark;
 
 // Shards are cut at any block of 1,024 elements.
 static_assert(core::optim::AdamW::granularity == core::optim::Granularity::element);
@@ -73,6 +75,7 @@ void Engine::run_micro_batches(const core::models::Phase& phase, const parallel:
         run_micro_batch(phase, slot, step, source(slot), scalars);
         weights_->end_micro_batch();
     }
+    const PhaseMark mark(session_.activity(), Phase::reduce);
     for (; round < plan.rounds(); ++round)
         weights_->join_micro_batch(plan.lanes_in(round));
     gradients_.finish();
@@ -89,6 +92,7 @@ void Engine::run_micro_batch(const core::models::Phase& phase, int64_t slot,
     settings.training = true;
     settings.remake = config_.train.recompute == Recompute::selective;
     const core::Scope scope(settings);
+    const PhaseMark mark(session_.activity(), Phase::forward);
     gradients_.begin_slot(slot);
     const core::ops::Loss loss = phase.loss(batch);
     const double cross_entropy = *loss.cross_entropy.in().as<double>();
@@ -97,11 +101,13 @@ void Engine::run_micro_batch(const core::models::Phase& phase, int64_t slot,
                          *loss.sum.in().as<double>() - cross_entropy);
     std::vector<core::Root> roots{
         {loss.sum, core::Tensor::of<float>({1.0f}, {1}, session_.allocator())}};
+    session_.activity().enter(Phase::backward);
     tape.backward(std::move(roots), {}, [this] { gradients_.progress(); });
     gradients_.end_slot();
 }
 
 double Engine::gradient_norm() {
+    const PhaseMark mark(session_.activity(), Phase::reduce);
     return core::optim::gradient_norm(gradients_.owned(), session_.ranks(), session_.allocator(),
                                       session_.stream());
 }
@@ -116,6 +122,7 @@ std::vector<core::StateTensor> Engine::gradients() {
 }
 
 void Engine::update(const core::optim::AdamW::Step& step) {
+    const PhaseMark mark(session_.activity(), Phase::optimizer);
     optimizer_.step(gradients_.gradients(), step, session_.stream());
     weights_->masters_changed();
 }
@@ -146,6 +153,7 @@ std::vector<core::StateTensor> Engine::state() {
 }
 
 void Engine::check_replicas(int64_t step) {
+    const PhaseMark mark(session_.activity(), Phase::reduce);
     parallel::check_replicas(weights_->replicas(), groups_.along(Axis::data), step);
 }
 

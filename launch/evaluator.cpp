@@ -32,6 +32,7 @@ bool Evaluator::is_due(int64_t steps_done) const {
 
 EvaluationRecord Evaluator::evaluate(int64_t steps_done, int64_t samples,
                                      std::optional<double> training_loss) {
+    const parallel::PhaseMark mark(session_.activity(), parallel::Phase::evaluate);
     const double began = session_.seconds();
     const int64_t rows = config_.train.micro_batch;
     const std::vector<WindowRef> windows =
@@ -39,16 +40,18 @@ EvaluationRecord Evaluator::evaluate(int64_t steps_done, int64_t samples,
     const auto count = static_cast<int64_t>(windows.size()), batches = (count + rows - 1) / rows;
     parallel::StepScalars scalars(batches, session_.world());
     const core::Scope scope(session_.scope(dtype_of(config_.train.dtype)));
+    const auto load = [&](std::span<const WindowRef> refs) {
+        const parallel::PhaseMark reading(session_.activity(), parallel::Phase::data);
+        return batch_of(refs, config_.data.sequence_length, config_.data.document_mask);
+    };
     // All ranks make the same number of passes, since a layout may gather weights meanwhile: one
     // without a batch repeats another's, which is not counted.
     const int64_t ranks = groups_.size(parallel::Axis::data);
     for (int64_t at = 0; at < batches; at += ranks) {
         const int64_t i = at + groups_.coordinate(parallel::Axis::data);
         const int64_t first = i % batches * rows;
-        const auto loaded =
-            batch_of(std::span(windows).subspan(static_cast<size_t>(first),
-                                                static_cast<size_t>(std::min(rows, count - first))),
-                     config_.data.sequence_length, config_.data.document_mask);
+        const auto loaded = load(std::span(windows).subspan(
+            static_cast<size_t>(first), static_cast<size_t>(std::min(rows, count - first))));
         const auto loss = model_.phases().front().loss(
             to_batch(loaded, config_.data.document_mask, session_.allocator()));
         if (i < batches && groups_.speaks_for_slot())

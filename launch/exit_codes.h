@@ -13,6 +13,9 @@ enum ExitCode : int {
         160,  ///< a signal asked for the end: a checkpoint is written, the same command goes on
     exit_time_limit =
         161,  ///< run.time_limit is near: a checkpoint is written, the same command goes on
+    exit_hang =
+        162,  ///< a rank hangs and was named: the same command goes on from the newest checkpoint;
+              ///< also what a shell says of an mpirun that had to be ended by SIGRTMIN, 128 + 34
 };
 
 }  // namespace plinth::launch

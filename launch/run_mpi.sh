@@ -16,13 +16,15 @@ fi
 
 flags=(--bind-to none)  # one rank has several threads; binding would put them all on one core
 ranks=
+hosts=${SLURM_JOB_ID:-}${OMPI_MCA_orte_default_hostfile:-}
 previous=
 for word in "$@"; do
-    case "$previous" in -n | -np | --np | -c) ranks=$word; break ;; esac
+    case "$previous" in -n | -np | --np | -c) ranks=${ranks:-$word} ;; esac
+    case "$word" in --hostfile | -hostfile | --machinefile | -machinefile | --host | -host | -H) hosts=$word ;; esac
     previous=$word
 done
 # More ranks than cores on this one machine: share, and give the core away while waiting for a peer.
-if [ -n "$ranks" ] && [ "$ranks" -gt "$(nproc)" ] && [ -z "${SLURM_JOB_ID:-}${OMPI_MCA_orte_default_hostfile:-}" ]; then
+if [ -z "$hosts" ] && [[ $ranks =~ ^[0-9]+$ ]] && [ "$ranks" -gt "$(nproc)" ]; then
     flags+=(--oversubscribe --mca mpi_yield_when_idle 1)
 fi
 if [ "$(id -u)" = 0 ]; then  # containers

@@ -35,7 +35,9 @@ Session::Session(parallel::Communicator& world, int64_t threads, int local_ranks
     : world_(world),
       ranks_(world),
       stream_(thread_count(threads, local_ranks)),
-      allocator_(host_memory()) {}
+      allocator_(host_memory()) {
+    world.activity().count(stream_.pool().progress());
+}
 
 void Session::lock_folders(const RunConfig& config) {
     core::io::RunLockOptions options;

@@ -22,6 +22,8 @@ class Session {
     Session(parallel::Communicator& world, int64_t threads, int local_ranks = 1);
 
     parallel::Communicator& world() { return world_; }
+    /// Where hang reports look; named phases begin with a PhaseMark.
+    parallel::Activity& activity() { return world_.activity(); }
     core::Ranks& ranks() { return ranks_; }
     Stream& stream() { return stream_; }
     CachingAllocator& allocator() { return allocator_; }

@@ -19,6 +19,7 @@
 #include "launch/inspect.h"
 #include "launch/prepare_data.h"
 #include "launch/pretrain.h"
+#include "launch/rank_watch.h"
 #include "launch/session.h"
 #include "launch/tokenizer_stages.h"
 #include "launch/verify.h"
@@ -45,6 +46,7 @@ int run_pretrain(const StageArguments& arguments) {
         auto problem = validate_language_model(config.model);
         if (!problem) problem = validate_world(config, ranks.size());
         if (problem) FAIL(config, "{}: {}", problem->key, problem->message);
+        const auto watch = watch_ranks(ranks, config.run);
         Session session(ranks, config.run.threads, world.local_size());
         return pretrain(config, session, arguments.dry_run);
     });
@@ -54,6 +56,7 @@ int run_finetune(const StageArguments& arguments) {
     const auto config = load_words<FinetuneConfig>(arguments.words);
     parallel::MpiWorld world({.time_limit = std::chrono::duration<double>(config.run.timeout)});
     return world.run([&](parallel::Communicator& ranks) {
+        const auto watch = watch_ranks(ranks, config.run);
         Session session(ranks, config.run.threads, world.local_size());
         return finetune(config, session, arguments.dry_run);
     });

@@ -8,7 +8,8 @@
 #                        step, an evaluation and a save together
 #     --wait SECONDS     pause before a start that follows a failure (default 10)
 # e.g.  launch/supervise.sh --run runs/gpt launch/run_mpi.sh -n 8 build/release/plinth pretrain CONFIG run.folder=runs/gpt
-# Started again: after a crash, a kill, a lost rank, a full disk, a folder that another job holds, the time limit of the run (161). Not started again: a run that is
+# Started again: after a crash, a kill, a lost or hung rank (162), a full disk, a folder that another job holds, the time limit of the
+# run (161). Not started again: a run that is
 # done (0), that was asked to stop (160), or that no repetition can help: configuration, data, checkpoint (2, 3, 4), diverged (7).
 # SIGTERM, SIGINT and SIGUSR1 go to the run, and end the supervision with it. The exit code is that of the last run.
 set -uo pipefail

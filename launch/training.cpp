@@ -21,6 +21,9 @@
 
 namespace plinth::launch {
 
+using parallel::Phase;
+using parallel::PhaseMark;
+
 namespace {
 
 double wall_time() {
@@ -77,6 +80,7 @@ void Training::start() {
     open_metrics();
     loader_ = data_.start(config_, loader_requests());
     step_began_ = session_.seconds();
+    session_.activity().enter(Phase::other);
 }
 
 void Training::begin_fresh() {
@@ -155,7 +159,9 @@ parallel::LanePlan Training::plan_of(int64_t batch) const {
 }
 
 void Training::run_micro_batches(const core::models::Phase& phase, parallel::StepScalars& scalars) {
+    session_.activity().set_step(state.steps_done() + 1);
     const auto source = [this, &scalars](int64_t slot) {
+        const PhaseMark mark(session_.activity(), Phase::data);
         const auto loaded = loader_->next();
         CHECK(loaded && loaded->step == state.steps_done() && loaded->slot == slot,
               "the loader gave another micro-batch than slot {} of step {}", slot,
@@ -185,7 +191,10 @@ StepResult Training::update(parallel::StepScalars& scalars) {
     raise_flags(scalars);
     scalars.set_busy_seconds(session_.seconds() - step_began_ -
                              engine_.communication().seconds_waiting);
-    scalars.reduce(session_.world());
+    {
+        const PhaseMark mark(session_.activity(), Phase::reduce);
+        scalars.reduce(session_.world());
+    }
     const auto weight = static_cast<double>(std::max<int64_t>(1, scalars.weight()));
     const double norm = engine_.gradient_norm() / weight;
     StepResult result{.loss = scalars.loss_sum() / weight,
@@ -201,7 +210,10 @@ StepResult Training::update(parallel::StepScalars& scalars) {
     result.slowest_seconds = scalars.busy_seconds(scalars.busiest_rank());
     result.fastest_seconds = scalars.busy_seconds(scalars.idlest_rank());
 
-    checkpoints_.before_update();
+    {
+        const PhaseMark mark(session_.activity(), Phase::save);
+        checkpoints_.before_update();
+    }
     state.step.learning_rate = schedule_.rate(state.steps_done());
     const double clip = config_.optimizer.clip > 0 && norm > config_.optimizer.clip
                             ? config_.optimizer.clip / norm
@@ -215,6 +227,7 @@ StepResult Training::update(parallel::StepScalars& scalars) {
     state.consumed_tokens += result.samples * config_.data.sequence_length;
     ++state.step.step;
 
+    const PhaseMark mark(session_.activity(), Phase::save);
     checkpoints_.agree(scalars.raised(parallel::Flag::save) > 0);
     checkpoints_.advance(
         {.busy = session_.world().size() - scalars.raised(parallel::Flag::save_finished),
@@ -223,6 +236,7 @@ StepResult Training::update(parallel::StepScalars& scalars) {
 }
 
 void Training::log(const StepResult& result) {
+    const PhaseMark mark(session_.activity(), Phase::log);
     const double now = session_.seconds(), seconds = std::max(1e-9, now - step_began_);
     const double rate = static_cast<double>(result.tokens) / seconds;
     const double flops = training_flops_per_token(config_.model, config_.data.sequence_length);
@@ -287,6 +301,7 @@ bool Training::sample_is_due(int64_t steps_done) const {
 
 void Training::sample_if_due() {
     if (!sample_is_due(state.steps_done())) return;
+    const PhaseMark mark(session_.activity(), Phase::sample);
     const double began = session_.seconds();
     // Every rank: a layout may gather or pass on weights and activations meanwhile.
     session_.say(sample_text(session_, model_, *data_.tokenizer, config_, state.steps_done()));
@@ -295,6 +310,7 @@ void Training::sample_if_due() {
 }
 
 void Training::save_if_due() {
+    const PhaseMark mark(session_.activity(), Phase::save);
     // After a skipped step a save waits: what may have diverged must push no sound checkpoint out.
     if (skipped_in_a_row_ == 0 && checkpoints_.is_due(state)) checkpoints_.save(state);
 }
@@ -316,6 +332,7 @@ void Training::say_diverged() const {
 }
 
 int Training::finish(const StepResult& last) {
+    const PhaseMark mark(session_.activity(), Phase::save);
     if (last.diverged) {
         checkpoints_.settle();
         say_diverged();

@@ -39,8 +39,10 @@ ThreadPool::~ThreadPool() {
 void ThreadPool::run(int64_t chunks, FunctionRef<void(int64_t)> body) {
     if (chunks <= 0) return;
     if (workers_.empty() || chunks == 1) {
-        for (int64_t chunk = 0; chunk < chunks; ++chunk)
+        for (int64_t chunk = 0; chunk < chunks; ++chunk) {
             body(chunk);
+            count_chunk();
+        }
         return;
     }
     {
@@ -53,7 +55,7 @@ void ThreadPool::run(int64_t chunks, FunctionRef<void(int64_t)> body) {
         generation_.fetch_add(1, std::memory_order_release);
     }
     wake_.notify_all();
-    take_chunks();
+    take_chunks(true);
     for (int spin = 0; spin < spins_before_sleep && busy_.load(std::memory_order_acquire) != 0;
          ++spin)
         relax();
@@ -62,10 +64,12 @@ void ThreadPool::run(int64_t chunks, FunctionRef<void(int64_t)> body) {
     if (error_) std::rethrow_exception(error_);
 }
 
-void ThreadPool::take_chunks() {
+void ThreadPool::take_chunks(bool is_caller) {
     try {
-        for (int64_t chunk = next_.fetch_add(1); chunk < chunks_; chunk = next_.fetch_add(1))
+        for (int64_t chunk = next_.fetch_add(1); chunk < chunks_; chunk = next_.fetch_add(1)) {
             (*body_)(chunk);
+            if (is_caller) count_chunk();
+        }
     } catch (...) {
         std::lock_guard lock(mutex_);
         if (!error_) error_ = std::current_exception();
@@ -85,7 +89,7 @@ void ThreadPool::work() {
             seen = generation_.load(std::memory_order_acquire);
             if (stop_) return;
         }
-        take_chunks();
+        take_chunks(false);
         if (busy_.fetch_sub(1, std::memory_order_acq_rel) == 1) {
             std::lock_guard lock(mutex_);
             done_.notify_all();

@@ -5,6 +5,7 @@
 #include <condition_variable>
 #include <cstdint>
 #include <exception>
+#include <memory>
 #include <mutex>
 #include <thread>
 #include <vector>
@@ -31,9 +32,17 @@ class ThreadPool {
     /// `run` on its own pool.
     void run(int64_t chunks, FunctionRef<void(int64_t)> body);
 
+    /// Chunks that calling threads have computed: it rises while a rank works. It is read by other
+    /// threads and may outlive the pool.
+    std::shared_ptr<const std::atomic<uint64_t>> progress() const { return progress_; }
+
   private:
     void work();
-    void take_chunks();
+    void take_chunks(bool is_caller);
+    /// One thread calls at a time, so that a store is enough.
+    void count_chunk() {
+        progress_->store(progress_->load(std::memory_order_relaxed) + 1, std::memory_order_relaxed);
+    }
 
     std::vector<std::thread> workers_;
     std::mutex mutex_;
@@ -47,6 +56,7 @@ class ThreadPool {
     int64_t chunks_ = 0;
     std::atomic<int64_t> next_{0};
     std::exception_ptr error_;
+    std::shared_ptr<std::atomic<uint64_t>> progress_ = std::make_shared<std::atomic<uint64_t>>(0);
 };
 
 }  // namespace plinth

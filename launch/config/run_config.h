@@ -153,6 +153,7 @@ struct RunSection {
     double time_limit = 0;
     int64_t threads = 0;  ///< 0: the cores this rank may use
     double timeout = 600;
+    double hang_seconds = 10;
     int64_t hash_check_every = 1000;
     int64_t log_every = 1;
     MetricsSection metrics;

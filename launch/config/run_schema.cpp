@@ -358,6 +358,13 @@ void declare(Schema& schema, RunSection& run) {
                    {.doc = "A collective that takes longer ends the run with a report.",
                     .unit = "seconds",
                     .above = 0});
+    schema.seconds(
+        "run.hang_seconds", &run.hang_seconds,
+        {.doc = "A rank that is dead, stopped, out of reach, without progress or in another "
+                "collective is reported within this time and ends the run with exit code 162; 0 "
+                "means that only run.timeout ends it.",
+         .unit = "seconds",
+         .min = 0});
     schema.key("run.hash_check_every", &run.hash_check_every,
                {.doc = "Steps between comparisons of the replicas' parameters; 0 means never.",
                 .unit = "steps",

@@ -75,10 +75,11 @@ void fold_pieces(void* result, const std::vector<std::byte>& pieces, size_t coun
 // --- Pending ----------------------------------------------------------------------------------
 
 Pending::Pending(Communicator& communicator, int64_t sequence, std::string label,
-                 std::unique_ptr<Transfer> transfer)
+                 MessageEnd message, std::unique_ptr<Transfer> transfer)
     : communicator_(&communicator),
       sequence_(sequence),
       label_(std::move(label)),
+      message_(message),
       transfer_(std::move(transfer)) {}
 
 Pending& Pending::operator=(Pending&& other) noexcept {
@@ -87,6 +88,7 @@ Pending& Pending::operator=(Pending&& other) noexcept {
     communicator_ = other.communicator_;
     sequence_ = other.sequence_;
     label_ = std::move(other.label_);
+    message_ = other.message_;
     transfer_ = std::move(other.transfer_);
     return *this;
 }
@@ -112,7 +114,21 @@ Communicator::Communicator(int rank, int size, std::string host, CommunicatorOpt
       host_(std::move(host)),
       options_(std::move(options)),
       sent_(static_cast<size_t>(size)),
-      received_(static_cast<size_t>(size)) {}
+      received_(static_cast<size_t>(size)) {
+    if (!options_.activity) options_.activity = std::make_shared<Activity>();
+    options_.activity->join(options_.group, options_.name, size_);
+}
+
+CommunicatorOptions Communicator::options_of_part(int color, std::string name) {
+    // A number that all members come to without a word: that of this group, which split, the part.
+    uint64_t group = options_.group;
+    for (const uint64_t word : {++parts_, static_cast<uint64_t>(color)})
+        group = (group ^ (word + 1)) * 0x9e3779b97f4a7c15u;
+    return {.name = std::move(name),
+            .time_limit = options_.time_limit,
+            .group = group ^ (group >> 29),
+            .activity = options_.activity};
+}
 
 Communicator::Call Communicator::begin(std::string label, int calls) {
     REQUIRE(ranks, is_sound(), "rank {} on {}: cannot start '{}' in group '{}' after a failure: {}",
@@ -121,24 +137,29 @@ Communicator::Call Communicator::begin(std::string label, int calls) {
     next_ += calls;
     whereabouts_.begun = next_ - 1;
     whereabouts_.label = call.label;
+    options_.activity->begin(options_.group, call.sequence, next_ - 1, call.label);
     moved();
     return call;
 }
 
-Communicator::Call Communicator::message(std::string label, std::vector<int64_t>& counters,
-                                         int peer) {
+Communicator::Call Communicator::message(std::string label, bool sends, int peer) {
     REQUIRE(ranks, is_sound(), "rank {} on {}: cannot start '{}' in group '{}' after a failure: {}",
             rank_, host_, label, name(), failure_);
     check_peer(label, peer);
     CHECK(peer != rank_, "{}: rank {} sends to itself", label, rank_);
+    const MessageEnd end{.peer = peer,
+                         .sends = sends,
+                         .number = ++(sends ? sent_ : received_)[static_cast<size_t>(peer)]};
+    options_.activity->begin_message(options_.group, end);
     return {.channel = Call::Channel::message,
-            .sequence = ++counters[static_cast<size_t>(peer)],
-            .label = std::move(label)};
+            .sequence = end.number,
+            .label = std::move(label),
+            .message = end};
 }
 
 Pending Communicator::pending(Call call, std::unique_ptr<Transfer> transfer) {
     return Pending(*this, call.channel == Call::Channel::collective ? call.sequence : 0,
-                   std::move(call.label), std::move(transfer));
+                   std::move(call.label), call.message, std::move(transfer));
 }
 
 void Communicator::check_peer(const std::string& label, int peer) const {
@@ -322,7 +343,7 @@ Pending Communicator::start_reduction(std::string label, void* values, size_t co
 }
 
 Pending Communicator::start_send(std::string label, ConstBytes bytes, int to) {
-    Call call = message(std::move(label), sent_, to);
+    Call call = message(std::move(label), true, to);
     std::vector<Outgoing> out;
     if (!bytes.empty()) out.push_back({to, bytes});
     auto transfer = exchange(call, std::move(out), {});
@@ -330,7 +351,7 @@ Pending Communicator::start_send(std::string label, ConstBytes bytes, int to) {
 }
 
 Pending Communicator::start_receive(std::string label, Bytes bytes, int from) {
-    Call call = message(std::move(label), received_, from);
+    Call call = message(std::move(label), false, from);
     std::vector<Incoming> in;
     if (!bytes.empty()) in.push_back({from, bytes});
     auto transfer = exchange(call, {}, std::move(in));
@@ -355,6 +376,7 @@ void Communicator::barrier(std::string label) {
 void Communicator::wait_for(Pending& pending) {
     const Clock::time_point began = Clock::now();
     whereabouts_.waiting = true;
+    options_.activity->wait(options_.group, pending.sequence_, pending.label_, pending.message_);
     moved();
     while (!pending.test()) {
         const std::chrono::duration<double> waited = Clock::now() - began;
@@ -362,6 +384,7 @@ void Communicator::wait_for(Pending& pending) {
         relax(waited);
     }
     whereabouts_.waiting = false;
+    options_.activity->go_on();
     moved();
     seconds_waited_ += std::chrono::duration<double>(Clock::now() - began).count();
 }

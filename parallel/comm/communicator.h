@@ -12,6 +12,7 @@
 
 #include "kernels/runtime/dtype.h"
 #include "kernels/runtime/error.h"
+#include "parallel/comm/activity.h"
 
 namespace plinth::parallel {
 
@@ -48,19 +49,23 @@ class Pending {
 
   private:
     friend class Communicator;
-    Pending(Communicator& communicator, int64_t sequence, std::string label,
+    Pending(Communicator& communicator, int64_t sequence, std::string label, MessageEnd message,
             std::unique_ptr<Transfer> transfer);
     void drop() noexcept;
 
     Communicator* communicator_ = nullptr;
     int64_t sequence_ = 0;
     std::string label_;
+    MessageEnd message_;
     std::unique_ptr<Transfer> transfer_;
 };
 
 struct CommunicatorOptions {
     std::string name = "world";                       ///< of the group, in messages
     std::chrono::duration<double> time_limit{600.0};  ///< a wait longer than this is a hang
+    uint64_t group = 0;                               ///< the same on all members, and only there
+    /// Of the rank; its groups share one. Null: a fresh one.
+    std::shared_ptr<Activity> activity = {};
 };
 
 /// A group of ranks that call the same collectives in the same order, each with a label of the
@@ -71,7 +76,7 @@ struct CommunicatorOptions {
 /// that two backends agree bit for bit; a maximum over NaNs is unspecified.
 class Communicator {
   public:
-    virtual ~Communicator() = default;
+    virtual ~Communicator() { options_.activity->leave(options_.group); }
     Communicator(const Communicator&) = delete;
     Communicator& operator=(const Communicator&) = delete;
 
@@ -79,6 +84,8 @@ class Communicator {
     int size() const { return size_; }
     const std::string& host() const { return host_; }
     const std::string& name() const { return options_.name; }
+    /// What this rank is at, in all its groups.
+    Activity& activity() const { return *options_.activity; }
     void set_time_limit(std::chrono::duration<double> limit) { options_.time_limit = limit; }
 
     /// sends[p] goes to rank p; receives[p] is filled by rank p. Both sides agree on every size.
@@ -170,6 +177,7 @@ class Communicator {
         enum class Channel { collective, message } channel = Channel::collective;
         int64_t sequence = 0;
         std::string label;
+        MessageEnd message = {};
     };
     /// Where this rank is, for the reports of others.
     struct Whereabouts {
@@ -195,13 +203,15 @@ class Communicator {
 
     const Whereabouts& whereabouts() const { return whereabouts_; }
     const CommunicatorOptions& options() const { return options_; }
+    /// Of a part that `split` makes; called once in each split.
+    CommunicatorOptions options_of_part(int color, std::string name);
     /// False once a call failed or was dropped: the group cannot be used or freed in order.
     bool is_sound() const { return failure_.empty(); }
 
   private:
     friend class Pending;
     Call begin(std::string label, int calls = 1);
-    Call message(std::string label, std::vector<int64_t>& counters, int peer);
+    Call message(std::string label, bool sends, int peer);
     Pending pending(Call call, std::unique_ptr<Transfer> transfer);
     Pending start_reduction(std::string label, void* values, size_t count, DType dtype,
                             Reduce reduce);
@@ -222,6 +232,7 @@ class Communicator {
     std::string host_;
     CommunicatorOptions options_;
     int64_t next_ = 1;
+    uint64_t parts_ = 0;                    ///< splits so far
     std::vector<int64_t> sent_, received_;  ///< messages so far, by peer
     Whereabouts whereabouts_;
     double seconds_waited_ = 0.0;

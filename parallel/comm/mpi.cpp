@@ -128,8 +128,7 @@ class MpiCommunicator final : public Communicator {
         MPI_TRY(name, MPI_Comm_rank, part, &part_rank);
         MPI_TRY(name, MPI_Comm_size, part, &part_size);
         auto communicator = std::make_unique<MpiCommunicator>(
-            part, part_rank, part_size,
-            CommunicatorOptions{.name = std::move(name), .time_limit = options().time_limit});
+            part, part_rank, part_size, options_of_part(color, std::move(name)));
         MPI_TRY("split", MPI_Comm_free, &part);
         return communicator;
     }

@@ -16,9 +16,8 @@ struct Done final : Transfer {
 SelfCommunicator::SelfCommunicator(CommunicatorOptions options)
     : Communicator(0, 1, host_name(), std::move(options)) {}
 
-std::unique_ptr<Communicator> SelfCommunicator::split(int, std::string name) {
-    return std::make_unique<SelfCommunicator>(
-        CommunicatorOptions{.name = std::move(name), .time_limit = options().time_limit});
+std::unique_ptr<Communicator> SelfCommunicator::split(int color, std::string name) {
+    return std::make_unique<SelfCommunicator>(options_of_part(color, std::move(name)));
 }
 
 std::unique_ptr<Transfer> SelfCommunicator::exchange(const Call& call, std::vector<Outgoing> sends,

@@ -107,9 +107,8 @@ class ThreadCommunicator final : public Communicator {
         const int next = static_cast<int>(office_->groups.size()) + 1;
         const auto [place, fresh] =
             office_->groups.try_emplace({group_, whereabouts().begun, color}, next);
-        return std::make_unique<ThreadCommunicator>(
-            office_, place->second, before, members,
-            CommunicatorOptions{.name = std::move(name), .time_limit = options().time_limit});
+        return std::make_unique<ThreadCommunicator>(office_, place->second, before, members,
+                                                    options_of_part(color, std::move(name)));
     }
 
     void progress() override {

@@ -50,6 +50,22 @@ def stopped(lab, options):
     expect(not left, "no process of the first start is left", run)
 
 
+def hung(lab, options):
+    """The ranks themselves notice a stopped one, name it and end the job; the run goes on."""
+    reference = lab.train("reference", CONFIG, OVERRIDES)
+    run = lab.start("hung", CONFIG, {**OVERRIDES, "run.hang_seconds": "3s"}, 3, supervised(lab, "hung", ranks=3))
+    expect(run.wait_for("step 30/"), "reached step 30", run)
+    first = run.rank_pids()
+    os.kill(first[-1], signal.SIGSTOP)
+    expect(run.wait_for("start 1 ended with exit code 162", 15), "exit code 162", run)
+    named = [line for line in run.lines if f"(process {first[-1]}) has sent no heartbeat" in line]
+    expect(len(named) == 1 and "step " in named[0] and "stopped (process state T)" in named[0], f"named: {named}", run)
+    logs = list((lab.folder / "hung").glob("hang_reports.rank-*.log"))
+    expect(len(logs) == 1 and named[0] in logs[0].read_text(), "and in the run's folder", run)
+    expect(run.wait() == 0, "exit code 0", run)
+    runs.expect_equal(lab, "hung under supervision", reference, lab.folder / "hung")
+
+
 def asked(lab, options):
     run = lab.start("asked", CONFIG, OVERRIDES, 2, supervised(lab, "asked"))
     expect(run.wait_for("step 30/"), "reached step 30", run)
@@ -79,4 +95,4 @@ def hopeless(lab, options):
 
 
 if __name__ == "__main__":
-    runs.main({"killed": killed, "stopped": stopped, "asked": asked, "hopeless": hopeless})
+    runs.main({"killed": killed, "stopped": stopped, "hung": hung, "asked": asked, "hopeless": hopeless})

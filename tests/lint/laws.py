@@ -76,6 +76,7 @@ GENERATED_LIBRARY = r"plinth_\w+_proto"
 DOORS = [
     ("MPI", r"mpi(-ext)?\.h", ("parallel/comm",), True),
     ("NCCL", r"nccl.*\.h", ("parallel/comm",), True),
+    ("sockets", r"(sys/socket|netinet/\w+|arpa/inet|net/if|ifaddrs|netdb|poll)\.h", ("parallel/comm",), False),
     (
         "CUDA",
         r"(cuda|cublas|cudnn|cufft|curand|nvrtc|cupti|nvml|cooperative_groups|mma\.h|nvtx3/|nvToolsExt|cub/|thrust/)",
@@ -140,8 +141,8 @@ CALLS = [
      "library code throws or returns; launch prints"),
     ("environment", r"(?<![\w.>])(std::|::)?(secure_)?(getenv|setenv|putenv|unsetenv)\s*\(|\benviron\b",
      ("launch", "parallel/comm"), "environment variables are read only in launch/ and parallel/comm"),
-    ("exit", r"(?<![\w.>])(std::|::)?(_exit|exit|_Exit|quick_exit)\s*\(", ("launch/main.cpp",),
-     "library code throws; only main.cpp ends the process"),
+    ("exit", r"(?<![\w.>])(std::|::)?(_exit|exit|_Exit|quick_exit)\s*\(", ("launch/main.cpp", "parallel/comm/heartbeat.cpp"),
+     "library code throws; only main.cpp ends the process, and the heartbeat that of a job that hangs"),
     ("thread_local", r"\bthread_local\b", ("core/autograd/scope.h", "core/autograd/scope.cpp"),
      "the Scope is the only thread-local in the house"),
 ]
