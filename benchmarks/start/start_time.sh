@@ -3,11 +3,12 @@
 # Seconds from the start of the process (of mpirun, where it says so) until the end of the first training step of
 # configs/gpt/tiny.yaml. Each row is the median of several starts; the run ends by itself after one step, and what it takes to
 # write the checkpoint of that step is not counted.
-#   benchmarks/start/start_time.sh [build/release/plinth]
+#   benchmarks/start/start_time.sh [build/release/plinth [key=value ...]]     e.g. run.hang_seconds=0
 set -euo pipefail
 
 root=$(cd "$(dirname "$0")/../.." && pwd)
 program=$(realpath "${1:-$root/build/release/plinth}")
+more=("${@:2}")
 starts=7
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
@@ -21,7 +22,7 @@ one_start() {
     begin=$(date +%s.%N)
     "${@}" "$program" pretrain "$root/configs/gpt/tiny.yaml" \
         "data.sources=[{path: $work/text}]" "run.folder=$work/run" train.steps=1 optimizer.warmup_steps=0 \
-        train.lanes=8 train.micro_batch=1 run.threads=1 >"$work/run.log" 2>&1
+        train.lanes=8 train.micro_batch=1 run.threads=1 "${more[@]}" >"$work/run.log" 2>&1
     end=$(sed -n 's/.*"time": *\([0-9.]*\).*/\1/p' "$work/run/metrics.jsonl" | head -1)
     awk -v begin="$begin" -v end="$end" 'BEGIN { printf "%.3f\n", end - begin }'
 }
