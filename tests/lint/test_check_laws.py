@@ -107,6 +107,8 @@ DOOR_MUTANTS = [
     ("core/io/json.cpp", "gtest/gtest.h"),
     ("core/io/json.cpp", "benchmark/benchmark.h"),
     ("launch/session.cpp", "fstream"),
+    ("launch/doctor.cpp", "sys/socket.h"),
+    ("parallel/comm/heartbeat.h", "netinet/in.h"),
     ("core/data/loader.cpp", "fcntl.h"),
     ("checkpoints/writer.cpp", "sys/stat.h"),
     ("checkpoints/writer.cpp", "sys/mman.h"),
@@ -115,6 +117,7 @@ DOOR_MUTANTS = [
 ]
 DOOR_SOUND = [
     ("parallel/comm/mpi.cpp", "mpi.h"),
+    ("parallel/comm/datagrams.cpp", "poll.h"),
     ("parallel/comm/nccl.cpp", "nccl.h"),
     ("kernels/cuda/matmul.cu", "cublasLt.h"),
     ("kernels/cpu/gemm.cpp", "oneapi/dnnl/dnnl.hpp"),
@@ -149,6 +152,7 @@ CALL_MUTANTS = [
     ("environment", "kernels/runtime/thread_pool.cpp", 'getenv("OMP_NUM_THREADS");'),
     ("exit", "launch/pretrain.cpp", "std::exit(1);"),
     ("exit", "kernels/runtime/error.cpp", "_exit(1);"),
+    ("exit", "parallel/comm/mpi.cpp", "std::_Exit(1);"),
     ("thread_local", "kernels/cpu/gemm.cpp", "thread_local int scratch = 0;"),
 ]
 CALL_SOUND = [
