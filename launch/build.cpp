@@ -3,6 +3,8 @@
 
 #include <algorithm>
 
+#include "launch/stage_parts.h"
+
 namespace plinth::launch {
 
 namespace {
@@ -60,6 +62,20 @@ core::optim::Schedule::Kind schedule_kind(ScheduleKind kind) {
     return core::optim::Schedule::Kind::constant;
 }
 
+parallel::ScheduleKind pipeline_schedule_kind(PipelineSchedule kind) {
+    switch (kind) {
+        case PipelineSchedule::gpipe:
+            return parallel::ScheduleKind::gpipe;
+        case PipelineSchedule::interleaved:
+            return parallel::ScheduleKind::interleaved;
+        case PipelineSchedule::zero_bubble:
+            return parallel::ScheduleKind::zero_bubble_h1;
+        case PipelineSchedule::one_f_one_b:
+            break;
+    }
+    return parallel::ScheduleKind::one_f_one_b;
+}
+
 }  // namespace
 
 TransformerConfig transformer_config(const ModelSection& model) {
@@ -98,8 +114,10 @@ TransformerConfig transformer_config(const RunConfig& config) {
 }
 
 std::unique_ptr<core::models::Model> language_model(const RunConfig& config,
-                                                    const parallel::Groups&) {
-    return std::make_unique<core::models::Transformer>(transformer_config(config));
+                                                    const parallel::Groups& groups) {
+    return std::make_unique<core::models::Transformer>(
+        transformer_config(config),
+        stage_parts(config, groups.coordinate(parallel::Axis::pipeline)));
 }
 
 parallel::MeshConfig mesh_config(const ParallelSection& parallel) {
@@ -107,6 +125,14 @@ parallel::MeshConfig mesh_config(const ParallelSection& parallel) {
             .data = static_cast<int>(parallel.data),
             .context = static_cast<int>(parallel.context),
             .tensor = static_cast<int>(parallel.tensor)};
+}
+
+parallel::ScheduleConfig schedule_config(const ParallelSection& parallel) {
+    // One stage has nothing to schedule: a micro-batch's passes follow each other.
+    if (parallel.pipeline == 1) return {};
+    return {.kind = pipeline_schedule_kind(parallel.schedule),
+            .stages = static_cast<int>(parallel.pipeline),
+            .chunks = static_cast<int>(parallel.virtual_stages)};
 }
 
 core::optim::AdamWConfig adamw_config(const OptimizerSection& optimizer) {

@@ -8,6 +8,8 @@
 #include "core/optim/schedule.h"
 #include "launch/config/run_config.h"
 #include "parallel/comm/groups.h"
+#include "parallel/mesh.h"
+#include "parallel/pipeline_parallel/schedule.h"
 
 namespace plinth::launch {
 
@@ -18,6 +20,8 @@ core::models::TransformerConfig transformer_config(const RunConfig& config);
 std::unique_ptr<core::models::Model> language_model(const RunConfig& config,
                                                     const parallel::Groups& groups);
 parallel::MeshConfig mesh_config(const ParallelSection& parallel);
+/// Its number of micro-batches is that of a step, not set here.
+parallel::ScheduleConfig schedule_config(const ParallelSection& parallel);
 core::optim::AdamWConfig adamw_config(const OptimizerSection& optimizer);
 core::optim::Schedule learning_rate_schedule(const OptimizerSection& optimizer,
                                              int64_t total_steps);

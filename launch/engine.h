@@ -8,10 +8,11 @@
 #include "core/models/model.h"
 #include "core/optim/adamw.h"
 #include "launch/session.h"
+#include "launch/stage_state.h"
 #include "parallel/comm/groups.h"
-#include "parallel/data_parallel/lane_reducer.h"
 #include "parallel/data_parallel/step_scalars.h"
-#include "parallel/zero/weights.h"
+#include "parallel/pipeline_parallel/runner.h"
+#include "parallel/pipeline_parallel/shared_parameters.h"
 
 namespace plinth::launch {
 
@@ -61,17 +62,14 @@ class Engine {
     parallel::Groups& groups() { return groups_; }
 
   private:
-    void run_micro_batch(const core::models::Phase& phase, int64_t slot,
-                         const core::StepState& step, const core::Batch& batch,
-                         parallel::StepScalars& scalars);
-
     const RunConfig& config_;
     Session& session_;
     parallel::Groups& groups_;
     core::models::Model& model_;
-    parallel::LaneReducer gradients_;
-    std::unique_ptr<parallel::Weights> weights_;
-    parallel::Weights::Traffic traffic_before_;  ///< of weights, when the step began
+    parallel::SharedParameters shared_;
+    StageState stage_;
+    parallel::PipelineRunner pipeline_;
+    double pipeline_waited_ = 0.0;  ///< for other stages, in the last step
     core::optim::AdamW optimizer_;
 };
 

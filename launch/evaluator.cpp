@@ -4,10 +4,13 @@
 #include <algorithm>
 #include <chrono>
 
+#include "launch/build.h"
 #include "launch/micro_batch.h"
 #include "parallel/data_parallel/step_scalars.h"
 
 namespace plinth::launch {
+
+using parallel::Axis;
 
 namespace {
 double now() {
@@ -23,6 +26,8 @@ Evaluator::Evaluator(const RunConfig& config, Session& session, const parallel::
       groups_(groups),
       model_(model),
       data_(data),
+      pipeline_(schedule_config(config.parallel), groups.along(Axis::pipeline),
+                session.allocator()),
       last_step_(total_steps(config.train, config.data.sequence_length)) {}
 
 bool Evaluator::is_due(int64_t steps_done) const {
@@ -39,25 +44,31 @@ EvaluationRecord Evaluator::evaluate(int64_t steps_done, int64_t samples,
         data_.held_out_windows(config_.train.eval_batches * rows);
     const auto count = static_cast<int64_t>(windows.size()), batches = (count + rows - 1) / rows;
     parallel::StepScalars scalars(batches, session_.world());
-    const core::Scope scope(session_.scope(dtype_of(config_.train.dtype)));
-    const auto load = [&](std::span<const WindowRef> refs) {
-        const parallel::PhaseMark reading(session_.activity(), parallel::Phase::data);
-        return batch_of(refs, config_.data.sequence_length, config_.data.document_mask);
-    };
     // All ranks make the same number of passes, since a layout may gather weights meanwhile: one
     // without a batch repeats another's, which is not counted.
-    const int64_t ranks = groups_.size(parallel::Axis::data);
-    for (int64_t at = 0; at < batches; at += ranks) {
-        const int64_t i = at + groups_.coordinate(parallel::Axis::data);
+    std::vector<std::optional<int64_t>> mine;
+    for (int64_t at = 0; at < batches; at += groups_.size(Axis::data))
+        mine.emplace_back(at + groups_.coordinate(Axis::data));
+    const auto batch = [&](int64_t i) {
+        const parallel::PhaseMark reading(session_.activity(), parallel::Phase::data);
         const int64_t first = i % batches * rows;
-        const auto loaded = load(std::span(windows).subspan(
-            static_cast<size_t>(first), static_cast<size_t>(std::min(rows, count - first))));
-        const auto loss = model_.phases().front().loss(
-            to_batch(loaded, config_.data.document_mask, session_.allocator()));
+        const auto loaded =
+            batch_of(std::span(windows).subspan(static_cast<size_t>(first),
+                                                static_cast<size_t>(std::min(rows, count - first))),
+                     config_.data.sequence_length, config_.data.document_mask);
+        return to_batch(loaded, config_.data.document_mask, session_.allocator());
+    };
+    const auto set_loss = [&](int64_t i, const core::ops::Loss& loss) {
         if (i < batches && groups_.speaks_for_slot())
             scalars.set_slot(i, *loss.cross_entropy.in().as<double>(),
                              *loss.weight.in().as<int64_t>());
-    }
+    };
+    if (!mine.empty())
+        pipeline_.run({.chunks = model_.phases().front().chunks,
+                       .slots = mine,
+                       .scope = session_.scope(dtype_of(config_.train.dtype)),
+                       .batch = batch,
+                       .on_loss = set_loss});
     scalars.reduce(session_.world());
     EvaluationRecord record{.step = steps_done, .samples = samples, .wall_time = now()};
     record.loss = scalars.loss_sum() / static_cast<double>(std::max<int64_t>(1, scalars.weight()));

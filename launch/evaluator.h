@@ -8,6 +8,7 @@
 #include "launch/session.h"
 #include "launch/training_data.h"
 #include "parallel/comm/groups.h"
+#include "parallel/pipeline_parallel/runner.h"
 
 namespace plinth::launch {
 
@@ -32,6 +33,7 @@ class Evaluator {
     const parallel::Groups& groups_;
     core::models::Model& model_;
     const TrainingData& data_;
+    parallel::PipelineRunner pipeline_;
     const int64_t last_step_;
     std::optional<double> last_held_out_, last_training_;
     double best_held_out_ = 0.0;

@@ -16,6 +16,7 @@
 #include "launch/restored_classifier.h"
 #include "launch/restored_model.h"
 #include "launch/shard_check.h"
+#include "launch/stage_parts.h"
 
 namespace plinth::launch {
 
@@ -205,6 +206,11 @@ void check(const RunConfig& run, FinetuneMode mode, int64_t ranks) {
     if (!problem && mode != FinetuneMode::classification)
         problem = validate_language_model(run.model);
     if (!problem) problem = validate_world(run, ranks);
+    if (!problem && mode == FinetuneMode::classification && run.parallel.pipeline > 1)
+        problem = Problem{"parallel.pipeline",
+                          fmt::format("{} stages, but finetune.mode=classification measures whole "
+                                      "models: set parallel.pipeline=1",
+                                      run.parallel.pipeline)};
     if (problem) FAIL(config, "{}: {}", problem->key, problem->message);
 }
 
@@ -225,12 +231,14 @@ void compare_examples(const checkpoints::Manifest& manifest, const FinetuneSecti
         changes.push_back(std::move(change));
 }
 
+/// The parts of the model that this rank computes.
 std::unique_ptr<core::models::Model> make_model(const FinetuneSection& finetune,
                                                 const RunConfig& run,
                                                 const parallel::Groups& groups) {
     if (finetune.mode != FinetuneMode::classification) return language_model(run, groups);
-    return std::make_unique<core::models::Classifier>(transformer_config(run),
-                                                      static_cast<int64_t>(finetune.labels.size()));
+    return std::make_unique<core::models::Classifier>(
+        transformer_config(run), static_cast<int64_t>(finetune.labels.size()),
+        stage_parts(run, groups.coordinate(parallel::Axis::pipeline)));
 }
 
 /// Accuracy, precision, recall and F1 of a classifier on the held-out examples.

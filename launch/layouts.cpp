@@ -7,6 +7,20 @@ namespace plinth::launch {
 
 namespace {
 
+std::string_view name_of(PipelineSchedule schedule) {
+    switch (schedule) {
+        case PipelineSchedule::gpipe:
+            return "gpipe";
+        case PipelineSchedule::one_f_one_b:
+            return "1f1b";
+        case PipelineSchedule::interleaved:
+            return "interleaved";
+        case PipelineSchedule::zero_bubble:
+            break;
+    }
+    return "zero_bubble";
+}
+
 std::string name_of(const ParallelSection& parallel) {
     std::string name;
     const auto add = [&](const char* key, int64_t value, int64_t unless) {
@@ -15,9 +29,17 @@ std::string name_of(const ParallelSection& parallel) {
     add("data", parallel.data, 1);
     add("tensor", parallel.tensor, 1);
     add("pipeline", parallel.pipeline, 1);
+    if (parallel.pipeline > 1) name += fmt::format(" {}", name_of(parallel.schedule));
+    add("virtual_stages", parallel.virtual_stages, 1);
     add("context", parallel.context, 1);
     add("zero", parallel.zero, 0);
     return name.empty() ? "one rank" : name;
+}
+
+std::vector<PipelineSchedule> schedules_of(int64_t pipeline) {
+    if (pipeline == 1) return {PipelineSchedule::one_f_one_b};
+    return {PipelineSchedule::gpipe, PipelineSchedule::one_f_one_b, PipelineSchedule::interleaved,
+            PipelineSchedule::zero_bubble};
 }
 
 void consider(RunConfig config, int ranks, Layouts& layouts) {
@@ -42,6 +64,15 @@ Layout layout_of(const RunConfig& config, int ranks) {
     return layout;
 }
 
+ParallelSection with_schedule(ParallelSection parallel, int64_t pipeline,
+                              PipelineSchedule schedule) {
+    parallel.pipeline = pipeline;
+    parallel.schedule = schedule;
+    parallel.virtual_stages = schedule == PipelineSchedule::interleaved ? 2 : 1;
+    parallel.stage_layers.clear();
+    return parallel;
+}
+
 Layouts all_layouts(const RunConfig& config, const std::vector<int64_t>& worlds) {
     Layouts layouts;
     for (const int64_t world : worlds)
@@ -52,14 +83,16 @@ Layouts all_layouts(const RunConfig& config, const std::vector<int64_t>& worlds)
                     if (world % others != 0) continue;
                     RunConfig candidate = config;
                     candidate.parallel.data = world / others;
-                    candidate.parallel.pipeline = pipeline;
                     candidate.parallel.context = context;
                     candidate.parallel.tensor = tensor;
-                    // With one data-parallel rank there is nothing to share.
-                    const int64_t stages = world / others > 1 ? 3 : 0;
-                    for (int64_t zero = 0; zero <= stages; ++zero) {
-                        candidate.parallel.zero = zero;
-                        consider(candidate, static_cast<int>(world), layouts);
+                    for (const PipelineSchedule schedule : schedules_of(pipeline)) {
+                        candidate.parallel = with_schedule(candidate.parallel, pipeline, schedule);
+                        // With one data-parallel rank there is nothing to share.
+                        const int64_t stages = world / others > 1 ? 3 : 0;
+                        for (int64_t zero = 0; zero <= stages; ++zero) {
+                            candidate.parallel.zero = zero;
+                            consider(candidate, static_cast<int>(world), layouts);
+                        }
                     }
                 }
     return layouts;

@@ -27,9 +27,12 @@ struct Layouts {
 
 /// The layout that the configuration names, over `ranks` ranks.
 Layout layout_of(const RunConfig& config, int ranks);
+/// That many stages with a schedule; interleaved has two chunks on each. The model is cut by cost.
+ParallelSection with_schedule(ParallelSection parallel, int64_t pipeline,
+                              PipelineSchedule schedule);
 /// Every product of data, tensor, pipeline and context that fills one of the worlds, with every
-/// ZeRO stage where there is something to share; train.lanes is one a micro-batch where ZeRO 2 and
-/// 3 need that.
+/// pipeline schedule and every ZeRO stage where there is something to share; train.lanes is one a
+/// micro-batch where ZeRO 2 and 3 need that.
 Layouts all_layouts(const RunConfig& config, const std::vector<int64_t>& worlds);
 
 }  // namespace plinth::launch

@@ -11,9 +11,11 @@
 #include "launch/config/load.h"
 #include "launch/config/model_size.h"
 #include "launch/metrics/model_flops.h"
+#include "launch/stage_parts.h"
 #include "parallel/buckets.h"
 #include "parallel/data_parallel/lane_reducer.h"
 #include "parallel/data_parallel/lanes.h"
+#include "parallel/pipeline_parallel/check.h"
 #include "parallel/zero/owned_weights.h"
 #include "parallel/zero/weights.h"
 
@@ -29,30 +31,89 @@ int64_t padded_vocab(const ModelSection& m) {
     return (m.vocab_size + m.vocab_multiple - 1) / m.vocab_multiple * m.vocab_multiple;
 }
 
-/// What the forward pass keeps for the backward pass, and the larger of what the head and the
-/// backward pass of the last block need beside it.
-int64_t activation_bytes(const RunConfig& config) {
+int64_t data_ranks(const RunConfig& config, int64_t ranks) {
+    const ParallelSection& parallel = config.parallel;
+    return ranks / (parallel.pipeline * parallel.tensor * parallel.context);
+}
+
+/// Micro-batches of one rank in a step, gaps included.
+int micro_batches_of_rank(const RunConfig& config, int64_t ranks) {
+    const parallel::LanePlan lanes{config.train.global_batch / config.train.micro_batch,
+                                   config.train.lanes, static_cast<int>(data_ranks(config, ranks))};
+    return static_cast<int>(lanes.aligned_slots_of(0).size());
+}
+
+parallel::ScheduleReport schedule_report(const RunConfig& config, int64_t ranks) {
+    parallel::ScheduleConfig schedule = schedule_config(config.parallel);
+    schedule.micro_batches = micro_batches_of_rank(config, ranks);
+    return parallel::check_schedule(parallel::make_schedule(schedule));
+}
+
+/// Of the activations of one micro-batch, elements a token.
+struct ActivationSizes {
+    int64_t kept_for_weights = 0;   ///< from the input half to a weight half that is put off
+    int64_t kept_by_block = 0;      ///< from the forward to the backward pass
+    int64_t while_in_backward = 0;  ///< beside them, in the backward pass of one block
+    int64_t block_at_work = 0;      ///< when the block runs again
+};
+
+ActivationSizes activation_sizes(const RunConfig& config) {
     const ModelSection& m = config.model;
-    const int64_t tokens = config.train.micro_batch * config.data.sequence_length;
-    const int64_t element = config.train.dtype == ComputeType::bf16 ? 2 : 4;
     const int64_t qkv = (m.heads + 2 * m.kv_heads) * m.head_width;
     const int64_t hidden = m.activation == Activation::swiglu ? 2 * m.ffn_width : m.ffn_width;
-    // Elements a token. Of a block's products: two residual sums, qkv (again when
-    // normed), attention output, the MLP's hidden layer before its activation function. Remakeable:
-    // two norms and the activation function.
+    // Of a block's products: two residual sums, qkv (again when normed), attention output, the
+    // MLP's hidden layer before its activation function. Remakeable: two norms and the activation
+    // function.
     const int64_t products =
                       2 * m.width + (m.qk_norm ? 2 : 1) * qkv + m.heads * m.head_width + hidden,
                   remakeable = 2 * m.width + m.ffn_width;
-    int64_t kept = m.layers * (products + remakeable), gradients = 2 * m.width + hidden;
-    if (config.train.recompute == Recompute::selective) {
-        kept = m.layers * products;
-        gradients += m.ffn_width;
+    const int64_t gradients = 2 * m.width + hidden;
+    // The inputs of the products and the gradients of their outputs. What the activation function
+    // makes again comes from its input.
+    const bool remakes = config.train.recompute == Recompute::selective;
+    const int64_t halves = 4 * m.width + m.heads * m.head_width + (m.qk_norm ? 2 : 1) * qkv +
+                           hidden + (remakes ? hidden : m.ffn_width);
+    switch (config.train.recompute) {
+        case Recompute::selective:
+            return {halves, products, gradients + m.ffn_width, 0};
+        case Recompute::full:
+            return {halves, m.width, gradients, products + remakeable};
+        case Recompute::none:
+            break;
     }
-    if (config.train.recompute == Recompute::full)
-        kept = m.layers * m.width + products + remakeable;
+    return {halves, products + remakeable, gradients, 0};
+}
+
+/// What the forward passes keep for the backward passes, and the larger of what the head and the
+/// backward pass of the last block need beside it. `alive` micro-batches are under way, each in a
+/// chunk like the largest one; stage s of zero_bubble puts off the weight halves of s of them, and
+/// has just come to that of one more.
+int64_t activation_bytes(const RunConfig& config, const std::vector<core::models::Parts>& chunks,
+                         int stage, int alive) {
+    const ModelSection& m = config.model;
+    const int64_t tokens = config.train.micro_batch * config.data.sequence_length;
+    const int64_t element = config.train.dtype == ComputeType::bf16 ? 2 : 4;
+    const ActivationSizes sizes = activation_sizes(config);
+    const bool is_split =
+        config.parallel.pipeline > 1 && config.parallel.schedule == PipelineSchedule::zero_bubble;
+    const int64_t put_off = is_split ? std::min(stage + 1, alive) : 0;
+    int64_t kept = 0, waiting = 0;
+    bool has_head = false;
+    for (const core::models::Parts& parts : chunks) {
+        int64_t of_chunk = parts.blocks * sizes.kept_by_block;
+        if (!parts.has_embedding) of_chunk += m.width;  // its input
+        // Of the head: its input, and the gradient that it has made already.
+        if (parts.has_head && alive > 1) of_chunk += 2 * m.width;
+        kept = std::max(kept, of_chunk);
+        waiting = std::max(waiting, parts.blocks * sizes.kept_for_weights);
+        has_head = has_head || parts.has_head;
+    }
     const int64_t head =
-        tokens * 3 * m.width + std::min(tokens, core::ops::logit_rows) * padded_vocab(m);
-    return element * (tokens * kept + std::max(head, tokens * gradients));
+        has_head ? tokens * 3 * m.width + std::min(tokens, core::ops::logit_rows) * padded_vocab(m)
+                 : 0;
+    return element *
+           (tokens * ((alive - put_off) * kept + put_off * waiting + sizes.block_at_work) +
+            std::max(head, tokens * sizes.while_in_backward));
 }
 
 /// Parameters and moments begin on block boundaries.
@@ -131,8 +192,10 @@ MemoryPlan state_memory(const RunConfig& config, const std::vector<core::Paramet
     // in the lane; and the product of a slot that is not a lane's first.
     const int64_t slots = config.train.global_batch / config.train.micro_batch;
     const int64_t under_way =
-        std::min(parallel::LaneReducerConfig{}.in_flight * config.parallel.bucket_bytes / 4,
-                 layout.elements());
+        config.parallel.pipeline > 1
+            ? layout.elements()
+            : std::min(parallel::LaneReducerConfig{}.in_flight * config.parallel.bucket_bytes / 4,
+                       layout.elements());
     plan.gradients = 4 * (zero < 2 ? layout.elements() : owned.all + largest_unit);
     if (ranks > 1) plan.gradients += 4 * (under_way * (ranks - 1) / ranks);
     if (ranks > 1 && zero >= 2) plan.gradients += 4 * under_way;
@@ -142,33 +205,10 @@ MemoryPlan state_memory(const RunConfig& config, const std::vector<core::Paramet
     return plan;
 }
 
-/// Where the full batch begins, if a ramp leads there.
-std::string ramp_text(const RunConfig& config) {
-    const auto& ramp = config.train.batch_ramp;
-    if (ramp.empty()) return "";
-    return fmt::format(" from sample {} on, {} in the first step", ramp.back().samples,
-                       ramp.front().global_batch * config.data.sequence_length);
-}
-
-}  // namespace
-
-MemoryPlan memory_plan(const RunConfig& config, int64_t ranks) {
-    core::models::Transformer model(transformer_config(config));  // declared: no storage
-    MemoryPlan plan;
-    for (int rank = 0; rank < ranks; ++rank) {
-        const MemoryPlan each = state_memory(config, model.parameters().all(), rank, ranks);
-        if (each.total() > plan.total()) plan = each;
-    }
-    // A copy of weights and moments, of which each rank writes its share.
-    if (saves_beside_training(config.checkpoint))
-        plan.staging = model.parameters().elements() * 12 / ranks;
-    plan.activations = activation_bytes(config);
-    return plan;
-}
-
-TrafficPlan traffic_plan(const RunConfig& config, int64_t ranks) {
-    core::models::Transformer model(transformer_config(config));
-    const parallel::BucketLayout layout(model.parameters().all(), config.parallel.bucket_bytes);
+/// Of gradients and weights, by one data-parallel rank.
+TrafficPlan stage_traffic(const RunConfig& config, const std::vector<core::Parameter*>& parameters,
+                          int64_t ranks) {
+    const parallel::BucketLayout layout(parameters, config.parallel.bucket_bytes);
     const auto bytes = weight_bytes(config, layout);
     const int64_t wire = config.parallel.wire_dtype == ComputeType::bf16 ? 2 : 4;
     // Each lane goes to the owners, all but the part of the rank that computed it.
@@ -187,11 +227,105 @@ TrafficPlan traffic_plan(const RunConfig& config, int64_t ranks) {
     return plan;
 }
 
+/// Of one activation between stages, or its gradient.
+int64_t passed_bytes(const RunConfig& config) {
+    const int64_t element = config.train.dtype == ComputeType::bf16 ? 2 : 4;
+    return config.train.micro_batch * config.data.sequence_length * config.model.width * element;
+}
+
+/// Where the full batch begins, if a ramp leads there.
+std::string ramp_text(const RunConfig& config) {
+    const auto& ramp = config.train.batch_ramp;
+    if (ramp.empty()) return "";
+    return fmt::format(" from sample {} on, {} in the first step", ramp.back().samples,
+                       ramp.front().global_batch * config.data.sequence_length);
+}
+
+std::string parts_text(const core::models::Parts& parts) {
+    std::vector<std::string> texts;
+    if (parts.has_embedding) texts.emplace_back("embedding");
+    if (parts.blocks > 0)
+        texts.push_back(fmt::format("layers {} to {}", parts.first_block,
+                                    parts.first_block + parts.blocks - 1));
+    if (parts.has_head) texts.emplace_back("head");
+    return fmt::format("{}", fmt::join(texts, ", "));
+}
+
+/// Schedule, bubble and the stages; empty without a pipeline.
+std::string pipeline_text(const RunConfig& config, int64_t ranks) {
+    if (config.parallel.pipeline == 1) return "";
+    const parallel::ScheduleReport report = schedule_report(config, ranks);
+    const auto busy = static_cast<double>(report.stages[0].busy);
+    std::string text = fmt::format(
+        "# pipeline            {} stages x {} chunks, {} micro-batches each, bubble {:.1f} % of "
+        "the computation if the stages are equal\n",
+        config.parallel.pipeline, config.parallel.virtual_stages,
+        micro_batches_of_rank(config, ranks), 100.0 * static_cast<double>(report.bubble(0)) / busy);
+    for (int stage = 0; stage < static_cast<int>(config.parallel.pipeline); ++stage) {
+        std::vector<std::string> chunks;
+        for (const core::models::Parts& parts : stage_parts(config, stage))
+            chunks.push_back(parts_text(parts));
+        const MemoryPlan memory = memory_plan(config, ranks, stage);
+        text += fmt::format("# stage {:<3}           {}; activations of {} at most, {} in all\n",
+                            stage, fmt::join(chunks, "; "),
+                            report.stages[static_cast<size_t>(stage)].peak_activations,
+                            gib(memory.total()));
+    }
+    return text;
+}
+
+}  // namespace
+
+MemoryPlan memory_plan(const RunConfig& config, int64_t ranks, int stage) {
+    const std::vector<core::models::Parts> chunks = stage_parts(config, stage);
+    core::models::Transformer model(transformer_config(config), chunks);  // declared: no storage
+    const int64_t data = data_ranks(config, ranks);
+    MemoryPlan plan;
+    for (int rank = 0; rank < data; ++rank) {
+        const MemoryPlan each = state_memory(config, model.parameters().all(), rank, data);
+        if (each.total() > plan.total()) plan = each;
+    }
+    // A copy of weights and moments, of which each rank that holds them writes its share.
+    if (saves_beside_training(config.checkpoint))
+        plan.staging = model.parameters().elements() * 12 / data;
+    const parallel::ScheduleReport report = schedule_report(config, ranks);
+    plan.activations = activation_bytes(config, chunks, stage,
+                                        report.stages[static_cast<size_t>(stage)].peak_activations);
+    return plan;
+}
+
+MemoryPlan memory_plan(const RunConfig& config, int64_t ranks) {
+    MemoryPlan largest;
+    for (int stage = 0; stage < static_cast<int>(config.parallel.pipeline); ++stage) {
+        const MemoryPlan plan = memory_plan(config, ranks, stage);
+        if (plan.total() > largest.total()) largest = plan;
+    }
+    return largest;
+}
+
+TrafficPlan traffic_plan(const RunConfig& config, int64_t ranks) {
+    const int64_t stages = config.parallel.pipeline, data = data_ranks(config, ranks);
+    TrafficPlan sum;
+    for (int stage = 0; stage < static_cast<int>(stages); ++stage) {
+        core::models::Transformer model(transformer_config(config), stage_parts(config, stage));
+        const TrafficPlan more = stage_traffic(config, model.parameters().all(), data);
+        sum.gradients += more.gradients;
+        sum.weights += more.weights;
+    }
+    sum.activations = 2 * (stages * config.parallel.virtual_stages - 1) * passed_bytes(config) *
+                      (config.train.global_batch / config.train.micro_batch) / data;
+    if (stages > 1 && config.model.tied_head)
+        sum.gradients += 2 * padded_vocab(config.model) * config.model.width * 4 /
+                         (config.parallel.zero > 0 ? data : 1);
+    return {sum.gradients / stages, sum.weights / stages, sum.activations / stages};
+}
+
 std::string plan_text(const RunConfig& config, int64_t ranks) {
     const MemoryPlan memory = memory_plan(config, ranks);
     const int64_t steps = total_steps(config.train, config.data.sequence_length);
     const int64_t slots = config.train.global_batch / config.train.micro_batch;
-    const parallel::LanePlan lanes{slots, config.train.lanes, static_cast<int>(ranks)};
+    const parallel::LanePlan lanes{slots, config.train.lanes,
+                                   static_cast<int>(data_ranks(config, ranks))};
     std::string text = to_yaml(config);
     text += fmt::format("\n# parameters          {}\n", parameter_count(config.model));
     text += fmt::format("# ranks               {}\n", ranks);
@@ -202,10 +336,12 @@ std::string plan_text(const RunConfig& config, int64_t ranks) {
         gib(memory.activations), gib(memory.staging));
     if (ranks > 1) {
         const TrafficPlan traffic = traffic_plan(config, ranks);
-        text += fmt::format("# sent a step         {} by a rank (gradients {}, weights {})\n",
-                            gib(traffic.gradients + traffic.weights), gib(traffic.gradients),
-                            gib(traffic.weights));
+        text += fmt::format(
+            "# sent a step         {} by a rank (gradients {}, weights {}, activations {})\n",
+            gib(traffic.gradients + traffic.weights + traffic.activations), gib(traffic.gradients),
+            gib(traffic.weights), gib(traffic.activations));
     }
+    text += pipeline_text(config, ranks);
     text += fmt::format("# steps               {}\n", steps);
     text += fmt::format("# tokens              {} a step{}\n",
                         config.train.global_batch * config.data.sequence_length, ramp_text(config));

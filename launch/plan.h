@@ -7,8 +7,8 @@
 
 namespace plinth::launch {
 
-/// Bytes that one rank needs, by what they are for. Activations are those of one micro-batch at the
-/// peak, at the end of the forward pass.
+/// Bytes that one rank needs, by what they are for. Activations are those at the peak: of one
+/// micro-batch at the end of its forward pass, or of all that a pipeline stage has under way.
 struct MemoryPlan {
     int64_t weights = 0;
     int64_t gradients = 0;
@@ -18,14 +18,18 @@ struct MemoryPlan {
     int64_t total() const { return weights + gradients + optimizer + activations + staging; }
 };
 
-/// Bytes that a data-parallel rank sends to others in a step, on average over the ranks.
+/// Bytes that a rank sends to others in a step, on average over the ranks.
 struct TrafficPlan {
     int64_t gradients = 0;
-    int64_t weights = 0;  ///< with parallel.zero=3 at most: units at the turn are gathered once
+    int64_t weights = 0;      ///< with parallel.zero=3 at most: units at the turn are gathered once
+    int64_t activations = 0;  ///< between the stages of a pipeline, their gradients included
 };
 
 TrafficPlan traffic_plan(const RunConfig& config, int64_t ranks);
 
+/// Of the fullest rank of one pipeline stage.
+MemoryPlan memory_plan(const RunConfig& config, int64_t ranks, int stage);
+/// Of the stage that needs the most.
 MemoryPlan memory_plan(const RunConfig& config, int64_t ranks);
 
 /// What `--dry-run` of a training run prints: the resolved configuration, parameters, memory a

@@ -2,12 +2,13 @@
 #include "launch/sample_text.h"
 
 #include "core/inference/decoder.h"
+#include "parallel/pipeline_parallel/relay.h"
 
 namespace plinth::launch {
 
-std::string sample_text(Session& session, core::models::Model& model,
-                        const core::data::Tokenizer& tokenizer, const RunConfig& config,
-                        int64_t step) {
+std::string sample_text(Session& session, const parallel::Groups& groups,
+                        core::models::Model& model, const core::data::Tokenizer& tokenizer,
+                        const RunConfig& config, int64_t step) {
     const auto* transformer = dynamic_cast<const core::models::Transformer*>(&model);
     if (!transformer) return fmt::format("step {}: this model generates no text", step);
     std::vector<int32_t> prompt = tokenizer.encode(config.train.sample_prompt);
@@ -19,7 +20,9 @@ std::string sample_text(Session& session, core::models::Model& model,
         .vocab_size = tokenizer.vocab_size(),
         .choice = {
             .temperature = 0.8, .top_k = 40, .seed = static_cast<uint64_t>(config.train.seed)}};
-    const auto tokens = core::inference::decode(*transformer, {prompt}, decoding).front();
+    parallel::PipelineRelay relay(*transformer, groups.along(parallel::Axis::pipeline));
+    const auto tokens =
+        core::inference::decode(*transformer, {prompt}, decoding, {}, &relay).front();
     return fmt::format("step {} sample: {}{}", step, config.train.sample_prompt,
                        tokenizer.decode(tokens));
 }

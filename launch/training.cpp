@@ -304,7 +304,8 @@ void Training::sample_if_due() {
     const PhaseMark mark(session_.activity(), Phase::sample);
     const double began = session_.seconds();
     // Every rank: a layout may gather or pass on weights and activations meanwhile.
-    session_.say(sample_text(session_, model_, *data_.tokenizer, config_, state.steps_done()));
+    session_.say(
+        sample_text(session_, groups_, model_, *data_.tokenizer, config_, state.steps_done()));
     step_began_ = session_.seconds();
     time_limit_.longest_sample = std::max(time_limit_.longest_sample, step_began_ - began);
 }

@@ -134,7 +134,8 @@ class Comparison {
     /// Same lanes, nothing divided but tensor and context as given.
     static Layout undivided(const Layout& layout, int64_t tensor, int64_t context) {
         RunConfig config = layout.config;
-        config.parallel.data = config.parallel.pipeline = 1;
+        config.parallel = with_schedule(config.parallel, 1, PipelineSchedule::one_f_one_b);
+        config.parallel.data = 1;
         config.parallel.zero = 0;
         config.parallel.tensor = tensor;
         config.parallel.context = context;

@@ -19,7 +19,7 @@ void run_again(const std::function<Tensor(const Tensor&)>& f, Tensor x, NodeGrad
     tape.watch(x);
     Tensor y = f(x);
     std::vector<Root> roots{{std::move(y), gradients.of_output(0)}};
-    Tensor dx = std::move(tape.backward(std::move(roots), {&x, 1}).front());
+    Tensor dx = std::move(tape.backward(std::move(roots), {&x, 1}, {}, gradients.later()).front());
     if (gradients.wants_input(0)) gradients.set_input(0, std::move(dx));
 }
 

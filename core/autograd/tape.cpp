@@ -35,6 +35,15 @@ void NodeGradients::set_input(size_t i, Tensor gradient) {
     inputs_[i] = std::move(gradient);
 }
 
+void WeightHalves::run(const std::function<void()>& after_half) {
+    while (!halves_.empty()) {
+        Half half = std::move(halves_.front());
+        halves_.pop_front();
+        half.weight_grad(half.gradients);
+        if (after_half) after_half();
+    }
+}
+
 namespace {
 uint64_t next_serial() {
     static std::atomic<uint64_t> serial{0};  // identity of tapes only: no result depends on it
@@ -46,10 +55,6 @@ Tape::Tape() : serial_(next_serial()) {}
 
 void Tape::watch(Tensor& tensor) {
     tensor.set_edge({serial_, values_++});
-}
-
-int32_t Tape::value_of(const Tensor& tensor) const {
-    return tensor.defined() && tensor.edge().tape == serial_ ? tensor.edge().value : -1;
 }
 
 void Tape::record(const char* op, std::initializer_list<const Tensor*> inputs,
@@ -88,8 +93,9 @@ void Tape::add_gradient(int32_t value, Tensor gradient) {
     sum = std::move(total);
 }
 
-void Tape::run_backward(Node& node) {
+void Tape::run_backward(Node& node, WeightHalves* later) {
     NodeGradients gradients;
+    gradients.later_ = later;
     bool reached = false;
     for (int32_t output : node.outputs) {
         gradients.outputs_.push_back(std::move(gradients_[static_cast<size_t>(output)]));
@@ -100,26 +106,27 @@ void Tape::run_backward(Node& node) {
         gradients.wanted_.push_back(input >= 0);
     gradients.inputs_.resize(node.inputs.size());
     if (node.input_grad) node.input_grad(gradients);
-    if (node.weight_grad) node.weight_grad(gradients);
+    std::vector<Tensor> of_inputs = std::move(gradients.inputs_);
+    if (node.weight_grad && !later) node.weight_grad(gradients);
+    if (node.weight_grad && later)
+        later->halves_.push_back({std::move(node.weight_grad), std::move(gradients)});
     gradients.outputs_.clear();
     for (size_t i = 0; i < node.inputs.size(); ++i)
-        if (gradients.inputs_[i].defined())
-            add_gradient(node.inputs[i], std::move(gradients.inputs_[i]));
+        if (of_inputs[i].defined()) add_gradient(node.inputs[i], std::move(of_inputs[i]));
 }
 
 std::vector<Tensor> Tape::backward(std::vector<Root> roots, std::span<const Tensor> wanted,
-                                   const std::function<void()>& after_node) {
+                                   const std::function<void()>& after_node, WeightHalves* later) {
     gradients_.assign(static_cast<size_t>(values_), Tensor{});
     for (Root& root : roots) {
-        const int32_t value = value_of(root.tensor);
+        const int32_t value = value_of(root.edge);
         CHECK(value >= 0, "a root of the backward pass is not on this tape");
-        root.tensor = {};
         add_gradient(value, std::move(root.gradient));
     }
     // Gradients of wanted leaves stay; every other one is consumed by the node that produced its
     // value.
     while (!nodes_.empty()) {
-        run_backward(nodes_.back());
+        run_backward(nodes_.back(), later);
         nodes_.pop_back();
         if (after_node) after_node();
     }

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdint>
+#include <deque>
 #include <functional>
 #include <initializer_list>
 #include <span>
@@ -28,6 +29,8 @@ class SavedTensor {
     std::shared_ptr<const Recipe> recipe_;
 };
 
+class WeightHalves;
+
 /// What a node's backward halves see: the gradients of its outputs, and a place for those of its
 /// inputs.
 class NodeGradients {
@@ -37,12 +40,36 @@ class NodeGradients {
     /// True if the gradient of input i is wanted by anyone.
     bool wants_input(size_t i) const { return wanted_[i]; }
     void set_input(size_t i, Tensor gradient);
+    /// For an input half whose weight half needs the gradients of the outputs no more: frees them
+    /// where the weight half is put off.
+    void drop_outputs() { outputs_.clear(); }
+    /// Where weight halves go that are put off; null where each follows its input half. A node that
+    /// runs a tape of its own hands it on.
+    WeightHalves* later() const { return later_; }
 
   private:
     friend class Tape;
     std::vector<Tensor> outputs_;
     std::vector<bool> wanted_;
     std::vector<Tensor> inputs_;
+    WeightHalves* later_ = nullptr;
+};
+
+/// Weight halves that a backward pass has put off, first in first out: run later, they give the
+/// same bits in the same order (zero-bubble pipelines run them where a stage would wait).
+class WeightHalves {
+  public:
+    /// Runs all, freeing each when done; `after_half` runs between them.
+    void run(const std::function<void()>& after_half = {});
+    size_t size() const { return halves_.size(); }
+
+  private:
+    friend class Tape;
+    struct Half {
+        std::function<void(NodeGradients&)> weight_grad;
+        NodeGradients gradients;
+    };
+    std::deque<Half> halves_;
 };
 
 /// One recorded operation. It keeps, in its two closures, exactly what its backward needs.
@@ -56,9 +83,14 @@ struct Node {
         weight_grad;  ///< gradients of parameters; may be empty, may run later
 };
 
-/// A tensor and the gradient of the loss with respect to it.
+/// A tensor's place on the tape and the gradient of the loss with respect to it. The tensor's
+/// memory is not needed.
 struct Root {
-    Tensor tensor;
+    Root(Tensor tensor, Tensor gradient_of_it)
+        : edge(tensor.edge()), gradient(std::move(gradient_of_it)) {}
+    Root(GradientEdge of, Tensor gradient_of_it) : edge(of), gradient(std::move(gradient_of_it)) {}
+
+    GradientEdge edge;
     Tensor gradient;
 };
 
@@ -82,16 +114,21 @@ class Tape {
 
     /// Runs all nodes in reverse, freeing each when done, and returns the gradients of `wanted`
     /// (undefined where the roots do not depend on one). `after_node` runs between nodes:
-    /// communication is progressed there. A tape runs backward once.
+    /// communication is progressed there. With `later` only the input halves run, and the weight
+    /// halves are added to it. A tape runs backward once.
     std::vector<Tensor> backward(std::vector<Root> roots, std::span<const Tensor> wanted = {},
-                                 const std::function<void()>& after_node = {});
+                                 const std::function<void()>& after_node = {},
+                                 WeightHalves* later = nullptr);
 
     size_t size() const { return nodes_.size(); }
 
   private:
-    int32_t value_of(const Tensor& tensor) const;
+    int32_t value_of(const GradientEdge& edge) const {
+        return edge.tape == serial_ ? edge.value : -1;
+    }
+    int32_t value_of(const Tensor& tensor) const { return value_of(tensor.edge()); }
     void add_gradient(int32_t value, Tensor gradient);
-    void run_backward(Node& node);
+    void run_backward(Node& node, WeightHalves* later);
 
     uint64_t serial_;
     int32_t values_ = 0;

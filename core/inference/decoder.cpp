@@ -14,8 +14,12 @@ namespace {
 class Sequence {
   public:
     Sequence(const models::Transformer& model, std::vector<int32_t> prompt,
-             const DecodeConfig& config)
-        : model_(model), config_(config), tokens_(std::move(prompt)), prompt_(tokens_.size()) {
+             const DecodeConfig& config, Relay* relay)
+        : model_(model),
+          config_(config),
+          relay_(relay),
+          tokens_(std::move(prompt)),
+          prompt_(tokens_.size()) {
         CHECK(!tokens_.empty(), "a prompt needs at least one token");
         if (!config.use_cache) return;
         const auto& c = model.config();
@@ -34,7 +38,9 @@ class Sequence {
 
     int32_t next(size_t number) {
         const std::vector<float> logits = last_logits();
-        const int32_t token = choose_token(logits, config_.choice, number, tokens_.size());
+        int32_t token = 0;
+        if (!logits.empty()) token = choose_token(logits, config_.choice, number, tokens_.size());
+        if (relay_) token = relay_->agree(token);
         tokens_.push_back(token);
         return token;
     }
@@ -70,13 +76,16 @@ class Sequence {
                 .sample_ids = Tensor::of<int64_t>({0}, {1}, scope.allocator())};
     }
 
+    /// Empty where the last part of the model is not here.
     std::vector<float> last_logits() {
         const size_t first = cache_ ? static_cast<size_t>(cache_->length(0)) : 0;
         const Batch batch = pending_batch(first);
         const nn::InnerAttention& inner =
             cache_ ? static_cast<const nn::InnerAttention&>(*cache_) : nn::full_attention();
-        const Tensor features = model_.features(batch, inner);
+        const Tensor features =
+            relay_ ? relay_->features(batch, inner) : model_.features(batch, inner);
         if (cache_) cache_->advance({static_cast<int32_t>(batch.length())});
+        if (!features.defined()) return {};
         const Tensor last = features.reshape({batch.length(), features.dim(-1)})
                                 .rows(batch.length() - 1, batch.length());
         const Tensor logits = ops::cast(model_.project(last), DType::f32);
@@ -88,6 +97,7 @@ class Sequence {
 
     const models::Transformer& model_;
     const DecodeConfig& config_;
+    Relay* relay_;
     std::vector<int32_t> tokens_;
     size_t prompt_;
     std::optional<KeyValueCache> cache_;
@@ -97,10 +107,11 @@ class Sequence {
 
 std::vector<std::vector<int32_t>> decode(const models::Transformer& model,
                                          const std::vector<std::vector<int32_t>>& prompts,
-                                         const DecodeConfig& config, const OnToken& on_token) {
+                                         const DecodeConfig& config, const OnToken& on_token,
+                                         Relay* relay) {
     std::vector<std::vector<int32_t>> results;
     for (size_t number = 0; number < prompts.size(); ++number) {
-        Sequence sequence(model, prompts[number], config);
+        Sequence sequence(model, prompts[number], config, relay);
         while (!sequence.is_full()) {
             const int32_t token = sequence.next(number);
             if (config.end_token && token == *config.end_token) break;

@@ -24,11 +24,23 @@ struct DecodeConfig {
 /// other.
 using OnToken = std::function<void(size_t sequence, int32_t token)>;
 
+/// How a model runs of which this rank has only some parts: the ranks that have them decode the
+/// same prompts together.
+class Relay {
+  public:
+    virtual ~Relay() = default;
+    /// Features [1, T, D] of the new tokens; undefined on ranks without the last part.
+    virtual Tensor features(const Batch& batch, const nn::InnerAttention& inner) = 0;
+    /// The token that the rank with the last part has chosen, on all of them.
+    virtual int32_t agree(int32_t token) = 0;
+};
+
 /// Continues each prompt (at least one token). Sequences end at the end token, after max_tokens, or
 /// when the model's positions are used up. The tokens of a sequence do not depend on the other
-/// prompts. Needs a scope without a tape.
+/// prompts. Needs a scope without a tape, and a relay where the model is not whole.
 std::vector<std::vector<int32_t>> decode(const models::Transformer& model,
                                          const std::vector<std::vector<int32_t>>& prompts,
-                                         const DecodeConfig& config, const OnToken& on_token = {});
+                                         const DecodeConfig& config, const OnToken& on_token = {},
+                                         Relay* relay = nullptr);
 
 }  // namespace plinth::core::inference

@@ -7,7 +7,8 @@
 
 namespace plinth::core::inference {
 
-/// Keys and values of the tokens seen so far, for every layer: [B, capacity, G K] each.
+/// Keys and values of the tokens seen so far: [B, capacity, G K] each for every layer that runs
+/// here.
 class KeyValueCache final : public nn::InnerAttention {
   public:
     struct Config {
@@ -17,6 +18,7 @@ class KeyValueCache final : public nn::InnerAttention {
         int64_t width = 0;     ///< G K
         DType dtype = DType::f32;
     };
+    /// A layer gets its memory when it first runs.
     KeyValueCache(const Config& config, CachingAllocator& allocator);
 
     int64_t capacity() const { return config_.capacity; }
@@ -31,7 +33,10 @@ class KeyValueCache final : public nn::InnerAttention {
                   const Batch& batch) const override;
 
   private:
+    Tensor& memory(std::vector<Tensor>& layers, int64_t layer) const;
+
     Config config_;
+    CachingAllocator& allocator_;
     std::vector<int32_t> starts_;
     mutable std::vector<Tensor> keys_;
     mutable std::vector<Tensor> values_;

@@ -14,7 +14,10 @@ namespace plinth::core::models {
 class Classifier final : public Model {
   public:
     /// `trunk.language_head` is ignored.
-    Classifier(TransformerConfig trunk, int64_t classes);
+    Classifier(const TransformerConfig& trunk, int64_t classes)
+        : Classifier(trunk, classes, {Parts::whole(trunk.layers)}) {}
+    /// Only these parts of it; see Transformer.
+    Classifier(const TransformerConfig& trunk, int64_t classes, std::vector<Parts> chunks);
 
     int64_t classes() const { return classes_; }
     const TransformerConfig& config() const { return trunk_.config(); }
@@ -31,11 +34,13 @@ class Classifier final : public Model {
     ops::Loss loss(const Batch& batch) const;
 
   private:
-    Tensor logits(const Batch& batch, const Tensor& rows) const;
+    Tensor logits(const Tensor& features, const Tensor& rows) const;
+    ops::Loss loss(const Batch& batch, const Tensor& features) const;
+    Chunk chunk(size_t number);
 
     int64_t classes_;
     Transformer trunk_;
-    nn::Linear head_;
+    std::optional<nn::Linear> head_;  ///< where the last part is
 };
 
 }  // namespace plinth::core::models

@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "core/models/transformer.h"
 
+#include <algorithm>
+
 #include "core/autograd/recompute.h"
 #include "core/ops/dropout.h"
 #include "core/ops/embedding.h"
@@ -16,29 +18,51 @@ void TransformerConfig::validate() const {
           "rotary positions need an even head width, got {}", head_width);
 }
 
-Transformer::Transformer(const TransformerConfig& config) : config_(config) {
+Transformer::Transformer(const TransformerConfig& config, std::vector<Parts> chunks)
+    : config_(config),
+      chunks_(std::move(chunks)),
+      blocks_(static_cast<size_t>(std::max<int64_t>(0, config.layers))) {
     config.validate();
     const nn::Declaration root(parameters_);
-    const Init init = Init::normal(config.init_stddev);
-    token_table_ =
-        &(root / "embedding" / "tokens").weight({config.padded_vocab(), config.width}, init);
-    token_use_ = token_table_->add_use();
-    if (config.positions == TransformerConfig::Positions::learned) {
-        position_table_ =
-            &(root / "embedding" / "positions").weight({config.max_positions, config.width}, init);
-        position_table_->add_use();
+    for (const Parts& parts : chunks_) {
+        declare(parts, root);
+        ends_.push_back(parameters_.all().size());
     }
-    if (config.embedding_norm)
-        embedding_norm_.emplace(root / "embedding" / "norm", config.width, config.norm);
-    for (int64_t layer = 0; layer < config.layers; ++layer)
-        blocks_.emplace_back(root / "blocks" / layer, layer, config);
-    final_norm_.emplace(root / "final_norm", config.width, config.norm);
-    if (!config.language_head) return;
-    if (config.tied_head)
-        head_.emplace(*token_table_);
+}
+
+Parameter& Transformer::token_table(const nn::Declaration& root) const {
+    return (root / "embedding" / "tokens")
+        .weight({config_.padded_vocab(), config_.width}, Init::normal(config_.init_stddev));
+}
+
+void Transformer::declare(const Parts& parts, const nn::Declaration& root) {
+    CHECK(parts.first_block >= 0 && parts.first_block + parts.blocks <= config_.layers,
+          "blocks {} to {} of a model of {}", parts.first_block, parts.first_block + parts.blocks,
+          config_.layers);
+    if (parts.has_embedding) {
+        token_table_ = &token_table(root);
+        token_use_ = token_table_->add_use();
+        if (config_.positions == TransformerConfig::Positions::learned) {
+            position_table_ = &(root / "embedding" / "positions")
+                                   .weight({config_.max_positions, config_.width},
+                                           Init::normal(config_.init_stddev));
+            position_table_->add_use();
+        }
+        if (config_.embedding_norm)
+            embedding_norm_.emplace(root / "embedding" / "norm", config_.width, config_.norm);
+    }
+    for (int64_t i = 0; i < parts.blocks; ++i) {
+        const int64_t layer = parts.first_block + i;
+        blocks_[static_cast<size_t>(layer)].emplace(root / "blocks" / layer, layer, config_);
+    }
+    if (!parts.has_head) return;
+    final_norm_.emplace(root / "final_norm", config_.width, config_.norm);
+    if (!config_.language_head) return;
+    if (config_.tied_head)
+        head_.emplace(token_table_ ? *token_table_ : token_table(root));
     else
-        head_.emplace(root / "head", config.width, config.padded_vocab(), /*bias=*/false,
-                      config.init_stddev);
+        head_.emplace(root / "head", config_.width, config_.padded_vocab(), /*bias=*/false,
+                      config_.init_stddev);
 }
 
 Tensor Transformer::embed(const Batch& batch) const {
@@ -50,19 +74,27 @@ Tensor Transformer::embed(const Batch& batch) const {
     return ops::dropout(x, config_.dropout, "embedding.dropout", batch.sample_ids);
 }
 
-Tensor Transformer::run_block(size_t layer, const Tensor& x, const Batch& batch,
+Tensor Transformer::run_block(int64_t layer, const Tensor& x, const Batch& batch,
                               const nn::InnerAttention& inner) const {
-    if (!config_.recompute) return blocks_[layer](x, batch, inner);
-    return recompute([this, layer, batch,
-                      &inner](const Tensor& input) { return blocks_[layer](input, batch, inner); },
-                     x);
+    const TransformerBlock& block = *blocks_[static_cast<size_t>(layer)];
+    if (!config_.recompute) return block(x, batch, inner);
+    return recompute(
+        [&block, batch, &inner](const Tensor& input) { return block(input, batch, inner); }, x);
+}
+
+Tensor Transformer::run(size_t chunk, const Tensor& input, const Batch& batch,
+                        const nn::InnerAttention& inner) const {
+    const Parts& parts = chunks_.at(chunk);
+    Tensor x = parts.has_embedding ? embed(batch) : input;
+    for (int64_t i = 0; i < parts.blocks; ++i)
+        x = run_block(parts.first_block + i, x, batch, inner);
+    return parts.has_head ? (*final_norm_)(x) : x;
 }
 
 Tensor Transformer::features(const Batch& batch, const nn::InnerAttention& inner) const {
-    Tensor x = embed(batch);
-    for (size_t layer = 0; layer < blocks_.size(); ++layer)
-        x = run_block(layer, x, batch, inner);
-    return (*final_norm_)(x);
+    CHECK(chunks_.size() == 1 && chunks_[0].is_whole(config_.layers),
+          "features of a transformer that is one stage of a pipeline");
+    return run(0, {}, batch, inner);
 }
 
 Tensor Transformer::project(const Tensor& features) const {
@@ -70,21 +102,45 @@ Tensor Transformer::project(const Tensor& features) const {
     return (*head_)(features);
 }
 
-Tensor Transformer::head(const Tensor& x) const {
-    return project((*final_norm_)(x));
-}
-
-ops::Loss Transformer::loss(const Batch& batch) const {
+ops::Loss Transformer::loss(const Batch& batch, const Tensor& features) const {
     CHECK(head_, "this transformer was built without a language head");
     return ops::linear_cross_entropy(
-        features(batch), head_->weight(), batch.targets,
+        features, head_->weight(), batch.targets,
         {.valid_columns = config_.vocab_size, .z_loss = config_.z_loss});
 }
 
+std::vector<Parameter*> Transformer::parameters_of(size_t chunk) const {
+    const auto at = [&](size_t count) {
+        return parameters_.all().begin() + static_cast<std::ptrdiff_t>(count);
+    };
+    return {at(chunk == 0 ? 0 : ends_[chunk - 1]), at(ends_.at(chunk))};
+}
+
+Chunk Transformer::chunk(size_t number) {
+    Chunk chunk{.parts = chunks_[number],
+                .parameters = parameters_of(number),
+                .forward_parameters = {},
+                .input_shape = [this](const Batch& batch) { return input_shape(batch); },
+                .forward = {},
+                .loss = {}};
+    if (!chunk.parts.has_head) {
+        chunk.forward = [this, number](const Batch& batch, const Tensor& x) {
+            return run(number, x, batch);
+        };
+        return chunk;
+    }
+    if (head_) chunk.forward_parameters.push_back(&head_->weight().parameter);
+    chunk.loss = [this, number](const Batch& batch, const Tensor& x) {
+        return loss(batch, run(number, x, batch));
+    };
+    return chunk;
+}
+
 std::vector<Phase> Transformer::phases() {
-    return {{.name = "language_model",
-             .loss = [this](const Batch& batch) { return loss(batch); },
-             .parameters = parameters_.all()}};
+    Phase phase{.name = "language_model", .chunks = {}, .parameters = parameters_.all()};
+    for (size_t number = 0; number < chunks_.size(); ++number)
+        phase.chunks.push_back(chunk(number));
+    return {std::move(phase)};
 }
 
 }  // namespace plinth::core::models

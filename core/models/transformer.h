@@ -15,37 +15,59 @@ namespace plinth::core::models {
 /// ordered list of parts that pass one tensor x [B, T, D]: there a pipeline may cut.
 class Transformer final : public Model {
   public:
-    explicit Transformer(const TransformerConfig& config);
+    /// The whole model.
+    explicit Transformer(const TransformerConfig& config)
+        : Transformer(config, {Parts::whole(config.layers)}) {}
+    /// Only these parts of it, in model order, with the names, shapes and initial values that their
+    /// parameters have in the whole model; a tied head away from the embedding declares the token
+    /// table as its own.
+    Transformer(const TransformerConfig& config, std::vector<Parts> chunks);
 
     const TransformerConfig& config() const { return config_; }
     nn::ParameterSet& parameters() override { return parameters_; }
     /// One phase, "language_model".
     std::vector<Phase> phases() override;
+    const std::vector<Parts>& chunks() const { return chunks_; }
+    /// Parameters that a chunk declares.
+    std::vector<Parameter*> parameters_of(size_t chunk) const;
 
-    Tensor embed(const Batch& batch) const;
-    Tensor run_block(size_t layer, const Tensor& x, const Batch& batch,
-                     const nn::InnerAttention& inner = nn::full_attention()) const;
-    /// Final norm and projection: logits [B, T, padded V].
-    Tensor head(const Tensor& x) const;
-    /// After the final norm: features [B, T, D] for other heads.
+    /// One chunk: its x from that of the chunk before, which the first one does not look at. The
+    /// last one gives features, after the final norm.
+    Tensor run(size_t chunk, const Tensor& x, const Batch& batch,
+               const nn::InnerAttention& inner = nn::full_attention()) const;
+    /// Of the whole model: features [B, T, D], after the final norm, for other heads.
     Tensor features(const Batch& batch,
                     const nn::InnerAttention& inner = nn::full_attention()) const;
+    /// Logits [B, T, padded V] of a whole model.
     Tensor logits(const Batch& batch) const { return project(features(batch)); }
+    /// The head's product alone.
     Tensor project(const Tensor& features) const;
-    /// Next-token cross-entropy summed over the tokens that are not ignored.
-    ops::Loss loss(const Batch& batch) const;
-
-    const std::vector<TransformerBlock>& blocks() const { return blocks_; }
-    const nn::Norm& final_norm() const { return *final_norm_; }
+    /// Next-token cross-entropy summed over the tokens that are not ignored, of a whole model.
+    ops::Loss loss(const Batch& batch) const { return loss(batch, features(batch)); }
+    /// The same from the features.
+    ops::Loss loss(const Batch& batch, const Tensor& features) const;
+    /// [B, T, D].
+    Shape input_shape(const Batch& batch) const {
+        return {batch.samples(), batch.length(), config_.width};
+    }
 
   private:
+    void declare(const Parts& parts, const nn::Declaration& root);
+    Parameter& token_table(const nn::Declaration& root) const;
+    Tensor embed(const Batch& batch) const;
+    Tensor run_block(int64_t layer, const Tensor& x, const Batch& batch,
+                     const nn::InnerAttention& inner) const;
+    Chunk chunk(size_t number);
+
     TransformerConfig config_;
+    std::vector<Parts> chunks_;
     nn::ParameterSet parameters_;
+    std::vector<size_t> ends_;  ///< by chunk: parameters declared up to its end
     Parameter* token_table_ = nullptr;
     int token_use_ = 0;
     Parameter* position_table_ = nullptr;
     std::optional<nn::Norm> embedding_norm_;
-    std::vector<TransformerBlock> blocks_;
+    std::vector<std::optional<TransformerBlock>> blocks_;  ///< by layer; empty: not of these parts
     std::optional<nn::Norm> final_norm_;
     std::optional<nn::Linear> head_;
 };

@@ -31,6 +31,7 @@ void layer_norm_input_grad(NodeGradients& gradients, Saved& saved, Parameter& we
     weight.release();
     if (dx.defined()) gradients.set_input(0, std::move(dx));
     saved.x = saved.mean = saved.rstd = {};
+    gradients.drop_outputs();
 }
 
 void add_block_sums(Parameter& parameter, const Tensor& blocks) {

@@ -2,6 +2,7 @@
 #include "core/ops/rms_norm.h"
 
 #include "core/autograd/scope.h"
+#include "kernels/cast.h"
 #include "kernels/rms_norm.h"
 
 namespace plinth::core::ops {
@@ -21,6 +22,27 @@ Result forward(const Tensor& x, Parameter& weight, double eps) {
     return result;
 }
 
+/// What the halves of the backward pass share: one pass over x gives both gradients, in the input
+/// half.
+struct Saved {
+    SavedTensor x, rstd;
+    Tensor dweight;
+};
+
+void input_grad(NodeGradients& gradients, Saved& saved, Parameter& weight) {
+    const Scope& scope = Scope::current();
+    const Tensor x = saved.x.get("rms_norm");
+    Tensor dx = gradients.wants_input(0) ? scope.empty(x.shape(), x.dtype()) : Tensor{};
+    saved.dweight = scope.empty(weight.local_shape(), DType::f32);
+    kernels::rms_norm_backward(dx.out(), saved.dweight.out(), gradients.of_output(0).in(), x.in(),
+                               weight.acquire(DType::f32).in(), saved.rstd.get("rms_norm").in(),
+                               scope.stream());
+    weight.release();
+    if (dx.defined()) gradients.set_input(0, std::move(dx));
+    saved.x = saved.rstd = {};
+    gradients.drop_outputs();
+}
+
 }  // namespace
 
 Tensor rms_norm(const Tensor& x, Parameter& weight, double eps) {
@@ -33,23 +55,16 @@ Tensor rms_norm(const Tensor& x, Parameter& weight, double eps) {
         y.set_recipe([&weight, eps, x = SavedTensor(x)] {
             return forward(x.get("rms_norm"), weight, eps).y;
         });
+    auto saved = std::make_shared<Saved>(Saved{SavedTensor(x), SavedTensor(rstd), {}});
     scope.tape()->record(
         "rms_norm", {&x}, {&y},
-        [&weight, x = SavedTensor(x), rstd = SavedTensor(rstd)](NodeGradients& gradients) {
-            // One pass over x gives both gradients, so the node has no separate weight half.
-            Scope& now = Scope::current();
-            const Tensor& input = x.get("rms_norm");
-            Tensor dx;
-            if (gradients.wants_input(0)) dx = now.empty(input.shape(), input.dtype());
+        [saved, &weight](NodeGradients& gradients) { input_grad(gradients, *saved, weight); },
+        [saved, &weight](NodeGradients&) {
             weight.add_gradient(0, [&](View dweight) {
-                kernels::rms_norm_backward(dx.out(), dweight, gradients.of_output(0).in(),
-                                           input.in(), weight.acquire(DType::f32).in(),
-                                           rstd.get("rms_norm").in(), now.stream());
+                kernels::cast(dweight, saved->dweight.in(), Scope::current().stream());
             });
-            weight.release();
-            if (dx.defined()) gradients.set_input(0, std::move(dx));
         },
-        {}, /*has_parameters=*/true);
+        /*has_parameters=*/true);
     return y;
 }
 

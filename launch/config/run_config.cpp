@@ -4,6 +4,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <numeric>
 #include <set>
 
 #include "launch/config/text.h"
@@ -88,15 +89,49 @@ std::optional<Problem> check_lengths(const RunConfig& config) {
     return {};
 }
 
+/// How the keys of a pipeline fit each other and the model.
+std::optional<Problem> check_pipeline(const ParallelSection& parallel, const ModelSection& model) {
+    const int64_t chunks = parallel.pipeline * parallel.virtual_stages;
+    if (parallel.virtual_stages > 1 && parallel.schedule != PipelineSchedule::interleaved)
+        return Problem{"parallel.virtual_stages",
+                       fmt::format("{}, but only the schedule interleaved has several chunks on a "
+                                   "stage: set parallel.schedule=interleaved or "
+                                   "parallel.virtual_stages=1",
+                                   parallel.virtual_stages)};
+    if (parallel.virtual_stages > 1 && parallel.pipeline == 1)
+        return Problem{"parallel.virtual_stages",
+                       fmt::format("{}, but there is one stage and nothing to interleave: set "
+                                   "parallel.virtual_stages=1 or more parallel.pipeline",
+                                   parallel.virtual_stages)};
+    if (chunks > model.layers)
+        return Problem{
+            parallel.virtual_stages > 1 ? "parallel.virtual_stages" : "parallel.pipeline",
+            fmt::format("{} stages x {} chunks need {} layers or more, but the model has {}",
+                        parallel.pipeline, parallel.virtual_stages, chunks, model.layers)};
+    const std::vector<int64_t>& layers = parallel.stage_layers;
+    if (layers.empty()) return {};
+    bool fits = static_cast<int64_t>(layers.size()) == chunks &&
+                std::accumulate(layers.begin(), layers.end(), int64_t{0}) == model.layers;
+    // The first stage has the embedding, the last one the head: they may be without layers.
+    for (size_t i = 1; i + 1 < layers.size(); ++i)
+        fits = fits && layers[i] > 0;
+    if (fits) return {};
+    return Problem{"parallel.stage_layers",
+                   fmt::format("[{}] does not fit: {} numbers are needed (parallel.pipeline {} x "
+                               "parallel.virtual_stages {}) with the sum {} (model.layers), each "
+                               "at least 1, but 0 is allowed in the first and the last",
+                               fmt::join(layers, ", "), chunks, parallel.pipeline,
+                               parallel.virtual_stages, model.layers)};
+}
+
 /// The keys of the other layouts are read, but no training loop has them.
 std::optional<Problem> check_available(const ParallelSection& parallel) {
     const auto problem = [](const char* key, int64_t value, int64_t only) {
-        return Problem{key, fmt::format("{} is not available yet, only data-parallel ranks are: "
-                                        "set {}={}",
+        return Problem{key, fmt::format("{} is not available yet, only data-parallel ranks and "
+                                        "pipeline stages are: set {}={}",
                                         value, key, only)};
     };
     if (parallel.tensor != 1) return problem("parallel.tensor", parallel.tensor, 1);
-    if (parallel.pipeline != 1) return problem("parallel.pipeline", parallel.pipeline, 1);
     if (parallel.context != 1) return problem("parallel.context", parallel.context, 1);
     if (parallel.zero == 3 && parallel.pipeline > 1)
         return Problem{"parallel.zero",
@@ -237,9 +272,7 @@ std::optional<Problem> validate_world(const RunConfig& config, int64_t world) {
         return Problem{"parallel.tensor",
                        fmt::format("{} does not divide model.heads {} and model.kv_heads {}",
                                    parallel.tensor, config.model.heads, config.model.kv_heads)};
-    if (parallel.pipeline > config.model.layers)
-        return Problem{"parallel.pipeline", fmt::format("{} stages, but the model has {} layers",
-                                                        parallel.pipeline, config.model.layers)};
+    if (auto problem = check_pipeline(parallel, config.model)) return problem;
     const int64_t replicas = world / inner;
     const int64_t slots = smallest_batch(config.train) / config.train.micro_batch;
     if (replicas > slots)

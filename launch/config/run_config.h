@@ -19,6 +19,7 @@ enum class RopeScalingKind { none, llama3 };
 enum class Activation { gelu_tanh, gelu_erf, swiglu };
 enum class ComputeType { fp32, bf16 };
 enum class Recompute { none, selective, full };
+enum class PipelineSchedule { gpipe, one_f_one_b, interleaved, zero_bubble };
 enum class ScheduleKind { cosine, linear, wsd, constant };
 
 /// Llama-3's stretching of long wavelengths.
@@ -125,6 +126,9 @@ struct ParallelSection {
     int64_t data = 0;  ///< 0: ranks / (tensor x pipeline x context)
     int64_t tensor = 1;
     int64_t pipeline = 1;
+    PipelineSchedule schedule = PipelineSchedule::one_f_one_b;
+    int64_t virtual_stages = 1;
+    std::vector<int64_t> stage_layers;  ///< empty: cut by cost
     int64_t context = 1;
     int64_t zero = 0;
     int64_t bucket_bytes = int64_t{1} << 20;

@@ -9,6 +9,10 @@ namespace {
 constexpr double largest_dim = 1 << 30;
 
 const Names<ComputeType> compute_types{{"fp32", ComputeType::fp32}, {"bf16", ComputeType::bf16}};
+const Names<PipelineSchedule> pipeline_schedules{{"gpipe", PipelineSchedule::gpipe},
+                                                 {"1f1b", PipelineSchedule::one_f_one_b},
+                                                 {"interleaved", PipelineSchedule::interleaved},
+                                                 {"zero_bubble", PipelineSchedule::zero_bubble}};
 
 void declare_rope(Schema& schema, RopeScaling& scaling) {
     schema.choice("model.rope_scaling.type", &scaling.kind,
@@ -292,6 +296,20 @@ void declare(Schema& schema, ParallelSection& parallel) {
                {.doc = "Tensor-parallel ranks.", .min = 1, .max = 1 << 20});
     schema.key("parallel.pipeline", &parallel.pipeline,
                {.doc = "Pipeline stages.", .min = 1, .max = 1 << 16});
+    schema.choice(
+        "parallel.schedule", &parallel.schedule, pipeline_schedules,
+        {.doc = "Order of a stage's passes: all forward first; one forward, one backward; the same "
+                "over several chunks of the model; or backward passes in two halves."});
+    schema.key("parallel.virtual_stages", &parallel.virtual_stages,
+               {.doc = "Chunks of the model on each stage; more than one with the schedule "
+                       "interleaved only.",
+                .min = 1,
+                .max = 1 << 10});
+    schema.key("parallel.stage_layers", &parallel.stage_layers,
+               {.doc = "Layers of each virtual stage, in model order; empty cuts the model by the "
+                       "cost of its parts, embedding and head included.",
+                .min = 0,
+                .max = 1 << 20});
     schema.key("parallel.context", &parallel.context,
                {.doc = "Ranks that share the tokens of each sequence.", .min = 1, .max = 1 << 16});
     schema.key("parallel.zero", &parallel.zero,

@@ -39,6 +39,23 @@ std::vector<int64_t> LanePlan::slots_of(int rank) const {
     return mine;
 }
 
+std::vector<std::optional<int64_t>> LanePlan::aligned_slots_of(int rank) const {
+    std::vector<std::optional<int64_t>> mine;
+    for (int64_t round = 0; round < rounds(); ++round) {
+        int64_t longest = 0;
+        for (int peer = 0; peer < lanes_in(round); ++peer) {
+            const int64_t lane = round * ranks + peer;
+            longest = std::max(longest, lane_begin(lane + 1) - lane_begin(lane));
+        }
+        const std::optional<int64_t> lane = lane_of(rank, round);
+        for (int64_t i = 0; i < longest; ++i) {
+            const bool has_slot = lane && lane_begin(*lane) + i < lane_begin(*lane + 1);
+            mine.push_back(has_slot ? std::optional(lane_begin(*lane) + i) : std::nullopt);
+        }
+    }
+    return mine;
+}
+
 double LanePlan::idle_share() const {
     size_t most = 0;
     for (int rank = 0; rank < ranks; ++rank)

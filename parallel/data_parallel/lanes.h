@@ -29,6 +29,10 @@ struct LanePlan {
     int lanes_in(int64_t round) const;
     /// A rank's slots in the order in which it computes them.
     std::vector<int64_t> slots_of(int rank) const;
+    /// The same with gaps: in each round as many entries as the longest lane has slots, so that
+    /// entry i is of the same round on every rank. A pipeline schedule runs over these: ranks that
+    /// leave entries out wait for no round that another has not come to.
+    std::vector<std::optional<int64_t>> aligned_slots_of(int rank) const;
     /// Share of rank time without work because the slots cannot be divided evenly, 0 to 1.
     double idle_share() const;
 };

@@ -104,6 +104,44 @@ def recompute(lab, options):
             runs.expect_equal(lab, f"{config} on {ranks} ranks, recompute {what} and none", off, on)
 
 
+def pipeline(lab, options):
+    """Two stages of two data ranks, with other schedules, against one rank; the text samples of the stages too."""
+    overrides = {**COMMON, "train.steps": 30, "train.global_batch": 14, "train.lanes": 4, "model.layers": 4,
+                 "train.eval_every": 10, "train.sample_every": 15}
+    for config, dtype, layout in (
+            ("gpt/tiny.yaml", "fp32", {"parallel.pipeline": 2}),
+            ("llama/tiny.yaml", "bf16", {"parallel.pipeline": 2, "parallel.schedule": "interleaved",
+                                         "parallel.virtual_stages": 2}),
+            ("gpt/tiny.yaml", "bf16", {"parallel.pipeline": 2, "parallel.schedule": "zero_bubble",
+                                       "parallel.zero": 1})):
+        name = f"pipeline-{config.split('/')[0]}-{dtype}"
+        typed = {**overrides, "train.dtype": dtype}
+        one = lab.train(f"{name}-1", config, typed)
+        expect_clipping(one, COMMON["optimizer.clip"])
+        run = lab.train(f"{name}-4", config, {**typed, **layout}, 4)
+        runs.expect_equal(lab, f"{config}, {dtype}: {layout} x 2 data ranks and 1 rank", one, run)
+        mutant = lab.train(f"{name}-mutant", config, {**typed, **layout, "train.lanes": 5}, 4)
+        runs.expect_different(lab, "one lane more", one, mutant)
+
+
+def pipeline_resume(lab, options):
+    """2 stages, then 1 rank, then 3 stages go on from each other's checkpoints with the bits of one rank throughout."""
+    for config in ("gpt/tiny.yaml", "llama/tiny.yaml"):
+        name = f"pipeline-resume-{config.split('/')[0]}"
+        overrides = {**COMMON, "train.steps": 24, "model.layers": 3, "checkpoint.every": 8, "train.eval_every": 8,
+                     "train.global_batch": 12, "train.lanes": 3}
+        one = lab.train(f"{name}-1", config, overrides)
+        two = lab.train(f"{name}-2", config, {**overrides, "parallel.pipeline": 2}, 2)
+        runs.expect_equal(lab, f"{config}: 2 stages and 1", one, two)
+        back = lab.fork(two, f"{name}-2-1", 8)
+        lab.train(f"{name}-2-1", config, overrides)
+        runs.expect_equal(lab, f"{config}: 2 stages, then 1 from step 8 on", one, back, after=8)
+        on = lab.fork(back, f"{name}-2-1-3", 16)
+        lab.train(f"{name}-2-1-3", config, {**overrides, "parallel.pipeline": 3, "parallel.schedule": "zero_bubble"}, 3)
+        runs.expect_equal(lab, f"{config}: 2 stages, 1, then 3 from step 16 on", one, on, after=16)
+
+
 if __name__ == "__main__":
     runs.main({**{name: functools.partial(over_ranks, name=name) for name in CASES},
-               "zero": over_zero, "threads": over_threads, "recompute": recompute})
+               "zero": over_zero, "threads": over_threads, "recompute": recompute,
+               "pipeline": pipeline, "pipeline_resume": pipeline_resume})

@@ -60,6 +60,34 @@ TEST_F(RecomputeTest, HasTheSameBitsWithDropoutOn) {
     EXPECT_NE(run(true, 1).dx, kept.dx) << "another mask in the second run must show";
 }
 
+TEST_F(RecomputeTest, HandsItsWeightHalvesOn) {
+    std::vector<int> order;
+    core::Tape tape;
+    const core::Scope scope(around_.settings(&tape));
+    Tensor x = around_.tensor({1.0f});
+    tape.watch(x);
+    const Tensor y = core::recompute(
+        [&](const Tensor& in) {
+            Tensor out = around_.tensor(in.values<float>());
+            if (core::Tape* inner = core::Scope::current().tape())
+                inner->record(
+                    "node", {&in}, {&out},
+                    [&](core::NodeGradients& gradients) {
+                        order.push_back(1);
+                        gradients.set_input(0, gradients.of_output(0));
+                    },
+                    [&](core::NodeGradients&) { order.push_back(2); }, /*has_parameters=*/true);
+            return out;
+        },
+        x);
+    core::WeightHalves later;
+    tape.backward({{y, around_.tensor({1.0f})}}, {&x, 1}, {}, &later);
+    EXPECT_EQ(order, std::vector<int>{1});
+    EXPECT_EQ(later.size(), 1u);
+    later.run();
+    EXPECT_EQ(order, (std::vector<int>{1, 2}));
+}
+
 TEST_F(RecomputeTest, ARecipeIsKeptInsteadOfMemory) {
     const size_t bytes = 1024 * sizeof(float);
     const auto keep = [&](bool with_recipe) {

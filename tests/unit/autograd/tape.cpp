@@ -151,6 +151,48 @@ TEST_F(TapeTest, FreesEachNodeWhenItIsDone) {
     EXPECT_EQ(tape_.size(), 0u);
 }
 
+TEST_F(TapeTest, WeightHalvesCanBePutOff) {
+    const auto run = [this](bool later, std::vector<std::string>& order) {
+        core::Tape tape;
+        core::Scope scope(around_.settings(&tape));
+        Tensor x = around_.tensor({1.0f});
+        tape.watch(x);
+        Tensor y = x;
+        for (const float factor : {2.0f, 3.0f, 5.0f}) {
+            Tensor next = times(y, factor);
+            tape.record(
+                "node", {&y}, {&next},
+                [this, factor, &order](NodeGradients& gradients) {
+                    order.push_back(fmt::format("input {}", factor));
+                    gradients.set_input(0, times(gradients.of_output(0), factor));
+                },
+                [factor, &order](NodeGradients& gradients) {
+                    order.push_back(fmt::format("weight {} of {}", factor,
+                                                gradients.of_output(0).data<float>()[0]));
+                },
+                /*has_parameters=*/true);
+            y = next;
+        }
+        core::WeightHalves halves;
+        const auto dx = tape.backward({{y.edge(), around_.tensor({1.0f})}}, {&x, 1}, {},
+                                      later ? &halves : nullptr);
+        EXPECT_EQ(dx[0].values<float>(), std::vector<float>{30.0f});
+        EXPECT_EQ(tape.size(), 0u);
+        EXPECT_EQ(halves.size(), later ? 3u : 0u);
+        int between = 0;
+        halves.run([&between] { ++between; });
+        EXPECT_EQ(between, later ? 3 : 0);
+        EXPECT_EQ(halves.size(), 0u);
+    };
+    std::vector<std::string> at_once, put_off;
+    run(false, at_once);
+    run(true, put_off);
+    EXPECT_EQ(at_once, (std::vector<std::string>{"input 5", "weight 5 of 1", "input 3",
+                                                 "weight 3 of 5", "input 2", "weight 2 of 15"}));
+    EXPECT_EQ(put_off, (std::vector<std::string>{"input 5", "input 3", "input 2", "weight 5 of 1",
+                                                 "weight 3 of 5", "weight 2 of 15"}));
+}
+
 TEST_F(TapeTest, ASavedTensorThatWasChangedInPlaceIsAnError) {
     Tensor x = around_.tensor({1.0f});
     SavedTensor saved(x), before(x);

@@ -45,6 +45,9 @@ TEST(Layouts, FillTheWorldsAndNameWhatIsRefused) {
         refused.push_back(layout.name);
     EXPECT_EQ(std::ranges::count(valid, "one rank"), 1);
     EXPECT_EQ(std::ranges::count(valid, "data=2"), 1);
+    EXPECT_EQ(std::ranges::count(valid, "pipeline=2 zero_bubble"), 1);
+    EXPECT_EQ(std::ranges::count(refused, "pipeline=2 interleaved virtual_stages=2"), 1)
+        << "more chunks than layers";
     EXPECT_EQ(std::ranges::count(refused, "data=7"), 1) << "more ranks than lanes";
     for (const RefusedLayout& layout : layouts.refused)
         EXPECT_NE(layout.reason.find(": "), std::string::npos) << layout.reason;

@@ -41,6 +41,34 @@ TEST(LanePlan, SlotsLanesAndRounds) {
         }
 }
 
+TEST(LanePlan, AlignedSlotsAreOfTheSameRoundOnEveryRank) {
+    const LanePlan plan{.slots = 7, .lanes = 4, .ranks = 3};
+    using Slots = std::vector<std::optional<int64_t>>;
+    EXPECT_EQ(plan.aligned_slots_of(0), (Slots{0, std::nullopt, 5, 6}));
+    EXPECT_EQ(plan.aligned_slots_of(1), (Slots{1, 2, std::nullopt, std::nullopt}));
+    EXPECT_EQ(plan.aligned_slots_of(2), (Slots{3, 4, std::nullopt, std::nullopt}));
+    for (int64_t slots = 1; slots < 14; ++slots)
+        for (int64_t lanes = 1; lanes <= slots; ++lanes)
+            for (int ranks = 1; ranks <= lanes; ++ranks) {
+                const LanePlan each{slots, lanes, ranks};
+                std::vector<int64_t> round_of;  // by entry
+                for (int rank = 0; rank < ranks; ++rank) {
+                    const Slots aligned = each.aligned_slots_of(rank);
+                    round_of.resize(std::max(round_of.size(), aligned.size()), -1);
+                    EXPECT_EQ(aligned.size(), round_of.size());
+                    std::vector<int64_t> mine;
+                    for (size_t i = 0; i < aligned.size(); ++i) {
+                        if (!aligned[i]) continue;
+                        mine.push_back(*aligned[i]);
+                        const int64_t round = each.lane_of_slot(*aligned[i]) / ranks;
+                        EXPECT_TRUE(round_of[i] == -1 || round_of[i] == round);
+                        round_of[i] = round;
+                    }
+                    EXPECT_EQ(mine, each.slots_of(rank));
+                }
+            }
+}
+
 TEST(LanePlan, RefusesByKey) {
     expect_error(
         ErrorKind::config, [] { LanePlan{.slots = 8, .lanes = 2, .ranks = 3}.validate(); },

@@ -33,8 +33,7 @@ struct Model {
         }
     }
     void add(const std::string& name, const Shape& shape, int uses) {
-        owned.push_back(
-            std::make_unique<Parameter>(Parameter::Spec{.name = name, .shape = shape}));
+        owned.push_back(std::make_unique<Parameter>(Parameter::Spec{.name = name, .shape = shape}));
         for (int use = 0; use < uses; ++use)
             owned.back()->add_use();
         parameters.push_back(owned.back().get());
@@ -61,11 +60,11 @@ class Rank {
     Rank(Communicator& comm, const WeightsCase& c)
         : compute_(c.compute),
           layout_(model.parameters, c.bucket_bytes),
-          weights(parallel::make_weights(model.parameters, layout_, comm, allocator, stream_,
-                                         {.zero = c.zero,
-                                          .compute = c.compute,
-                                          .in_flight = 3,
-                                          .before_gather = [this] { ++gathers; }})) {}
+          weights(parallel::make_weights(
+              model.parameters, layout_, comm, allocator, stream_,
+              {.zero = c.zero, .compute = c.compute, .in_flight = 3, .before_gather = [this] {
+                   ++gathers;
+               }})) {}
 
     core::Scope::Settings settings() { return {.stream = &stream_, .allocator = &allocator}; }
 
@@ -88,9 +87,9 @@ class Rank {
         CHECK(found.shape() == parameter.local_shape(), "shape of {}", parameter.name());
         for (int64_t i = 0; i < found.elements(); ++i) {
             const float expected = value_of(p, i, version_);
-            const float value = dtype == DType::f32 ? found.in().as<float>()[i]
-                                                    : static_cast<float>(
-                                                          found.in().as<BFloat16>()[i]);
+            const float value = dtype == DType::f32
+                                    ? found.in().as<float>()[i]
+                                    : static_cast<float>(found.in().as<BFloat16>()[i]);
             const float rounded =
                 dtype == DType::f32 ? expected : static_cast<float>(BFloat16(expected));
             CHECK(value == rounded, "{}: element {} is {}, not {}", parameter.name(), i, value,
@@ -171,8 +170,7 @@ TEST_P(ZeroWeights, OperationsReadWhatTheOwnersHold) {
         for (int zero = 0; zero <= 3; ++zero)
             for (const DType compute : {DType::f32, DType::bf16})
                 for (const int64_t bytes : {4096, 8192, 1 << 20})
-                    check_weights(comm,
-                                  {.zero = zero, .compute = compute, .bucket_bytes = bytes});
+                    check_weights(comm, {.zero = zero, .compute = compute, .bucket_bytes = bytes});
     });
 }
 

@@ -1,0 +1,42 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "parallel/pipeline_parallel/relay.h"
+
+#include "core/autograd/scope.h"
+
+namespace plinth::parallel {
+
+using core::Tensor;
+
+namespace {
+constexpr const char* label = "activation of decoding";
+}
+
+Tensor PipelineRelay::features(const core::Batch& batch, const core::nn::InnerAttention& inner) {
+    const core::Scope& scope = core::Scope::current();
+    const int rank = stages_.rank(), ranks = stages_.size();
+    Tensor x;
+    for (size_t chunk = 0; chunk < model_.chunks().size(); ++chunk) {
+        const core::models::Parts& parts = model_.chunks()[chunk];
+        if (!parts.has_embedding) {
+            x = scope.empty(model_.input_shape(batch), scope.compute());
+            const View in = x.out();
+            stages_.receive(label, {static_cast<std::byte*>(in.data), in.bytes()},
+                            (rank + ranks - 1) % ranks);
+        }
+        x = model_.run(chunk, x, batch, inner);
+        if (parts.has_head) return x;
+        const ConstView out = std::as_const(x).in();
+        stages_.send(label, {static_cast<const std::byte*>(out.data), out.bytes()},
+                     (rank + 1) % ranks);
+    }
+    return {};
+}
+
+int32_t PipelineRelay::agree(int32_t token) {
+    if (stages_.size() == 1) return token;
+    stages_.broadcast("token of decoding", std::as_writable_bytes(std::span(&token, 1)),
+                      stages_.size() - 1);
+    return token;
+}
+
+}  // namespace plinth::parallel
