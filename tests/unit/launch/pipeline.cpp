@@ -157,7 +157,9 @@ TEST(Pipeline, ThePlanForetellsThePeakOfEachStage) {
                 const int stage = groups.coordinate(parallel::Axis::pipeline);
                 const auto plan = launch::memory_plan(config, layout.stages * layout.data, stage);
                 const auto measured = static_cast<double>(session.allocator().use().peak);
-                EXPECT_NEAR(static_cast<double>(plan.total()) / measured, 1.0, 0.15)
+                const auto foretold =
+                    static_cast<double>(plan.total() - plan.staging);  // nothing is saved
+                EXPECT_NEAR(foretold / measured, 1.0, 0.15)
                     << testing::PrintToString(layout) << ", " << recompute << ", stage " << stage
                     << ": measured " << measured << ", activations " << plan.activations
                     << ", gradients " << plan.gradients;
