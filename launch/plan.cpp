@@ -85,8 +85,8 @@ ActivationSizes activation_sizes(const RunConfig& config) {
 }
 
 /// What the forward passes keep for the backward passes, and the larger of what the head and the
-/// backward pass of the last block need beside it. `alive` micro-batches are under way, each in a
-/// chunk like the largest one; stage s of zero_bubble puts off the weight halves of s of them, and
+/// backward pass of the last block need beside it. `alive` micro-batches are under way, spread over
+/// the chunks; stage s of zero_bubble puts off the weight halves of s of them, and
 /// has just come to that of one more.
 int64_t activation_bytes(const RunConfig& config, const std::vector<core::models::Parts>& chunks,
                          int stage, int alive) {
@@ -104,16 +104,18 @@ int64_t activation_bytes(const RunConfig& config, const std::vector<core::models
         if (!parts.has_embedding) of_chunk += m.width;  // its input
         // Of the head: its input, and the gradient that it has made already.
         if (parts.has_head && alive > 1) of_chunk += 2 * m.width;
-        kept = std::max(kept, of_chunk);
+        kept += of_chunk;
         waiting = std::max(waiting, parts.blocks * sizes.kept_for_weights);
         has_head = has_head || parts.has_head;
     }
+    kept /= static_cast<int64_t>(chunks.size());
+    // A block that runs again in an input half stays for its weight half: it is counted there.
+    const int64_t at_work = is_split ? 0 : sizes.block_at_work;
     const int64_t head =
         has_head ? tokens * 3 * m.width + std::min(tokens, core::ops::logit_rows) * padded_vocab(m)
                  : 0;
-    return element *
-           (tokens * ((alive - put_off) * kept + put_off * waiting + sizes.block_at_work) +
-            std::max(head, tokens * sizes.while_in_backward));
+    return element * (tokens * ((alive - put_off) * kept + put_off * waiting + at_work) +
+                      std::max(head, tokens * sizes.while_in_backward));
 }
 
 /// Parameters and moments begin on block boundaries.

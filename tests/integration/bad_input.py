@@ -84,8 +84,12 @@ def configuration(lab, options):
            {"train.global_batch": 4, "train.lanes": 0}, 3)
     refuse(lab, "more ranks than lanes", CONFIG, ["train.lanes", "2"], {"train.lanes": 2}, 3)
     refuse(lab, "mesh of other size", CONFIG, ["parallel.data", "3"], {"parallel.data": 3}, 2)
-    for key in ("tensor", "pipeline"):
-        refuse(lab, f"{key} parallel", CONFIG, [f"parallel.{key}"], {f"parallel.{key}": 2}, 2)
+    refuse(lab, "tensor parallel", CONFIG, ["parallel.tensor"], {"parallel.tensor": 2}, 2)
+    refuse(lab, "more stages than layers", CONFIG, ["parallel.pipeline", "3 stages"], {"parallel.pipeline": 3}, 3)
+    refuse(lab, "chunks without a schedule for them", CONFIG, ["parallel.virtual_stages", "interleaved"],
+           {"parallel.pipeline": 2, "parallel.virtual_stages": 2}, 2)
+    refuse(lab, "a cut that does not fit", CONFIG, ["parallel.stage_layers", "[1, 2]"],
+           {"parallel.pipeline": 2, "parallel.stage_layers": "[1, 2]"}, 2)
     refuse(lab, "shared gradients in lanes of two slots", CONFIG, ["parallel.zero", "train.lanes=4"],
            {"parallel.zero": 2, "train.lanes": 2}, 2)
     refuse(lab, "no such configuration file", CONFIG, ["missing.yaml"], {}, config="gpt/missing.yaml")
