@@ -84,7 +84,7 @@ class Victim:
         for step in numbers(lines, r"resumed from .* at step (\d+)"):
             if step < self.committed:
                 runs.fail(f"{self.name}: resumed at step {step}, but step {self.committed} was saved", lines)
-        if self.committed and not numbers(lines, r"resumed from .* at step (\d+)") and any("step " in x for x in lines):
+        if self.committed and not numbers(lines, r"resumed from .* at step (\d+)") and any(re.match(r"step \d+/", x) for x in lines):
             runs.fail(f"{self.name}: started afresh, but step {self.committed} was saved", lines)
 
     def check_newest(self):
