@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
-// Softmax cross-entropy in three parts, so that a layer whose vocabulary is cut over ranks can
-// combine the local results between them: `local` looks at this rank's columns; the caller combines
-// max, sum and target logit (nothing to do on one rank); `finish` makes losses; `backward`
-// overwrites the logits with their gradients. There is never a second copy of the logits. N rows
-// (tokens), V columns (vocabulary).
+// Softmax cross-entropy in parts, so that a layer whose vocabulary is cut over ranks can combine
+// the local results between them: `local` looks at this rank's columns; `combine` folds what all
+// ranks found (nothing to do on one rank); `finish` makes losses; `backward` overwrites the logits
+// with their gradients. There is never a second copy of the logits. N rows (tokens), V columns
+// (vocabulary).
 #pragma once
 
 #include "kernels/kernel.h"
@@ -24,6 +24,10 @@ struct CrossEntropy {
 /// ignored or lies in other columns.
 PLINTH_KERNEL(cross_entropy_local, View largest, View sum, View target_logit, ConstView logits,
               ConstView targets, CrossEntropy options);
+
+/// The same three of the whole vocabulary from those of R ranks, parts fp32 [R, 3, N]: largest, sum
+/// and target logit of each. Sums are brought to the common maximum and folded in rank order.
+PLINTH_KERNEL(cross_entropy_combine, View largest, View sum, View target_logit, ConstView parts);
 
 /// From the combined values: log_sum[N] = largest + log(sum); entropy f64 [1] = sum over rows that
 /// are not ignored of log_sum - target_logit, in row order; loss f64 [1] = that of log_sum -

@@ -3,7 +3,10 @@
 
 #include <algorithm>
 
+#include "core/models/transformer_plan.h"
+
 #include "launch/stage_parts.h"
+#include "parallel/tensor_parallel/tensor_layout.h"
 
 namespace plinth::launch {
 
@@ -115,9 +118,19 @@ TransformerConfig transformer_config(const RunConfig& config) {
 
 std::unique_ptr<core::models::Model> language_model(const RunConfig& config,
                                                     const parallel::Groups& groups) {
+    const TransformerConfig transformer = transformer_config(config);
     return std::make_unique<core::models::Transformer>(
-        transformer_config(config),
-        stage_parts(config, groups.coordinate(parallel::Axis::pipeline)));
+        transformer, stage_parts(config, groups.coordinate(parallel::Axis::pipeline)),
+        parallel::TensorLayout(transformer_plan(transformer),
+                               groups.along(parallel::Axis::tensor)));
+}
+
+std::unique_ptr<core::models::Classifier> classifier(const RunConfig& config, int64_t classes,
+                                                     const parallel::Groups& groups) {
+    const TransformerConfig trunk = transformer_config(config);
+    return std::make_unique<core::models::Classifier>(
+        trunk, classes, stage_parts(config, groups.coordinate(parallel::Axis::pipeline)),
+        parallel::TensorLayout(classifier_plan(trunk), groups.along(parallel::Axis::tensor)));
 }
 
 parallel::MeshConfig mesh_config(const ParallelSection& parallel) {

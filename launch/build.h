@@ -3,7 +3,7 @@
 
 #include <memory>
 
-#include "core/models/transformer.h"
+#include "core/models/classifier.h"
 #include "core/optim/adamw.h"
 #include "core/optim/schedule.h"
 #include "launch/config/run_config.h"
@@ -19,6 +19,9 @@ core::models::TransformerConfig transformer_config(const RunConfig& config);
 /// This rank's part of the language model in the run's layout; parameters without storage.
 std::unique_ptr<core::models::Model> language_model(const RunConfig& config,
                                                     const parallel::Groups& groups);
+/// The same for a model with a head over classes.
+std::unique_ptr<core::models::Classifier> classifier(const RunConfig& config, int64_t classes,
+                                                     const parallel::Groups& groups);
 parallel::MeshConfig mesh_config(const ParallelSection& parallel);
 /// Its number of micro-batches is that of a step, not set here.
 parallel::ScheduleConfig schedule_config(const ParallelSection& parallel);

@@ -4,8 +4,10 @@
 #include "core/nn/init.h"
 #include "core/optim/grad_norm.h"
 #include "launch/build.h"
+#include "launch/micro_batch.h"
 #include "launch/training_state.h"
 #include "parallel/data_parallel/replica_check.h"
+#include "parallel/tensor_parallel/partial_gradients.h"
 
 namespace plinth::launch {
 
@@ -80,12 +82,15 @@ void Engine::run_micro_batches(const core::models::Phase& phase, const parallel:
     pipeline_.run({.chunks = phase.chunks,
                    .slots = slots,
                    .scope = settings,
-                   .batch = source,
+                   .batch = [&](int64_t slot) { return share_tokens(source(slot), groups_); },
                    .on_loss = set_loss,
                    .gradients = &stage_,
                    .activity = &session_.activity()});
     const PhaseMark mark(session_.activity(), Phase::reduce);
-    stage_.finish();
+    stage_.finish([this](std::span<const ParameterGradient> owned) {
+        parallel::sum_partial_gradients(owned, groups_.along(Axis::tensor), session_.allocator(),
+                                        session_.stream());
+    });
     shared_.add(stage_.gradients());
     pipeline_waited_ = stages.seconds_waited() + shared_.seconds_waited() - waited;
 }
@@ -100,6 +105,9 @@ double Engine::gradient_norm() {
         for (const ParameterGradient& entry : stage_.gradients())
             if (shared_.contains(*entry.parameter) && shared_.counts(*entry.parameter))
                 mine.push_back(entry);
+    // The ranks of a tensor group hold alike the parameters that it does not cut: one gives them.
+    if (!groups_.is_first(Axis::tensor))
+        std::erase_if(mine, [](const auto& entry) { return entry.parameter->is_whole(); });
     return core::optim::gradient_norm(mine, session_.ranks(), session_.allocator(),
                                       session_.stream());
 }
@@ -145,6 +153,8 @@ std::vector<core::StateTensor> Engine::state() {
 void Engine::check_replicas(int64_t step) {
     const PhaseMark mark(session_.activity(), Phase::reduce);
     parallel::check_replicas(stage_.replicas(), groups_.along(Axis::data), step);
+    parallel::check_replicas(weights([](const auto& parameter) { return parameter.is_whole(); }),
+                             groups_.along(Axis::tensor), step);
     if (shared_.parameters().empty()) return;
     // Both stages own the same of what they share.
     parallel::check_replicas(

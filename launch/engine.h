@@ -54,7 +54,8 @@ class Engine {
     /// Of it the master weights of the parameters that are `wanted`.
     std::vector<core::StateTensor> weights(
         const std::function<bool(const core::Parameter&)>& wanted = {});
-    /// Collective. Compares what ranks of a data group hold alike; see parallel::check_replicas.
+    /// Collective. Compares what ranks of a data group hold alike, and of a tensor group the
+    /// parameters that it does not cut; see parallel::check_replicas.
     void check_replicas(int64_t step);
 
     /// Of the last step, its update included.

@@ -56,7 +56,8 @@ EvaluationRecord Evaluator::evaluate(int64_t steps_done, int64_t samples,
             batch_of(std::span(windows).subspan(static_cast<size_t>(first),
                                                 static_cast<size_t>(std::min(rows, count - first))),
                      config_.data.sequence_length, config_.data.document_mask);
-        return to_batch(loaded, config_.data.document_mask, session_.allocator());
+        return share_tokens(to_batch(loaded, config_.data.document_mask, session_.allocator()),
+                            groups_);
     };
     const auto set_loss = [&](int64_t i, const core::ops::Loss& loss) {
         if (i < batches && groups_.speaks_for_slot())

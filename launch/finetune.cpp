@@ -16,7 +16,6 @@
 #include "launch/restored_classifier.h"
 #include "launch/restored_model.h"
 #include "launch/shard_check.h"
-#include "launch/stage_parts.h"
 
 namespace plinth::launch {
 
@@ -201,7 +200,17 @@ void set_length(const FinetuneSection& finetune, RunConfig& run, const TrainingD
         run.train.eval_every = total_steps(run.train, window);
 }
 
-void check(const RunConfig& run, FinetuneMode mode, int64_t ranks) {
+/// Rows of padded examples may be shorter than the window.
+std::optional<Problem> check_shortest(const RunConfig& run) {
+    const int64_t shortest = core::data::padded_length(1, run.data.sequence_length);
+    if (shortest % run.parallel.tensor == 0) return {};
+    return Problem{"parallel.tensor", fmt::format("{} ranks cannot divide the {} tokens of short "
+                                                  "examples, of which each works on its share: "
+                                                  "take a power of two",
+                                                  run.parallel.tensor, shortest)};
+}
+
+void check(const RunConfig& run, FinetuneMode mode, bool datasets, int64_t ranks) {
     auto problem = validate(run);
     if (!problem && mode != FinetuneMode::classification)
         problem = validate_language_model(run.model);
@@ -211,7 +220,10 @@ void check(const RunConfig& run, FinetuneMode mode, int64_t ranks) {
                           fmt::format("{} stages, but finetune.mode=classification measures whole "
                                       "models: set parallel.pipeline=1",
                                       run.parallel.pipeline)};
-    if (problem) FAIL(config, "{}: {}", problem->key, problem->message);
+    if (!problem && !datasets) problem = check_shortest(run);
+    if (!problem) return;
+    if (problem->key == "data.sequence_length") problem->key = "finetune.sequence_length";
+    FAIL(config, "{}: {}", problem->key, problem->message);
 }
 
 /// What a resume must find unchanged besides the run's own keys, which are compared by the loop.
@@ -236,19 +248,19 @@ std::unique_ptr<core::models::Model> make_model(const FinetuneSection& finetune,
                                                 const RunConfig& run,
                                                 const parallel::Groups& groups) {
     if (finetune.mode != FinetuneMode::classification) return language_model(run, groups);
-    return std::make_unique<core::models::Classifier>(
-        transformer_config(run), static_cast<int64_t>(finetune.labels.size()),
-        stage_parts(run, groups.coordinate(parallel::Axis::pipeline)));
+    return classifier(run, static_cast<int64_t>(finetune.labels.size()), groups);
 }
 
 /// Accuracy, precision, recall and F1 of a classifier on the held-out examples.
 void measure_classifier(const core::models::Classifier& model, const TrainingData& data,
-                        const FinetuneSection& finetune, const RunConfig& run, Session& session,
+                        const FinetuneSection& finetune, const RunConfig& run,
+                        const parallel::Groups& groups, Session& session,
                         EvaluationRecord& record) {
     const Confusion confusion = classify(model, *data.held_out.front().source,
                                          {.window = run.data.sequence_length,
                                           .micro_batch = run.train.micro_batch,
-                                          .dtype = dtype_of(run.train.dtype)},
+                                          .dtype = dtype_of(run.train.dtype),
+                                          .groups = &groups},
                                          session);
     const ClassificationMetrics metrics = classification_metrics(confusion);
     record.accuracy = metrics.accuracy;
@@ -270,7 +282,7 @@ int finetune(const FinetuneConfig& config, Session& session, bool dry_run) {
         datasets ? open_datasets(section, run, base, session, /*verify=*/!dry_run)
                  : ExampleReader(section, base, run.data.sequence_length, session).read();
     set_length(section, run, data);
-    check(run, section.mode, session.world().size());
+    check(run, section.mode, datasets, session.world().size());
     parallel::Groups groups(session.world(), mesh_config(run.parallel));
     const auto model = make_model(section, run, groups);
     TrainingOptions options{.configuration = to_yaml(run),
@@ -281,7 +293,7 @@ int finetune(const FinetuneConfig& config, Session& session, bool dry_run) {
     if (const auto* classifier = dynamic_cast<const core::models::Classifier*>(model.get())) {
         options.is_new = core::models::Classifier::is_head;
         options.measure = [&, classifier](EvaluationRecord& record) {
-            measure_classifier(*classifier, data, section, run, session, record);
+            measure_classifier(*classifier, data, section, run, groups, session, record);
         };
     }
     if (dry_run) {

@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "launch/micro_batch.h"
 
+#include "parallel/tensor_parallel/tensor_layout.h"
+
 namespace plinth::launch {
 
 core::Batch to_batch(const core::data::MicroBatch& loaded, bool document_mask,
@@ -13,6 +15,11 @@ core::Batch to_batch(const core::data::MicroBatch& loaded, bool document_mask,
                       .document_ids = {},
                       .sample_ids = core::Tensor::of(loaded.sample_ids, {loaded.rows}, allocator)};
     if (document_mask) batch.document_ids = core::Tensor::of(loaded.document_ids, shape, allocator);
+    return batch;
+}
+
+core::Batch share_tokens(core::Batch batch, const parallel::Groups& groups) {
+    batch.slice = parallel::tokens_of_rank(batch.length(), groups.along(parallel::Axis::tensor));
     return batch;
 }
 

@@ -3,6 +3,7 @@
 
 #include "core/data/loader.h"
 #include "core/nn/batch.h"
+#include "parallel/comm/groups.h"
 
 namespace plinth::launch {
 
@@ -10,5 +11,9 @@ namespace plinth::launch {
 /// need not look at them.
 core::Batch to_batch(const core::data::MicroBatch& loaded, bool document_mask,
                      CachingAllocator& allocator);
+
+/// The batch as this rank works on it beside the others of its tensor group: with its slice of the
+/// tokens, where they divide its length.
+core::Batch share_tokens(core::Batch batch, const parallel::Groups& groups);
 
 }  // namespace plinth::launch

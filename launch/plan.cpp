@@ -4,6 +4,7 @@
 #include <algorithm>
 
 #include "core/models/transformer.h"
+#include "core/models/transformer_plan.h"
 #include "core/ops/cross_entropy.h"
 #include "core/optim/parameter_storage.h"
 #include "launch/build.h"
@@ -16,6 +17,7 @@
 #include "parallel/data_parallel/lane_reducer.h"
 #include "parallel/data_parallel/lanes.h"
 #include "parallel/pipeline_parallel/check.h"
+#include "parallel/tensor_parallel/planned_layout.h"
 #include "parallel/zero/owned_weights.h"
 #include "parallel/zero/weights.h"
 
@@ -49,6 +51,48 @@ parallel::ScheduleReport schedule_report(const RunConfig& config, int64_t ranks)
     return parallel::check_schedule(parallel::make_schedule(schedule));
 }
 
+/// The parts of one stage as a rank of a tensor group declares them: no storage.
+core::models::Transformer declared_model(const RunConfig& config, int stage) {
+    const core::models::TransformerConfig transformer = transformer_config(config);
+    return core::models::Transformer(
+        transformer, stage_parts(config, stage),
+        parallel::PlannedLayout(transformer_plan(transformer), /*rank=*/0,
+                                static_cast<int>(config.parallel.tensor)));
+}
+
+/// Elements a token in which a sum over a tensor group is folded: fp32, in bf16 beside a summand
+/// and the result.
+int64_t folding(const RunConfig& config) {
+    const int64_t share = config.model.width / config.parallel.tensor;
+    return config.train.dtype == ComputeType::bf16 ? 5 * share : share;
+}
+
+/// Elements a token that the passes of a block need at once beside what is kept.
+int64_t passing_through_block(const RunConfig& config) {
+    const ModelSection& m = config.model;
+    const int64_t t = config.parallel.tensor, share = m.width / t;
+    const int64_t hidden = m.activation == Activation::swiglu ? 2 * m.ffn_width : m.ffn_width;
+    const int64_t remade = config.train.recompute == Recompute::selective ? m.ffn_width : 0;
+    if (t == 1) return 2 * m.width + hidden + remade;
+    // A sum over the ranks: what is sent, in the order of the tokens and in that of the ranks, what
+    // is received, and the result in fp32. In the forward pass the output of the activation
+    // function is still there; backwards it is made again beside its gradient.
+    return std::max({3 * m.width + remade / t + 2 * share + folding(config),
+                     m.width + (m.ffn_width + remade) / t + 2 * share,
+                     (hidden + remade) / t + 3 * share});
+}
+
+/// Beside what is kept, for the head.
+int64_t head_elements(const RunConfig& config) {
+    const ModelSection& m = config.model;
+    const int64_t t = config.parallel.tensor;
+    const int64_t tokens = config.train.micro_batch * config.data.sequence_length;
+    const int64_t logits = std::min(tokens, core::ops::logit_rows) * padded_vocab(m) / t;
+    if (t == 1) return tokens * 3 * m.width + logits;
+    return std::max(tokens * (2 * m.width + 3 * m.width / t) + logits,
+                    tokens * (3 * m.width + 2 * m.width / t + folding(config)));
+}
+
 /// Of the activations of one micro-batch, elements a token.
 struct ActivationSizes {
     int64_t kept_for_weights = 0;   ///< from the input half to a weight half that is put off
@@ -63,25 +107,29 @@ ActivationSizes activation_sizes(const RunConfig& config) {
     const int64_t hidden = m.activation == Activation::swiglu ? 2 * m.ffn_width : m.ffn_width;
     // Of a block's products: two residual sums, qkv (again when normed), attention output, the
     // MLP's hidden layer before its activation function. Remakeable: two norms and the activation
-    // function.
+    // function. A rank of a tensor group has its share of all that, but for the inputs of the
+    // products before attention and in the MLP, of which it gathers the whole.
+    const int64_t t = config.parallel.tensor;
     const int64_t products =
-                      2 * m.width + (m.qk_norm ? 2 : 1) * qkv + m.heads * m.head_width + hidden,
-                  remakeable = 2 * m.width + m.ffn_width;
-    const int64_t gradients = 2 * m.width + hidden;
+                      (2 * m.width + (m.qk_norm ? 2 : 1) * qkv + m.heads * m.head_width + hidden) /
+                      t,
+                  remakeable = 2 * m.width + m.ffn_width / t;
+    const int64_t passing = passing_through_block(config);
     // The inputs of the products and the gradients of their outputs. What the activation function
     // makes again comes from its input.
     const bool remakes = config.train.recompute == Recompute::selective;
-    const int64_t halves = 4 * m.width + m.heads * m.head_width + (m.qk_norm ? 2 : 1) * qkv +
-                           hidden + (remakes ? hidden : m.ffn_width);
+    const int64_t halves = (4 * m.width + m.heads * m.head_width + (m.qk_norm ? 2 : 1) * qkv +
+                            hidden + (remakes ? hidden : m.ffn_width)) /
+                           t;
     switch (config.train.recompute) {
         case Recompute::selective:
-            return {halves, products, gradients + m.ffn_width, 0};
+            return {halves, products, passing, 0};
         case Recompute::full:
-            return {halves, m.width, gradients, products + remakeable};
+            return {halves, m.width / t, passing, products + remakeable};
         case Recompute::none:
             break;
     }
-    return {halves, products + remakeable, gradients, 0};
+    return {halves, products + remakeable, passing, 0};
 }
 
 /// What the forward passes keep for the backward passes, and the larger of what the head and the
@@ -101,7 +149,7 @@ int64_t activation_bytes(const RunConfig& config, const std::vector<core::models
     bool has_head = false;
     for (const core::models::Parts& parts : chunks) {
         int64_t of_chunk = parts.blocks * sizes.kept_by_block;
-        if (!parts.has_embedding) of_chunk += m.width;  // its input
+        if (!parts.has_embedding) of_chunk += m.width / config.parallel.tensor;  // its input
         // Of the head: its input, and the gradient that it has made already.
         if (parts.has_head && alive > 1) of_chunk += 2 * m.width;
         kept += of_chunk;
@@ -111,9 +159,7 @@ int64_t activation_bytes(const RunConfig& config, const std::vector<core::models
     kept /= static_cast<int64_t>(chunks.size());
     // A block that runs again in an input half stays for its weight half: it is counted there.
     const int64_t at_work = is_split ? 0 : sizes.block_at_work;
-    const int64_t head =
-        has_head ? tokens * 3 * m.width + std::min(tokens, core::ops::logit_rows) * padded_vocab(m)
-                 : 0;
+    const int64_t head = has_head ? head_elements(config) : 0;
     return element * (tokens * ((alive - put_off) * kept + put_off * waiting + at_work) +
                       std::max(head, tokens * sizes.while_in_backward));
 }
@@ -229,6 +275,31 @@ TrafficPlan stage_traffic(const RunConfig& config, const std::vector<core::Param
     return plan;
 }
 
+/// That a rank sends to its tensor group for a micro-batch of the whole model.
+int64_t traffic_of_micro_batch(const RunConfig& config) {
+    const ModelSection& m = config.model;
+    const int64_t t = config.parallel.tensor, L = m.layers;
+    const int64_t tokens = config.train.micro_batch * config.data.sequence_length;
+    const int64_t element = config.train.dtype == ComputeType::bf16 ? 2 : 4;
+    // Passes of [B, T, D] through the group: four a block forwards, four backwards, and those of
+    // the forward pass that recompute repeats; two each of the table and of the head.
+    const int64_t repeated = config.train.recompute == Recompute::full        ? 4 * L
+                             : config.train.recompute == Recompute::selective ? 2 * L
+                                                                              : 0;
+    const int64_t passes = 8 * L + repeated + 4;
+    const int64_t rows = 3 * 4 * tokens * (t - 1);  // maximum, sum and target logit of each token
+    return passes * tokens * m.width * element / t * (t - 1) + rows;
+}
+
+/// That it sends in a step for the sum of the gradients of parameters which all ranks of the group
+/// hold.
+int64_t partial_gradients_bytes(const RunConfig& config, core::models::Transformer& model) {
+    int64_t elements = 0;
+    for (const core::Parameter* parameter : model.parameters().all())
+        if (parameter->gradient_is_partial()) elements += parameter->local_elements();
+    return 2 * 4 * elements / config.parallel.tensor * (config.parallel.tensor - 1);
+}
+
 /// Of one activation between stages, or its gradient.
 int64_t passed_bytes(const RunConfig& config) {
     const int64_t element = config.train.dtype == ComputeType::bf16 ? 2 : 4;
@@ -280,7 +351,7 @@ std::string pipeline_text(const RunConfig& config, int64_t ranks) {
 
 MemoryPlan memory_plan(const RunConfig& config, int64_t ranks, int stage) {
     const std::vector<core::models::Parts> chunks = stage_parts(config, stage);
-    core::models::Transformer model(transformer_config(config), chunks);  // declared: no storage
+    core::models::Transformer model = declared_model(config, stage);
     const int64_t data = data_ranks(config, ranks);
     MemoryPlan plan;
     for (int rank = 0; rank < data; ++rank) {
@@ -289,7 +360,10 @@ MemoryPlan memory_plan(const RunConfig& config, int64_t ranks, int stage) {
     }
     // A copy of weights and moments, of which each rank that holds them writes its share.
     if (saves_beside_training(config.checkpoint))
-        plan.staging = model.parameters().elements() * 12 / data;
+        for (const core::Parameter* parameter : model.parameters().all())
+            plan.staging +=
+                parameter->local_elements() * 12 /
+                (data * (parameter->gradient_is_partial() ? config.parallel.tensor : 1));
     const parallel::ScheduleReport report = schedule_report(config, ranks);
     plan.activations = activation_bytes(config, chunks, stage,
                                         report.stages[static_cast<size_t>(stage)].peak_activations);
@@ -309,17 +383,23 @@ TrafficPlan traffic_plan(const RunConfig& config, int64_t ranks) {
     const int64_t stages = config.parallel.pipeline, data = data_ranks(config, ranks);
     TrafficPlan sum;
     for (int stage = 0; stage < static_cast<int>(stages); ++stage) {
-        core::models::Transformer model(transformer_config(config), stage_parts(config, stage));
+        core::models::Transformer model = declared_model(config, stage);
+        sum.tensor += partial_gradients_bytes(config, model) / data;
         const TrafficPlan more = stage_traffic(config, model.parameters().all(), data);
         sum.gradients += more.gradients;
         sum.weights += more.weights;
     }
     sum.activations = 2 * (stages * config.parallel.virtual_stages - 1) * passed_bytes(config) *
                       (config.train.global_batch / config.train.micro_batch) / data;
+    sum.activations /= config.parallel.tensor;
     if (stages > 1 && config.model.tied_head)
-        sum.gradients += 2 * padded_vocab(config.model) * config.model.width * 4 /
-                         (config.parallel.zero > 0 ? data : 1);
-    return {sum.gradients / stages, sum.weights / stages, sum.activations / stages};
+        sum.gradients += 2 * padded_vocab(config.model) / config.parallel.tensor *
+                         config.model.width * 4 / (config.parallel.zero > 0 ? data : 1);
+    if (config.parallel.tensor > 1)
+        sum.tensor += traffic_of_micro_batch(config) *
+                      (config.train.global_batch / config.train.micro_batch) / data;
+    return {sum.gradients / stages, sum.weights / stages, sum.activations / stages,
+            sum.tensor / stages};
 }
 
 std::string plan_text(const RunConfig& config, int64_t ranks) {
@@ -339,9 +419,11 @@ std::string plan_text(const RunConfig& config, int64_t ranks) {
     if (ranks > 1) {
         const TrafficPlan traffic = traffic_plan(config, ranks);
         text += fmt::format(
-            "# sent a step         {} by a rank (gradients {}, weights {}, activations {})\n",
-            gib(traffic.gradients + traffic.weights + traffic.activations), gib(traffic.gradients),
-            gib(traffic.weights), gib(traffic.activations));
+            "# sent a step         {} by a rank (gradients {}, weights {}, activations {}, tensor "
+            "group {})\n",
+            gib(traffic.gradients + traffic.weights + traffic.activations + traffic.tensor),
+            gib(traffic.gradients), gib(traffic.weights), gib(traffic.activations),
+            gib(traffic.tensor));
     }
     text += pipeline_text(config, ranks);
     text += fmt::format("# steps               {}\n", steps);

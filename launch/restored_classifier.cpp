@@ -68,14 +68,18 @@ Confusion classify(const core::models::Classifier& model, const core::data::Sour
     // All ranks make the same number of passes, since the model may gather weights meanwhile: one
     // without a batch repeats another's, which is not counted.
     Confusion repeated(model.classes());
-    for (int64_t at = 0; at < batches; at += session.world().size()) {
-        const int64_t i = at + session.world().rank();
+    const parallel::Groups* groups = options.groups;
+    const int shares = groups ? groups->size(parallel::Axis::data) : session.world().size();
+    const int share = groups ? groups->coordinate(parallel::Axis::data) : session.world().rank();
+    for (int64_t at = 0; at < batches; at += shares) {
+        const int64_t i = at + share;
         const int64_t first = i % batches * options.micro_batch;
         count_batch(model,
                     batch_in_order(examples, first, std::min(options.micro_batch, count - first),
                                    options.window, /*document_mask=*/true),
                     session, i < batches ? confusion : repeated);
     }
+    if (groups && !groups->speaks_for_slot()) std::ranges::fill(confusion.counts(), 0);
     session.ranks().sum(confusion.counts());
     return confusion;
 }

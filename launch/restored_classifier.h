@@ -13,6 +13,7 @@
 #include "launch/classification_metrics.h"
 #include "launch/config/run_config.h"
 #include "launch/session.h"
+#include "parallel/comm/groups.h"
 
 namespace plinth::launch {
 
@@ -38,6 +39,8 @@ struct ClassifyOptions {
     int64_t window = 0;  ///< tokens of the longest example
     int64_t micro_batch = 8;
     DType dtype = DType::f32;
+    /// Of a model that ranks hold together; null: every rank has all of it.
+    const parallel::Groups* groups = nullptr;
 };
 
 /// Collective. The true and the predicted classes of all examples, which the ranks share; the same

@@ -44,7 +44,9 @@ class StageState final : public parallel::GradientSlots {
     void begin_backward(size_t chunk, int64_t slot) override;
     void end_backward(size_t chunk) override;
     void progress() override;
-    void finish();
+    /// See LaneReducer: the hook gets what this rank owns of one reducer's sums.
+    void finish(const std::function<void(std::span<const core::optim::ParameterGradient>)>&
+                    owned_is_final = {});
     /// After finish, until the next begin_step; see LaneReducer.
     const std::vector<core::optim::ParameterGradient>& gradients() const { return gradients_; }
     const std::vector<core::optim::ParameterGradient>& owned() const { return owned_; }

@@ -80,6 +80,11 @@ class Parameter {
     /// Takes other boxes, which must agree in all dims but the first, before there is storage.
     void place(std::vector<Shard> boxes);
 
+    /// True where every rank of a tensor group holds all of it, and each gives it the gradient of
+    /// its own tokens or heads: the sum over that group is the gradient.
+    bool gradient_is_partial() const { return gradient_is_partial_; }
+    void set_gradient_partial() { gradient_is_partial_ = true; }
+
     /// Declares one more use; returns its index.
     int add_use() { return uses_++; }
     int uses() const { return uses_; }
@@ -111,6 +116,7 @@ class Parameter {
   private:
     Spec spec_;
     std::vector<Shard> boxes_;
+    bool gradient_is_partial_ = false;
     int uses_ = 0;
     Tensor master_;
     GradientSink* sink_ = nullptr;

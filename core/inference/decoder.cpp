@@ -26,9 +26,7 @@ class Sequence {
         cache_.emplace(KeyValueCache::Config{.layers = c.layers,
                                              .batch = 1,
                                              .capacity = capacity(),
-                                             .width = c.kv_heads * c.head_width,
-                                             .dtype = Scope::current().compute()},
-                       Scope::current().allocator());
+                                             .dtype = Scope::current().compute()});
     }
 
     bool is_full() const {

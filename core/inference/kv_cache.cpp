@@ -6,20 +6,11 @@
 
 namespace plinth::core::inference {
 
-KeyValueCache::KeyValueCache(const Config& config, CachingAllocator& allocator)
+KeyValueCache::KeyValueCache(const Config& config)
     : config_(config),
-      allocator_(allocator),
       starts_(static_cast<size_t>(config.batch), 0),
       keys_(static_cast<size_t>(config.layers)),
       values_(static_cast<size_t>(config.layers)) {}
-
-Tensor& KeyValueCache::memory(std::vector<Tensor>& layers, int64_t layer) const {
-    Tensor& tensor = layers.at(static_cast<size_t>(layer));
-    if (!tensor.defined())
-        tensor = Tensor::empty({config_.batch, config_.capacity, config_.width}, config_.dtype,
-                               allocator_);
-    return tensor;
-}
 
 void KeyValueCache::advance(const std::vector<int32_t>& counts) {
     CHECK(counts.size() == starts_.size(), "{} counts for {} sequences", counts.size(),
@@ -33,7 +24,14 @@ Tensor KeyValueCache::attend(const nn::InnerAttentionCall& call, const Tensor& q
     Scope& scope = Scope::current();
     CHECK(scope.tape() == nullptr, "a key-value cache does not train");
     const Tensor starts = Tensor::of(starts_, {config_.batch}, scope.allocator());
-    Tensor &keys = memory(keys_, call.layer), &values = memory(values_, call.layer);
+    Tensor& keys = keys_[static_cast<size_t>(call.layer)];
+    Tensor& values = values_[static_cast<size_t>(call.layer)];
+    if (!keys.defined()) {
+        const int64_t columns = call.options.heads + 2 * call.options.kv_heads;
+        const int64_t width = qkv.dim(-1) / columns * call.options.kv_heads;
+        for (Tensor* tensor : {&keys, &values})
+            *tensor = scope.empty({config_.batch, config_.capacity, width}, config_.dtype);
+    }
     kernels::kv_cache_append(keys.out(), values.out(), qkv.in(), starts.in(), scope.stream());
     return ops::attention_cached(qkv, keys, values, starts, call.options, nn::slopes_of(call));
 }

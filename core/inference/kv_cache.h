@@ -7,19 +7,17 @@
 
 namespace plinth::core::inference {
 
-/// Keys and values of the tokens seen so far: [B, capacity, G K] each for every layer that runs
-/// here.
+/// Keys and values of the tokens seen so far, for every layer that runs here: [B, capacity, G K]
+/// each, G the key/value heads of this rank. A layer's memory comes with its first tokens.
 class KeyValueCache final : public nn::InnerAttention {
   public:
     struct Config {
         int64_t layers = 0;
         int64_t batch = 0;
         int64_t capacity = 0;  ///< tokens of a sequence
-        int64_t width = 0;     ///< G K
         DType dtype = DType::f32;
     };
-    /// A layer gets its memory when it first runs.
-    KeyValueCache(const Config& config, CachingAllocator& allocator);
+    explicit KeyValueCache(const Config& config);
 
     int64_t capacity() const { return config_.capacity; }
     /// Tokens of sequence b in the cache.
@@ -33,10 +31,7 @@ class KeyValueCache final : public nn::InnerAttention {
                   const Batch& batch) const override;
 
   private:
-    Tensor& memory(std::vector<Tensor>& layers, int64_t layer) const;
-
     Config config_;
-    CachingAllocator& allocator_;
     std::vector<int32_t> starts_;
     mutable std::vector<Tensor> keys_;
     mutable std::vector<Tensor> values_;

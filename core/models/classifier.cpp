@@ -16,11 +16,13 @@ TransformerConfig without_language_head(TransformerConfig config) {
 
 }  // namespace
 
-Classifier::Classifier(const TransformerConfig& trunk, int64_t classes, std::vector<Parts> chunks)
-    : classes_(classes), trunk_(without_language_head(trunk), std::move(chunks)) {
+Classifier::Classifier(const TransformerConfig& trunk, int64_t classes, std::vector<Parts> chunks,
+                       const nn::Layout& layout)
+    : classes_(classes), trunk_(without_language_head(trunk), std::move(chunks), layout) {
     CHECK(classes > 1, "a classifier needs two classes or more, got {}", classes);
     if (trunk_.chunks().back().has_head)
-        head_.emplace(nn::Declaration(trunk_.parameters()) / head_path, trunk.width, classes,
+        head_.emplace(nn::Declaration(trunk_.parameters(), layout) / head_path, trunk.width,
+                      classes,
                       /*bias=*/true, trunk.init_stddev);
 }
 
@@ -28,13 +30,14 @@ bool Classifier::is_head(const Parameter& parameter) {
     return parameter.name().starts_with(std::string(head_path) + ".");
 }
 
-Tensor Classifier::logits(const Tensor& features, const Tensor& rows) const {
+Tensor Classifier::logits(const Batch& batch, const Tensor& features, const Tensor& rows) const {
     CHECK(head_, "this classifier is a stage of a pipeline without its head");
-    return (*head_)(ops::select_rows(features, rows));
+    // A labelled token may stand in any rank's slice.
+    return (*head_)(ops::select_rows(head_->enter(features, batch.slice), rows));
 }
 
 Tensor Classifier::logits(const Batch& batch) const {
-    return logits(trunk_.features(batch), ops::find_labelled_rows(batch.targets).rows);
+    return logits(batch, trunk_.features(batch), ops::find_labelled_rows(batch.targets).rows);
 }
 
 ops::Loss Classifier::loss(const Batch& batch) const {
@@ -43,7 +46,7 @@ ops::Loss Classifier::loss(const Batch& batch) const {
 
 ops::Loss Classifier::loss(const Batch& batch, const Tensor& features) const {
     const ops::LabelledRows labelled = ops::find_labelled_rows(batch.targets);
-    return ops::cross_entropy(logits(features, labelled.rows), labelled.labels,
+    return ops::cross_entropy(logits(batch, features, labelled.rows), labelled.labels,
                               {.valid_columns = classes_});
 }
 

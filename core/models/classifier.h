@@ -14,10 +14,12 @@ namespace plinth::core::models {
 class Classifier final : public Model {
   public:
     /// `trunk.language_head` is ignored.
-    Classifier(const TransformerConfig& trunk, int64_t classes)
-        : Classifier(trunk, classes, {Parts::whole(trunk.layers)}) {}
+    Classifier(const TransformerConfig& trunk, int64_t classes,
+               const nn::Layout& layout = nn::whole_layout())
+        : Classifier(trunk, classes, std::vector<Parts>{Parts::whole(trunk.layers)}, layout) {}
     /// Only these parts of it; see Transformer.
-    Classifier(const TransformerConfig& trunk, int64_t classes, std::vector<Parts> chunks);
+    Classifier(const TransformerConfig& trunk, int64_t classes, std::vector<Parts> chunks,
+               const nn::Layout& layout = nn::whole_layout());
 
     int64_t classes() const { return classes_; }
     const TransformerConfig& config() const { return trunk_.config(); }
@@ -34,7 +36,7 @@ class Classifier final : public Model {
     ops::Loss loss(const Batch& batch) const;
 
   private:
-    Tensor logits(const Tensor& features, const Tensor& rows) const;
+    Tensor logits(const Batch& batch, const Tensor& features, const Tensor& rows) const;
     ops::Loss loss(const Batch& batch, const Tensor& features) const;
     Chunk chunk(size_t number);
 

@@ -18,12 +18,13 @@ void TransformerConfig::validate() const {
           "rotary positions need an even head width, got {}", head_width);
 }
 
-Transformer::Transformer(const TransformerConfig& config, std::vector<Parts> chunks)
+Transformer::Transformer(const TransformerConfig& config, std::vector<Parts> chunks,
+                         const nn::Layout& layout)
     : config_(config),
       chunks_(std::move(chunks)),
       blocks_(static_cast<size_t>(std::max<int64_t>(0, config.layers))) {
     config.validate();
-    const nn::Declaration root(parameters_);
+    const nn::Declaration root(parameters_, layout);
     for (const Parts& parts : chunks_) {
         declare(parts, root);
         ends_.push_back(parameters_.all().size());
@@ -42,6 +43,7 @@ void Transformer::declare(const Parts& parts, const nn::Declaration& root) {
     if (parts.has_embedding) {
         token_table_ = &token_table(root);
         token_use_ = token_table_->add_use();
+        token_ends_ = (root / "embedding" / "tokens").ends();
         if (config_.positions == TransformerConfig::Positions::learned) {
             position_table_ = &(root / "embedding" / "positions")
                                    .weight({config_.max_positions, config_.width},
@@ -59,19 +61,30 @@ void Transformer::declare(const Parts& parts, const nn::Declaration& root) {
     final_norm_.emplace(root / "final_norm", config_.width, config_.norm);
     if (!config_.language_head) return;
     if (config_.tied_head)
-        head_.emplace(token_table_ ? *token_table_ : token_table(root));
+        head_.emplace(root / "head", token_table_ ? *token_table_ : token_table(root));
     else
         head_.emplace(root / "head", config_.width, config_.padded_vocab(), /*bias=*/false,
                       config_.init_stddev);
 }
 
-Tensor Transformer::embed(const Batch& batch) const {
+Tensor Transformer::look_up(const Batch& batch) const {
     const ops::WeightUse tokens{*token_table_, token_use_};
-    Tensor x = position_table_
+    if (!token_ends_)
+        return position_table_
                    ? ops::embedding(batch.tokens, tokens, batch.positions, {*position_table_})
                    : ops::embedding(batch.tokens, tokens);
+    // Every rank finds some of the tokens in its part of the table; positions come to the sum.
+    const Tensor x = token_ends_->leave(ops::embedding(batch.tokens, tokens), batch.slice);
+    if (!position_table_) return x;
+    const Tensor positions = tokens_in(batch.positions, batch.slice);
+    return ops::add(x, ops::embedding(positions, {*position_table_}));
+}
+
+Tensor Transformer::embed(const Batch& batch) const {
+    Tensor x = look_up(batch);
     if (embedding_norm_) x = (*embedding_norm_)(x);
-    return ops::dropout(x, config_.dropout, "embedding.dropout", batch.sample_ids);
+    return ops::dropout(x, config_.dropout, "embedding.dropout", batch.sample_ids,
+                        batch.slice.first * config_.width);
 }
 
 Tensor Transformer::run_block(int64_t layer, const Tensor& x, const Batch& batch,
@@ -105,8 +118,8 @@ Tensor Transformer::project(const Tensor& features) const {
 ops::Loss Transformer::loss(const Batch& batch, const Tensor& features) const {
     CHECK(head_, "this transformer was built without a language head");
     return ops::linear_cross_entropy(
-        features, head_->weight(), batch.targets,
-        {.valid_columns = config_.vocab_size, .z_loss = config_.z_loss});
+        head_->enter(features, batch.slice), head_->weight(), batch.targets,
+        {.valid_columns = config_.vocab_size, .z_loss = config_.z_loss, .ranks = head_->columns()});
 }
 
 std::vector<Parameter*> Transformer::parameters_of(size_t chunk) const {

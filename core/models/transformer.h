@@ -12,16 +12,19 @@
 namespace plinth::core::models {
 
 /// A decoder or encoder stack: embedding, L pre-norm blocks, final norm, head. It runs as an
-/// ordered list of parts that pass one tensor x [B, T, D]: there a pipeline may cut.
+/// ordered list of parts that pass one tensor x, the batch's slice of [B, T, D]: there a pipeline
+/// may cut.
 class Transformer final : public Model {
   public:
     /// The whole model.
-    explicit Transformer(const TransformerConfig& config)
-        : Transformer(config, {Parts::whole(config.layers)}) {}
+    explicit Transformer(const TransformerConfig& config,
+                         const nn::Layout& layout = nn::whole_layout())
+        : Transformer(config, std::vector<Parts>{Parts::whole(config.layers)}, layout) {}
     /// Only these parts of it, in model order, with the names, shapes and initial values that their
     /// parameters have in the whole model; a tied head away from the embedding declares the token
     /// table as its own.
-    Transformer(const TransformerConfig& config, std::vector<Parts> chunks);
+    Transformer(const TransformerConfig& config, std::vector<Parts> chunks,
+                const nn::Layout& layout = nn::whole_layout());
 
     const TransformerConfig& config() const { return config_; }
     nn::ParameterSet& parameters() override { return parameters_; }
@@ -35,25 +38,28 @@ class Transformer final : public Model {
     /// last one gives features, after the final norm.
     Tensor run(size_t chunk, const Tensor& x, const Batch& batch,
                const nn::InnerAttention& inner = nn::full_attention()) const;
-    /// Of the whole model: features [B, T, D], after the final norm, for other heads.
+    /// Of the whole model: features, the batch's slice of [B, T, D], after the final norm, for
+    /// other heads.
     Tensor features(const Batch& batch,
                     const nn::InnerAttention& inner = nn::full_attention()) const;
     /// Logits [B, T, padded V] of a whole model.
     Tensor logits(const Batch& batch) const { return project(features(batch)); }
-    /// The head's product alone.
+    /// The head's product alone, of whole sequences or of any rows.
     Tensor project(const Tensor& features) const;
     /// Next-token cross-entropy summed over the tokens that are not ignored, of a whole model.
     ops::Loss loss(const Batch& batch) const { return loss(batch, features(batch)); }
     /// The same from the features.
     ops::Loss loss(const Batch& batch, const Tensor& features) const;
-    /// [B, T, D].
+    /// The batch's slice of [B, T, D].
     Shape input_shape(const Batch& batch) const {
-        return {batch.samples(), batch.length(), config_.width};
+        return {batch.samples(), batch.slice.is_whole() ? batch.length() : batch.slice.count,
+                config_.width};
     }
 
   private:
     void declare(const Parts& parts, const nn::Declaration& root);
     Parameter& token_table(const nn::Declaration& root) const;
+    Tensor look_up(const Batch& batch) const;
     Tensor embed(const Batch& batch) const;
     Tensor run_block(int64_t layer, const Tensor& x, const Batch& batch,
                      const nn::InnerAttention& inner) const;
@@ -65,6 +71,7 @@ class Transformer final : public Model {
     std::vector<size_t> ends_;  ///< by chunk: parameters declared up to its end
     Parameter* token_table_ = nullptr;
     int token_use_ = 0;
+    std::shared_ptr<const nn::Ends> token_ends_;
     Parameter* position_table_ = nullptr;
     std::optional<nn::Norm> embedding_norm_;
     std::vector<std::optional<TransformerBlock>> blocks_;  ///< by layer; empty: not of these parts

@@ -57,10 +57,12 @@ TransformerBlock::TransformerBlock(const nn::Declaration& at, int64_t layer,
 
 Tensor TransformerBlock::operator()(const Tensor& x, const Batch& batch,
                                     const nn::InnerAttention& inner) const {
-    const Tensor attended = ops::dropout_add(x, attention_(attention_norm_(x), batch, inner),
-                                             dropout_, attention_dropout_name_, batch.sample_ids);
-    return ops::dropout_add(attended, mlp_(mlp_norm_(attended)), dropout_, mlp_dropout_name_,
-                            batch.sample_ids);
+    const int64_t first = batch.slice.first * x.dim(-1);
+    const Tensor attended =
+        ops::dropout_add(x, attention_(attention_norm_(x), batch, inner), dropout_,
+                         attention_dropout_name_, batch.sample_ids, first);
+    return ops::dropout_add(attended, mlp_(mlp_norm_(attended), batch.slice), dropout_,
+                            mlp_dropout_name_, batch.sample_ids, first);
 }
 
 }  // namespace plinth::core::models

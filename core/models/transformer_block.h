@@ -15,7 +15,7 @@ class TransformerBlock {
   public:
     TransformerBlock(const nn::Declaration& at, int64_t layer, const TransformerConfig& config);
 
-    /// [B, T, D] -> [B, T, D].
+    /// The batch's slice of [B, T, D], in and out.
     Tensor operator()(const Tensor& x, const Batch& batch, const nn::InnerAttention& inner) const;
 
   private:

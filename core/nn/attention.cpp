@@ -13,7 +13,9 @@ const InnerAttention& full_attention() {
 
 Tensor slopes_of(const InnerAttentionCall& call) {
     if (!call.alibi) return {};
-    return Tensor::of(kernels::alibi_slopes(call.options.heads), {call.options.heads},
+    const std::vector<float> all = kernels::alibi_slopes(call.all_heads);
+    const auto first = all.begin() + call.options.first_head;
+    return Tensor::of(std::vector<float>(first, first + call.options.heads), {call.options.heads},
                       Scope::current().allocator());
 }
 
@@ -33,10 +35,23 @@ SelfAttention::SelfAttention(const Declaration& at, int64_t layer, const Attenti
                         .causal = config.causal,
                         .dropout = static_cast<float>(config.dropout)},
             .alibi = config.alibi,
+            .all_heads = config.heads,
             .dropout_name = fmt::format("blocks.{}.attention.weights", layer)},
       qkv_(at / "qkv", config.width, config.qkv_width(), config.qkv_bias, config.init_stddev),
       output_(at / "output", config.heads * config.head_width, config.width, config.output_bias,
               config.output_init_stddev) {
+    const int64_t shares = config.qkv_width() / qkv_.features();
+    CHECK(config.heads % shares == 0 && config.kv_heads % shares == 0 &&
+              qkv_.features() * shares == config.qkv_width(),
+          "attention of layer {}: {} of {} features are no share of the heads", layer,
+          qkv_.features(), config.qkv_width());
+    call_.options.heads = config.heads / shares;
+    call_.options.kv_heads = config.kv_heads / shares;
+    call_.options.first_head = qkv_.first_feature() / config.head_width;
+    if (config_.rotary) {
+        config_.rotary->heads = call_.options.heads;
+        config_.rotary->kv_heads = call_.options.kv_heads;
+    }
     if (!config.qk_norm) return;
     q_norm_ = &(at / "q_norm").vector("weight", config.head_width, Init::ones());
     k_norm_ = &(at / "k_norm").vector("weight", config.head_width, Init::ones());
@@ -46,13 +61,14 @@ SelfAttention::SelfAttention(const Declaration& at, int64_t layer, const Attenti
 
 Tensor SelfAttention::operator()(const Tensor& x, const Batch& batch,
                                  const InnerAttention& inner) const {
-    Tensor qkv = qkv_(x);
+    Tensor qkv = qkv_(x, batch.slice);
     if (q_norm_)
-        qkv = ops::qk_norm(
-            qkv, *q_norm_, *k_norm_,
-            {.heads = config_.heads, .kv_heads = config_.kv_heads, .eps = config_.norm_eps});
+        qkv = ops::qk_norm(qkv, *q_norm_, *k_norm_,
+                           {.heads = call_.options.heads,
+                            .kv_heads = call_.options.kv_heads,
+                            .eps = config_.norm_eps});
     if (config_.rotary) qkv = ops::rotary(qkv, batch.positions, *config_.rotary);
-    return output_(inner.attend(call_, qkv, batch));
+    return output_(inner.attend(call_, qkv, batch), batch.slice);
 }
 
 }  // namespace plinth::core::nn

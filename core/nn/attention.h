@@ -34,11 +34,12 @@ struct AttentionConfig {
     int64_t qkv_width() const { return (heads + 2 * kv_heads) * head_width; }
 };
 
-/// What a layer tells the attention between its projections.
+/// What a layer tells the attention between its projections. Heads are those of this rank.
 struct InnerAttentionCall {
     int64_t layer = 0;
     kernels::Attention options;
     bool alibi = false;
+    int64_t all_heads = 0;  ///< query heads of the whole layer
     std::string dropout_name;
 };
 
@@ -62,16 +63,16 @@ class FullAttention final : public InnerAttention {
 /// The one that training uses unless the layout says otherwise. It has no state.
 const InnerAttention& full_attention();
 
-/// ALiBi's slopes as fp32 [H], or undefined.
+/// ALiBi's slopes of this rank's heads, fp32, or undefined.
 Tensor slopes_of(const InnerAttentionCall& call);
 
 /// Multi-head or grouped-query self-attention: one product for q, k and v, positions, softmax
-/// attention, one product back.
+/// attention, one product back. How many heads are here follows from the width of that product.
 class SelfAttention {
   public:
     SelfAttention(const Declaration& at, int64_t layer, const AttentionConfig& config);
 
-    /// [B, T, D] -> [B, T, D].
+    /// x and y: the batch's slice of [B, T, D].
     Tensor operator()(const Tensor& x, const Batch& batch, const InnerAttention& inner) const;
 
   private:

@@ -5,6 +5,14 @@
 
 namespace plinth::core {
 
+/// Tokens [first, first + count) of every sequence of a batch; by default all of them.
+struct TokenSlice {
+    int64_t first = 0;
+    int64_t count = 0;  ///< 0: the whole sequence
+
+    bool is_whole() const { return count == 0; }
+};
+
 /// One micro-batch: B samples of T tokens. Models take positions from here, never from a local
 /// length.
 struct Batch {
@@ -15,11 +23,17 @@ struct Batch {
     Tensor document_ids;  ///< i32 [B, T], undefined without a document mask: attention stays within
                           ///< equal ids
     Tensor sample_ids;    ///< i64 [B], global sample numbers: they key dropout
+    /// The tokens that this rank works on where a layer goes token by token: norms, dropout,
+    /// residual sums. A part where a group of ranks shares that work (sequence parallel).
+    TokenSlice slice = {};
 
     static constexpr int32_t ignored_target = -100;
 
     int64_t samples() const { return tokens.dim(0); }
     int64_t length() const { return tokens.dim(1); }
 };
+
+/// [B, count] of i32 values [B, T] in host memory.
+Tensor tokens_in(const Tensor& values, const TokenSlice& slice);
 
 }  // namespace plinth::core

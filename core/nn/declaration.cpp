@@ -3,6 +3,11 @@
 
 namespace plinth::core::nn {
 
+const Layout& whole_layout() {
+    static const Layout whole;
+    return whole;
+}
+
 Parameter& ParameterSet::add(Parameter::Spec spec) {
     parameters_.push_back(std::make_unique<Parameter>(std::move(spec)));
     Parameter& parameter = *parameters_.back();

@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "core/autograd/parameter.h"
+#include "core/nn/layout.h"
 
 namespace plinth::core::nn {
 
@@ -31,28 +32,40 @@ class ParameterSet {
 /// A place in the tree of names where a module declares its parameters.
 class Declaration {
   public:
-    explicit Declaration(ParameterSet& set, std::string path = "")
-        : set_(&set), path_(std::move(path)) {}
+    /// The layout need not outlive the model.
+    explicit Declaration(ParameterSet& set, const Layout& layout = whole_layout(),
+                         std::string path = "")
+        : set_(&set), layout_(&layout), path_(std::move(path)) {}
 
     /// The child place `path.name`.
-    Declaration operator/(const std::string& name) const { return Declaration(*set_, full(name)); }
+    Declaration operator/(const std::string& name) const {
+        return Declaration(*set_, *layout_, full(name));
+    }
     Declaration operator/(int64_t index) const { return *this / std::to_string(index); }
 
     /// A matrix or table: weight decay applies.
     Parameter& weight(const Shape& shape, Init init) const {
-        return set_->add({.name = full("weight"), .shape = shape, .init = init, .decay = true});
+        return add({.name = full("weight"), .shape = shape, .init = init, .decay = true});
     }
     /// A norm's gain or a bias: no weight decay.
     Parameter& vector(const std::string& name, int64_t size, Init init) const {
-        return set_->add({.name = full(name), .shape = {size}, .init = init, .decay = false});
+        return add({.name = full(name), .shape = {size}, .init = init, .decay = false});
     }
+    /// What the layout wants around the product of the module here; null for nothing.
+    std::shared_ptr<const Ends> ends() const { return layout_->ends(path_); }
 
   private:
+    Parameter& add(Parameter::Spec spec) const {
+        Parameter& parameter = set_->add(std::move(spec));
+        layout_->place(parameter, path_);
+        return parameter;
+    }
     std::string full(const std::string& name) const {
         return path_.empty() ? name : path_ + "." + name;
     }
 
     ParameterSet* set_;
+    const Layout* layout_;
     std::string path_;
 };
 

@@ -2,34 +2,55 @@
 #pragma once
 
 #include "core/nn/declaration.h"
+#include "core/ops/add.h"
 #include "core/ops/matmul.h"
 
 namespace plinth::core::nn {
 
-/// y[..., out] = x[..., in] weight[out, in]^T (+ bias[out]).
+/// y[..., out] = x[..., in] weight[out, in]^T (+ bias[out]). Where ranks share the weight, x and y
+/// are what the layers around it hold: the batch's slice of tokens.
 class Linear {
   public:
     Linear(const Declaration& at, int64_t in, int64_t out, bool bias, double init_stddev)
         : weight_(at.weight({out, in}, Init::normal(init_stddev))),
           use_(weight_.add_use()),
-          bias_(bias ? &at.vector("bias", out, Init::zeros()) : nullptr) {
+          bias_(bias ? &at.vector("bias", out, Init::zeros()) : nullptr),
+          ends_(at.ends()) {
         if (bias_) bias_->add_use();
     }
-    /// A second use of a weight declared elsewhere: a tied head.
-    explicit Linear(Parameter& tied) : weight_(tied), use_(tied.add_use()) {}
+    /// A second use, at `at`, of a weight declared elsewhere: a tied head.
+    Linear(const Declaration& at, Parameter& tied)
+        : weight_(tied), use_(tied.add_use()), ends_(at.ends()) {}
 
     /// For an op that multiplies by itself; there must be no bias.
     ops::WeightUse weight() const {
         CHECK(bias_ == nullptr, "{}: has a bias", weight_.name());
         return {weight_, use_};
     }
+    /// Output features of this rank, and the global number of the first.
+    int64_t features() const { return weight_.local_shape()[0]; }
+    int64_t first_feature() const { return weight_.boxes()[0].offset[0]; }
 
-    Tensor operator()(const Tensor& x) const { return ops::linear(x, {weight_, use_}, bias_); }
+    Tensor operator()(const Tensor& x, const TokenSlice& tokens = {}) const {
+        if (!ends_) return ops::linear(x, {weight_, use_}, bias_);
+        // A whole bias beside a cut weight belongs to the sum of the ranks' products, once.
+        const bool bias_last = bias_ && bias_->is_whole();
+        Tensor y = ops::linear(enter(x, tokens), {weight_, use_}, bias_last ? nullptr : bias_);
+        y = ends_->leave(y, tokens);
+        return bias_last ? ops::add_bias(y, *bias_) : y;
+    }
+    /// What the weight multiplies, for a caller that does so by itself.
+    Tensor enter(const Tensor& x, const TokenSlice& tokens) const {
+        return ends_ ? ends_->enter(x, tokens) : x;
+    }
+    /// Of a head: the ranks that hold its columns together; null for one.
+    const ops::ColumnRanks* columns() const { return ends_ ? ends_->columns() : nullptr; }
 
   private:
     Parameter& weight_;
     int use_;
     Parameter* bias_ = nullptr;
+    std::shared_ptr<const Ends> ends_;
 };
 
 }  // namespace plinth::core::nn

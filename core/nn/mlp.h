@@ -29,11 +29,11 @@ class Mlp {
           down_(at / "down", config.ffn_width, config.width, config.bias,
                 config.output_init_stddev) {}
 
-    Tensor operator()(const Tensor& x) const {
-        const Tensor hidden = up_(x);
-        if (is_gated()) return down_(ops::swiglu(hidden));
+    Tensor operator()(const Tensor& x, const TokenSlice& tokens = {}) const {
+        const Tensor hidden = up_(x, tokens);
+        if (is_gated()) return down_(ops::swiglu(hidden), tokens);
         const bool exact = activation_ == MlpConfig::Activation::gelu_erf;
-        return down_(ops::gelu(hidden, exact ? kernels::Gelu::erf : kernels::Gelu::tanh));
+        return down_(ops::gelu(hidden, exact ? kernels::Gelu::erf : kernels::Gelu::tanh), tokens);
     }
 
   private:

@@ -5,6 +5,7 @@
 
 #include "core/autograd/scope.h"
 #include "core/tensor/shapes.h"
+#include "kernels/cast.h"
 #include "kernels/cross_entropy.h"
 #include "kernels/matmul.h"
 
@@ -23,6 +24,20 @@ struct RowValues {
     static RowValues of(int64_t rows) {
         const auto column = [&] { return Scope::current().empty({rows}, DType::f32); };
         return {column(), column(), column(), column()};
+    }
+    /// From what this rank's columns say to what the whole vocabulary says.
+    void combine(const ColumnRanks& ranks) {
+        Scope& scope = Scope::current();
+        const int64_t rows = largest.elements();
+        Tensor mine = scope.empty({3, rows}, DType::f32);
+        const Tensor* values[] = {&largest, &sum, &target_logit};
+        for (int64_t i = 0; i < 3; ++i) {
+            Tensor row = mine.rows(i, i + 1);
+            kernels::cast(row.out(), values[i]->in(), scope.stream());
+        }
+        const Tensor parts = ranks.gather(mine.reshape({3 * rows}));
+        kernels::cross_entropy_combine(largest.out(), sum.out(), target_logit.out(),
+                                       parts.reshape({parts.dim(0), 3, rows}).in(), scope.stream());
     }
     RowValues rows(int64_t begin, int64_t end) const {
         return {largest.rows(begin, end), sum.rows(begin, end), target_logit.rows(begin, end),
@@ -75,13 +90,17 @@ namespace {
 /// The loss of x weight^T in chunks of rows; with gradients (dx, dweight) where `dx` is defined.
 class ChunkedHead {
   public:
+    /// `first_column` is the global number of the weight's first row.
     ChunkedHead(const Tensor& x, const Tensor& weight, const Tensor& targets,
-                const CrossEntropyOptions& options)
+                const CrossEntropyOptions& options, int64_t first_column)
         : x_(as_matrix(x)),
           weight_(weight),
           targets_(targets.reshape({x_.dim(0)})),
           attributes_(attributes_of(options)),
-          values_(RowValues::of(x_.dim(0))) {}
+          ranks_(options.ranks),
+          values_(RowValues::of(x_.dim(0))) {
+        attributes_.first_column = first_column;
+    }
 
     void look() {
         for_chunks([&](int64_t begin, int64_t end) { look_at(begin, end); });
@@ -119,12 +138,15 @@ class ChunkedHead {
         Tensor logits = scope.empty({end - begin, weight_.dim(0)}, x_.dtype());
         kernels::matmul(logits.out(), x_.rows(begin, end).in(), weight_.in(), {},
                         {.transpose_b = true}, scope.stream());
-        values_.rows(begin, end).look(logits, targets_.rows(begin, end), attributes_);
+        RowValues values = values_.rows(begin, end);
+        values.look(logits, targets_.rows(begin, end), attributes_);
+        if (ranks_) values.combine(*ranks_);
         return logits;
     }
 
     Tensor x_, weight_, targets_;
     kernels::CrossEntropy attributes_;
+    const ColumnRanks* ranks_;
     RowValues values_;
 };
 
@@ -136,7 +158,12 @@ Loss linear_cross_entropy(const Tensor& x, WeightUse weight, const Tensor& targe
     const Shape w = weight.parameter.local_shape();
     CHECK(w.rank() == 2 && x.dim(-1) == w[1], "{}: input {} does not fit weight {}",
           weight.parameter.name(), x.shape().text(), w.text());
-    ChunkedHead head(x, weight.parameter.acquire(x.dtype()), targets, options);
+    CHECK(weight.parameter.is_whole() || options.ranks != nullptr,
+          "{}: a part of a vocabulary without the ranks of the others", weight.parameter.name());
+    CHECK(weight.parameter.boxes().size() == 1, "{}: a head of {} boxes", weight.parameter.name(),
+          weight.parameter.boxes().size());
+    ChunkedHead head(x, weight.parameter.acquire(x.dtype()), targets, options,
+                     weight.parameter.boxes()[0].offset[0]);
     if (!scope.tape()) {
         head.look();
         weight.parameter.release();

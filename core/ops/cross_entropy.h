@@ -14,9 +14,18 @@ struct Loss {
     Tensor correct;        ///< i64 [1]: tokens whose target has the largest logit
 };
 
+/// Ranks that hold the columns (the vocabulary) of one head together.
+class ColumnRanks {
+  public:
+    virtual ~ColumnRanks() = default;
+    /// Collective. parts fp32 [ranks, N] from this rank's `mine` [N], in rank order.
+    virtual Tensor gather(const Tensor& mine) const = 0;
+};
+
 struct CrossEntropyOptions {
     int64_t valid_columns = 0;  ///< vocabulary without padding
     double z_loss = 0.0;
+    const ColumnRanks* ranks = nullptr;  ///< null: this rank holds all columns
 };
 
 /// Cross-entropy of logits[..., V] against targets i32 [...], summed; targets of -100 are ignored.
@@ -28,6 +37,10 @@ Loss cross_entropy(const Tensor& logits, const Tensor& targets, const CrossEntro
 /// a time. While recording, the gradients are made right here, from a chunk's logits while they
 /// exist (as Liger Kernel does, Hsu et al. 2024): the sum must be a root of the backward
 /// pass with a gradient of 1, and weight gradients of all chunks are added in row order.
+///
+/// Where the weight's box is a part of the vocabulary, options.ranks are those with the other
+/// parts: they give the same x and targets and get the same loss, each its own dweight and its
+/// summand of dx.
 Loss linear_cross_entropy(const Tensor& x, WeightUse weight, const Tensor& targets,
                           const CrossEntropyOptions& options);
 

@@ -18,11 +18,12 @@ Tensor masked(const Tensor& dy, const Tensor& samples, const kernels::Dropout& o
 }
 
 Tensor dropped(const Tensor& residual, const Tensor& x, double p, const std::string& place,
-               const Tensor& samples) {
+               const Tensor& samples, int64_t first) {
     Scope& scope = Scope::current();
     const StepState& step = scope.step();
     const kernels::Dropout options{static_cast<float>(p),
-                                   RandomKey(step.seed, place, static_cast<uint64_t>(step.step))};
+                                   RandomKey(step.seed, place, static_cast<uint64_t>(step.step)),
+                                   first};
     Tensor y = scope.empty(x.shape(), x.dtype());
     kernels::dropout(y.out(), residual.in(), x.in(), samples.in(), options, scope.stream());
     if (scope.tape())
@@ -41,13 +42,14 @@ bool is_active(double p) {
 
 }  // namespace
 
-Tensor dropout(const Tensor& x, double p, const std::string& place, const Tensor& samples) {
-    return is_active(p) ? dropped({}, x, p, place, samples) : x;
+Tensor dropout(const Tensor& x, double p, const std::string& place, const Tensor& samples,
+               int64_t first) {
+    return is_active(p) ? dropped({}, x, p, place, samples, first) : x;
 }
 
 Tensor dropout_add(const Tensor& residual, const Tensor& x, double p, const std::string& place,
-                   const Tensor& samples) {
-    return is_active(p) ? dropped(residual, x, p, place, samples) : add(residual, x);
+                   const Tensor& samples, int64_t first) {
+    return is_active(p) ? dropped(residual, x, p, place, samples, first) : add(residual, x);
 }
 
 }  // namespace plinth::core::ops

@@ -18,6 +18,16 @@ PLINTH_SIMD void add_range(BFloat16* y, const BFloat16* a, const BFloat16* b, in
         y[i] = BFloat16(static_cast<float>(a[i]) + static_cast<float>(b[i]));
 }
 
+PLINTH_SIMD void add_to_row(float* y, const float* x, const float* row, int64_t n) {
+    for (int64_t i = 0; i < n; ++i)
+        y[i] = x[i] + row[i];
+}
+
+PLINTH_SIMD void add_to_row(BFloat16* y, const BFloat16* x, const float* row, int64_t n) {
+    for (int64_t i = 0; i < n; ++i)
+        y[i] = BFloat16(static_cast<float>(x[i]) + row[i]);
+}
+
 PLINTH_SIMD void scale_range(float* y, const float* x, float factor, int64_t n) {
     for (int64_t i = 0; i < n; ++i)
         y[i] = factor * x[i];
@@ -38,6 +48,22 @@ void add(View y, ConstView a, ConstView b, Stream& stream) {
         const T *left = a.as<T>(), *right = b.as<T>();
         parallel_for(stream, y.elements(), elementwise_grain, [&](int64_t begin, int64_t end) {
             add_range(out + begin, left + begin, right + begin, end - begin);
+        });
+    });
+}
+
+void add_row(View y, ConstView x, ConstView row, Stream& stream) {
+    check_same_elements("add_row", y, x);
+    const int64_t n = row.elements();
+    CHECK(n > 0 && x.dim(-1) == n && row.is_contiguous(), "add_row: {} and a row of {}",
+          x.shape.text(), n);
+    with_float_type(y.dtype, "add_row", [&]<typename T>(T) {
+        T* out = y.as<T>();
+        const T* in = x.as<T>();
+        const float* each = row.as<float>();
+        parallel_for(stream, x.shape.rows(), row_grain(n), [&](int64_t begin, int64_t end) {
+            for (int64_t r = begin; r < end; ++r)
+                add_to_row(out + r * n, in + r * n, each, n);
         });
     });
 }

@@ -91,6 +91,29 @@ void cross_entropy_local(View largest, View sum, View target_logit, ConstView lo
     });
 }
 
+void cross_entropy_combine(View largest, View sum, View target_logit, ConstView parts, Stream&) {
+    CHECK(parts.shape.rank() == 3 && parts.dim(1) == 3 && parts.is_contiguous() &&
+              parts.dim(2) == largest.elements(),
+          "cross_entropy_combine: {} rows of parts {}", largest.elements(), parts.shape.text());
+    const int64_t ranks = parts.dim(0), rows = parts.dim(2);
+    const auto part = [&](int64_t rank, int64_t which, int64_t row) {
+        return parts.as<float>()[(rank * 3 + which) * rows + row];
+    };
+    for (int64_t row = 0; row < rows; ++row) {
+        float high = lowest, target = lowest, total = 0.0f;
+        for (int64_t rank = 0; rank < ranks; ++rank) {
+            high = std::max(high, part(rank, 0, row));
+            target = std::max(target, part(rank, 2, row));
+        }
+        for (int64_t rank = 0; rank < ranks; ++rank)  // a rank of padding alone adds nothing
+            if (part(rank, 1, row) != 0.0f)
+                total += part(rank, 1, row) * exp_of(part(rank, 0, row) - high);
+        largest.as<float>()[row] = high;
+        sum.as<float>()[row] = total;
+        target_logit.as<float>()[row] = target;
+    }
+}
+
 void cross_entropy_finish(View loss, View entropy, View weight, View correct, View log_sum,
                           ConstView largest, ConstView sum, ConstView target_logit,
                           ConstView targets, CrossEntropy options, Stream&) {

@@ -124,15 +124,44 @@ std::optional<Problem> check_pipeline(const ParallelSection& parallel, const Mod
                                parallel.virtual_stages, model.layers)};
 }
 
+/// What the ranks of a tensor group must be able to divide among them.
+std::optional<Problem> check_tensor(const RunConfig& config) {
+    const ModelSection& model = config.model;
+    const int64_t ranks = config.parallel.tensor;
+    if (ranks == 1) return {};
+    const auto undivided = [&](const char* what, int64_t extent) {
+        return Problem{"parallel.tensor",
+                       fmt::format("{} ranks cannot divide {} {}: use a number of ranks that does, "
+                                   "or another {}",
+                                   ranks, what, extent, what)};
+    };
+    if (model.heads % ranks != 0) return undivided("model.heads", model.heads);
+    if (model.kv_heads % ranks != 0) return undivided("model.kv_heads", model.kv_heads);
+    if (model.ffn_width % ranks != 0) return undivided("model.ffn_width", model.ffn_width);
+    const int64_t rows =
+        (model.vocab_size + model.vocab_multiple - 1) / model.vocab_multiple * model.vocab_multiple;
+    if (rows % ranks != 0)
+        return Problem{
+            "model.vocab_multiple",
+            fmt::format("parallel.tensor={} ranks cannot divide the {} rows of the token table: a "
+                        "new run takes model.vocab_multiple={} (more rows, of padding), a model "
+                        "that is there parallel.tensor=1",
+                        ranks, rows, std::lcm(model.vocab_multiple, ranks))};
+    const int64_t length = config.data.sequence_length;
+    if (length % ranks != 0)
+        return Problem{"data.sequence_length",
+                       fmt::format("parallel.tensor={} ranks cannot divide {} tokens, of which "
+                                   "each works on its share: take {}",
+                                   ranks, length, length / ranks * ranks + ranks)};
+    return {};
+}
+
 /// The keys of the other layouts are read, but no training loop has them.
 std::optional<Problem> check_available(const ParallelSection& parallel) {
-    const auto problem = [](const char* key, int64_t value, int64_t only) {
-        return Problem{key, fmt::format("{} is not available yet, only data-parallel ranks and "
-                                        "pipeline stages are: set {}={}",
-                                        value, key, only)};
-    };
-    if (parallel.tensor != 1) return problem("parallel.tensor", parallel.tensor, 1);
-    if (parallel.context != 1) return problem("parallel.context", parallel.context, 1);
+    if (parallel.context != 1)
+        return Problem{"parallel.context", fmt::format("{} is not available yet: set "
+                                                       "parallel.context=1",
+                                                       parallel.context)};
     if (parallel.zero == 3 && parallel.pipeline > 1)
         return Problem{"parallel.zero",
                        "3 shares weights that a pipeline would gather for each micro-batch of each "
@@ -268,10 +297,7 @@ std::optional<Problem> validate_world(const RunConfig& config, int64_t world) {
                                    "ranks, but {} run",
                                    parallel.data, parallel.tensor, parallel.pipeline,
                                    parallel.context, parallel.data * inner, world)};
-    if (config.model.heads % parallel.tensor != 0 || config.model.kv_heads % parallel.tensor != 0)
-        return Problem{"parallel.tensor",
-                       fmt::format("{} does not divide model.heads {} and model.kv_heads {}",
-                                   parallel.tensor, config.model.heads, config.model.kv_heads)};
+    if (auto problem = check_tensor(config)) return problem;
     if (auto problem = check_pipeline(parallel, config.model)) return problem;
     const int64_t replicas = world / inner;
     const int64_t slots = smallest_batch(config.train) / config.train.micro_batch;

@@ -293,7 +293,10 @@ void declare(Schema& schema, ParallelSection& parallel) {
                 .min = 0,
                 .max = 1 << 20});
     schema.key("parallel.tensor", &parallel.tensor,
-               {.doc = "Tensor-parallel ranks.", .min = 1, .max = 1 << 20});
+               {.doc = "Ranks that share every layer of one copy of the model: heads, hidden "
+                       "features, vocabulary, and between the products the tokens.",
+                .min = 1,
+                .max = 1 << 20});
     schema.key("parallel.pipeline", &parallel.pipeline,
                {.doc = "Pipeline stages.", .min = 1, .max = 1 << 16});
     schema.choice(

@@ -190,7 +190,7 @@ void LaneReducer::end_slot() {
     if (last_of_lane_) start_all_buckets(round_);
 }
 
-void LaneReducer::finish() {
+void LaneReducer::finish(const std::function<void()>& owned_is_final) {
     CHECK(!in_slot_ && next_slot_ == slots_.size(), "rank {} has computed {} of its {} slots",
           rank_, next_slot_, slots_.size());
     // A rank without a lane in the last round owns totals all the same.
@@ -202,6 +202,8 @@ void LaneReducer::finish() {
     while (!exchanges_.empty())
         complete(0);
     add_uses();
+    list_owned();
+    if (owned_is_final) owned_is_final();
     gather_totals();
     list_gradients();
     statistics_.seconds_waiting = communicator_.seconds_waited() - waited_before_;
@@ -379,10 +381,13 @@ void LaneReducer::gather_totals() {
         gather.wait();
 }
 
-void LaneReducer::list_gradients() {
+void LaneReducer::list_owned() {
     for (Parameter* parameter : parameters_)
         for (const BucketLayout::Piece& piece : layout_.owned(*parameter, 0, rank_, ranks_))
             owned_.push_back({parameter, total_of(piece), piece.range.begin});
+}
+
+void LaneReducer::list_gradients() {
     if (config_.share != GradientShare::whole) return;
     for (Parameter* parameter : parameters_) {
         const BucketLayout::Entry& entry = layout_.entries()[layout_.entry_of(*parameter, 0)];

@@ -62,8 +62,9 @@ class LaneReducer final : public core::GradientSink {
     /// under way. Called before a wait for a collective of another group of the same ranks: so all
     /// ranks start all collectives in one order, and none waits for one that a peer has put off.
     void start_finished();
-    /// Completes the sum.
-    void finish();
+    /// Completes the sum. `owned_is_final` runs when what this rank owns is there and before the
+    /// others get it: a sum over another axis belongs there.
+    void finish(const std::function<void()>& owned_is_final = {});
 
     /// After finish, until the next begin_step, in the order of the parameters: each of them once,
     /// or what this rank owns of them.
@@ -119,6 +120,7 @@ class LaneReducer final : public core::GradientSink {
     std::vector<View> lane_pieces(Exchange& exchange);
     void add_uses();
     void gather_totals();
+    void list_owned();
     void list_gradients();
 
     Communicator& communicator_;

@@ -133,12 +133,7 @@ std::vector<int32_t> decode_through_cache(const Transformer& model, std::vector<
                                           size_t count, bool advances) {
     Scope& scope = Scope::current();
     const TransformerConfig& c = model.config();
-    KeyValueCache cache({.layers = c.layers,
-                         .batch = 1,
-                         .capacity = 40,
-                         .width = c.kv_heads * c.head_width,
-                         .dtype = scope.compute()},
-                        scope.allocator());
+    KeyValueCache cache({.layers = c.layers, .batch = 1, .capacity = 40, .dtype = scope.compute()});
     std::vector<int32_t> generated;
     for (size_t seen = 0; generated.size() < count;) {
         const std::vector<int32_t> pending(tokens.begin() + static_cast<ptrdiff_t>(seen),

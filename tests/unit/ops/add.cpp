@@ -40,6 +40,31 @@ TEST_F(AddTest, ATensorUsedTwiceGetsTheSumOfItsGradients) {
         {tensor(random_values(77, "a"), {7, 11})});
 }
 
+TEST_F(AddTest, ABiasIsAddedToEveryRow) {
+    for (const RowsCase& c : rows_test_cases)
+        for (DType dtype : {DType::f32, DType::bf16}) {
+            parameters_.clear();
+            core::Parameter& bias = parameter("bias", {c.width});
+            const auto x = rounded_to_bf16(random_values(c.rows * c.width, "x"));
+            std::vector<double> expected;
+            for (size_t i = 0; i < x.size(); ++i)
+                expected.push_back(
+                    static_cast<double>(x[i]) +
+                    static_cast<double>(
+                        bias.master().values<float>()[i % static_cast<size_t>(c.width)]));
+            const auto y = run([&](const auto& in) { return core::ops::add_bias(in[0], bias); },
+                               {tensor(x, {c.rows, c.width}, dtype)});
+            expect_close(y, expected, dtype == DType::f32 ? 1e-7 : 4e-3, c.name);
+        }
+}
+
+TEST_F(AddTest, GradientsOfABiasMatchFiniteDifferences) {
+    core::Parameter& bias = parameter("bias", {11});
+    expect_gradients_match_differences(
+        [&](const auto& in) { return core::ops::add_bias(in[0], bias); },
+        {tensor(random_values(77, "x"), {7, 11})});
+}
+
 TEST_F(AddTest, ScaleAndFillTouchEveryElementAndNoOther) {
     for (DType dtype : {DType::f32, DType::bf16})
         for (int64_t n : {1, 31, 32769}) {

@@ -1,9 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "core/ops/cross_entropy.h"
 
+#include <array>
 #include <cmath>
 #include <cstring>
 
+#include "kernels/add.h"
 #include "kernels/cross_entropy.h"
 #include "tests/support/op_fixture.h"
 
@@ -100,6 +102,57 @@ TEST_F(CrossEntropyTest, LossAndGradientEqualTheFormulaInDouble) {
             EXPECT_EQ(*loss.correct.data<int64_t>(), naive.correct);
             expect_close(dlogits, naive.dlogits, dtype == DType::f32 ? 2e-6 : 3e-3, "dlogits");
         }
+}
+
+/// Largest logit, sum of exponentials and target logit of each row.
+using RowFacts = std::array<std::vector<double>, 3>;
+
+TEST_F(CrossEntropyTest, PartsOfTheVocabularyCombineToTheWhole) {
+    const Case c{67, 24, 15, 0.0};  // the last of the parts are padding, in whole or in part
+    auto x = random_values(c.rows * c.columns, "x");
+    for (float& value : x)
+        value *= 20.0f;
+    const Tensor targets = indices(targets_for(c), {c.rows});
+    /// Of columns [first, first + count), into rows 0..2 of `part`.
+    const auto look = [&](Tensor part, int64_t first, int64_t count) {
+        std::vector<float> columns;
+        for (int64_t r = 0; r < c.rows; ++r)
+            for (int64_t i = first; i < first + count; ++i)
+                columns.push_back(x[static_cast<size_t>(r * c.columns + i)]);
+        Tensor largest = part.rows(0, 1), sum = part.rows(1, 2), target_logit = part.rows(2, 3);
+        kernels::cross_entropy_local(largest.out(), sum.out(), target_logit.out(),
+                                     tensor(columns, {c.rows, count}).in(), targets.in(),
+                                     {.first_column = first, .valid_columns = c.valid}, stream_);
+    };
+    const auto facts_of = [&](const Tensor& part) {
+        return RowFacts{to_doubles(part.rows(0, 1)), to_doubles(part.rows(1, 2)),
+                        to_doubles(part.rows(2, 3))};
+    };
+    Tensor whole = Tensor::empty({3, c.rows}, DType::f32, *allocator_);
+    look(whole, 0, c.columns);
+    const RowFacts expected = facts_of(whole);
+    for (const int64_t ranks : {1, 2, 3, 4, 6, 8}) {
+        Tensor parts = Tensor::empty({ranks, 3, c.rows}, DType::f32, *allocator_);
+        const int64_t count = c.columns / ranks;
+        const auto combine = [&] {
+            Tensor combined = Tensor::empty({3, c.rows}, DType::f32, *allocator_);
+            Tensor largest = combined.rows(0, 1), sum = combined.rows(1, 2),
+                   target_logit = combined.rows(2, 3);
+            kernels::cross_entropy_combine(largest.out(), sum.out(), target_logit.out(), parts.in(),
+                                           stream_);
+            return facts_of(combined);
+        };
+        for (int64_t rank = 0; rank < ranks; ++rank)
+            look(parts.rows(rank, rank + 1).reshape({3, c.rows}), rank * count, count);
+        const RowFacts combined = combine();
+        EXPECT_EQ(combined[0], expected[0]) << ranks;
+        EXPECT_EQ(combined[2], expected[2]) << ranks;
+        expect_close(combined[1], expected[1], 1e-6, fmt::format("{} ranks", ranks));
+        // The sum of one rank left out must show, where it holds more than padding.
+        Tensor lost = parts.rows(0, 1).reshape({3, c.rows});
+        kernels::scale(lost.out(), lost.in(), 0.0f, stream_);
+        EXPECT_NE(combine()[1], combined[1]) << ranks;
+    }
 }
 
 TEST_F(CrossEntropyTest, HugeLogitsStayFinite) {

@@ -95,6 +95,36 @@ TEST_F(DropoutTest, TheMaskIsWhatThePhiloxWordsOfTheElementsSay) {
     }
 }
 
+TEST_F(DropoutTest, APartOfASampleHasTheMaskOfItsPlaceInTheWhole) {
+    const int64_t n = 3 * 32768 + 517;
+    const auto ids = samples({5, 8});
+    const auto residual = random_values(2 * n, "residual"), x = random_values(2 * n, "x");
+    /// Elements [begin, end) of both samples, called the elements from `first` on.
+    const auto dropped = [&](int64_t begin, int64_t end, int64_t first) {
+        std::vector<float> r, v;
+        for (const int64_t sample : {int64_t{0}, n})
+            for (int64_t i = sample + begin; i < sample + end; ++i) {
+                r.push_back(residual[static_cast<size_t>(i)]);
+                v.push_back(x[static_cast<size_t>(i)]);
+            }
+        return run(
+            [&](const auto& in) {
+                return core::ops::dropout_add(in[0], in[1], 0.4, "here", ids, first);
+            },
+            {tensor(r, {2, end - begin}), tensor(v, {2, end - begin})});
+    };
+    const auto whole = dropped(0, n, 0);
+    for (const auto& [begin, end] : std::vector<std::pair<int64_t, int64_t>>{
+             {0, 1}, {1, 2}, {3, 260}, {64, 128}, {255, 700}, {1022, 70001}, {32769, n}}) {
+        std::vector<double> expected(whole.begin() + begin, whole.begin() + end);
+        expected.insert(expected.end(), whole.begin() + n + begin, whole.begin() + n + end);
+        EXPECT_EQ(dropped(begin, end, begin), expected) << begin << " " << end;
+        if (end - begin > 20) {
+            EXPECT_NE(dropped(begin, end, begin + 1), expected) << "the mutant";
+        }
+    }
+}
+
 TEST_F(DropoutTest, ThreadsDoNotChangeBits) {
     const auto x = tensor(random_values(2 * 70001, "x"), {2, 70001});
     const auto ids = samples({1, 2});

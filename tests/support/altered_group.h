@@ -1,0 +1,91 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <algorithm>
+#include <functional>
+#include <string>
+#include <vector>
+
+#include "parallel/comm/communicator.h"
+
+namespace plinth::test {
+
+/// Passes every call on to a sound communicator and then puts its hand into what was received: a
+/// mutant of whatever uses the group.
+class AlteredGroup final : public parallel::Communicator {
+  public:
+    /// `received` holds what each other rank sent, in the order of arrival: right neighbours of
+    /// lower rank first.
+    using Alter =
+        std::function<void(const std::string& label, const std::vector<parallel::Bytes>& received)>;
+
+    AlteredGroup(Communicator& sound, Alter alter)
+        : Communicator(sound.rank(), sound.size(), sound.host(), {}),
+          sound_(sound),
+          alter_(std::move(alter)) {}
+    std::unique_ptr<Communicator> split(int color, std::string name) override {
+        return sound_.split(color, std::move(name));
+    }
+    void progress() override { sound_.progress(); }
+    void abort(const std::string& reason, ErrorKind kind) override { sound_.abort(reason, kind); }
+    /// To other ranks so far.
+    int64_t bytes_sent() const { return bytes_sent_; }
+
+  protected:
+    struct Altered final : parallel::Transfer {
+        parallel::Pending pending;
+        std::vector<parallel::Bytes> received;
+        std::string label;
+        const Alter* alter = nullptr;
+        bool test() override {
+            if (!pending.test()) return false;
+            (*alter)(label, received);
+            return true;
+        }
+    };
+
+    std::unique_ptr<parallel::Transfer> exchange(const Call& call, std::vector<Outgoing> sends,
+                                                 std::vector<Incoming> receives) override {
+        auto transfer = std::make_unique<Altered>();
+        transfer->label = call.label;
+        transfer->alter = &alter_;
+        std::vector<parallel::ConstBytes> out(static_cast<size_t>(size()));
+        std::vector<parallel::Bytes> in(static_cast<size_t>(size()));
+        for (const Outgoing& each : sends) {
+            out[static_cast<size_t>(each.peer)] = each.bytes;
+            bytes_sent_ += static_cast<int64_t>(each.bytes.size());
+        }
+        for (const Incoming& each : receives) {
+            in[static_cast<size_t>(each.peer)] = each.bytes;
+            transfer->received.push_back(each.bytes);
+        }
+        transfer->pending = sound_.start_all_to_all(call.label, out, in);
+        return transfer;
+    }
+    void relax(std::chrono::duration<double>) override { sound_.progress(); }
+    std::string missing_ranks(int64_t) override { return ""; }
+
+  private:
+    Communicator& sound_;
+    Alter alter_;
+    int64_t bytes_sent_ = 0;
+};
+
+/// Zeros in place of what the others sent under labels that hold `text`.
+inline AlteredGroup::Alter dropping(std::string text) {
+    return [text](const std::string& label, const std::vector<parallel::Bytes>& received) {
+        if (label.find(text) == std::string::npos) return;
+        for (const parallel::Bytes bytes : received)
+            std::fill(bytes.begin(), bytes.end(), std::byte{});
+    };
+}
+
+/// The pieces of two other ranks exchanged, under labels that hold `text`; three ranks or more.
+inline AlteredGroup::Alter swapping(std::string text) {
+    return [text](const std::string& label, const std::vector<parallel::Bytes>& received) {
+        if (label.find(text) == std::string::npos || received.size() < 2) return;
+        std::swap_ranges(received[0].begin(), received[0].end(), received[1].begin());
+    };
+}
+
+}  // namespace plinth::test

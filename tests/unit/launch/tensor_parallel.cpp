@@ -1,0 +1,428 @@
+// SPDX-License-Identifier: Apache-2.0
+// Whole models over tensor parallel ranks, each rank a thread.
+#include <gtest/gtest.h>
+
+#include <bit>
+#include <mutex>
+
+#include "checkpoints/reader.h"
+#include "checkpoints/restore.h"
+#include "checkpoints/writer.h"
+#include "core/inference/decoder.h"
+#include "core/tensor/shard_runs.h"
+#include "launch/build.h"
+#include "launch/config/load.h"
+#include "launch/plan.h"
+#include "launch/verify.h"
+#include "parallel/comm/ranks_of.h"
+#include "parallel/comm/threads.h"
+#include "tests/support/altered_group.h"
+#include "tests/support/expect_error.h"
+#include "tests/support/memory_files.h"
+
+namespace plinth::test {
+namespace {
+
+using namespace plinth::launch;
+
+/// Two blocks in more than five buckets, three rounds of lanes on one rank, dropout and clipping.
+RunConfig gpt() {
+    RunConfig config;
+    config.model.vocab_size = 45;
+    config.model.vocab_multiple = 8;
+    config.model.layers = 2;
+    config.model.width = 32;
+    config.model.heads = 8;
+    config.model.max_positions = 16;
+    config.model.dropout = 0.1;
+    config.data.sequence_length = 16;
+    config.train.steps = 20;
+    config.train.global_batch = 6;
+    config.train.micro_batch = 2;
+    config.train.lanes = 3;
+    config.optimizer.lr = 1e-3;
+    config.optimizer.min_lr = 1e-4;
+    config.optimizer.clip = 0.5;
+    config.optimizer.z_loss = 1e-4;
+    config.parallel.bucket_bytes = 8192;
+    resolve(config);
+    return config;
+}
+
+RunConfig llama() {
+    RunConfig config = gpt();
+    config.model.kv_heads = 4;
+    config.model.ffn_width = 56;
+    config.model.norm = NormKind::rms;
+    config.model.positions = PositionKind::rotary;
+    config.model.activation = launch::Activation::swiglu;
+    config.model.tied_head = config.model.attention_bias = config.model.qkv_bias =
+        config.model.mlp_bias = false;
+    config.model.qk_norm = true;
+    return config;
+}
+
+RunConfig bloom() {
+    RunConfig config = gpt();
+    config.model.positions = PositionKind::alibi;
+    config.model.embedding_norm = true;
+    config.data.document_mask = true;
+    return config;
+}
+
+Layout over(RunConfig config, int64_t data, int64_t tensor) {
+    config.parallel.data = data;
+    config.parallel.tensor = tensor;
+    return layout_of(config, static_cast<int>(data * tensor));
+}
+
+/// Rounding of fp32 sums over twenty steps. A sum of n products in another grouping is off by about
+/// sqrt(n) 2^-24 of its size: 1e-7 in gradients, and in losses and norms what twenty updates make
+/// of that, 6e-7 at most when this was written. Ten times that is still far below any mutant.
+constexpr double tolerance = 5e-6;
+
+TEST(TensorParallel, TrainsLikeOneRankWithinRounding) {
+    for (const RunConfig& config : {gpt(), llama(), bloom()}) {
+        const LayoutRecord one = train_layout(over(config, 1, 1), 20);
+        EXPECT_NE(one.losses.back(), one.losses.front());
+        for (const int64_t tensor : {2, 4}) {
+            const LayoutVerdict verdict =
+                compare_within(train_layout(over(config, 1, tensor), 20), one, tolerance);
+            EXPECT_TRUE(verdict.agrees) << tensor << ": " << verdict.text;
+        }
+    }
+}
+
+TEST(TensorParallel, BeginsWithTheBitsOfOneRank) {
+    for (const RunConfig& config : {gpt(), llama(), bloom()}) {
+        const LayoutRecord one = train_layout(over(config, 1, 1), 0);
+        for (const int64_t tensor : {2, 4}) {
+            const LayoutVerdict verdict =
+                compare_bits(train_layout(over(config, 1, tensor), 0), one);
+            EXPECT_TRUE(verdict.agrees) << tensor << ": " << verdict.text;
+        }
+        RunConfig other = config;
+        ++other.train.seed;
+        EXPECT_FALSE(compare_bits(train_layout(over(other, 1, 2), 0), one).agrees);
+    }
+}
+
+TEST(TensorParallel, DataParallelRanksBesideItChangeNoBit) {
+    for (const ComputeType dtype : {ComputeType::fp32, ComputeType::bf16})
+        for (RunConfig config : {gpt(), llama()}) {
+            config.train.dtype = dtype;
+            const LayoutRecord alone = train_layout(over(config, 1, 2), 6);
+            for (const int64_t data : {2, 3}) {
+                const LayoutVerdict verdict =
+                    compare_bits(train_layout(over(config, data, 2), 6), alone);
+                EXPECT_TRUE(verdict.agrees) << data << ": " << verdict.text;
+            }
+            config.train.lanes = 2;
+            EXPECT_FALSE(compare_bits(train_layout(over(config, 1, 2), 6), alone).agrees)
+                << "the mutant: a lane less";
+        }
+}
+
+TEST(TensorParallel, ZeroBesideItChangesNoBit) {
+    for (const ComputeType dtype : {ComputeType::fp32, ComputeType::bf16})
+        for (RunConfig config : {gpt(), llama()}) {
+            config.train.dtype = dtype;
+            const LayoutRecord alone = train_layout(over(config, 1, 2), 4);
+            for (const int64_t zero : {1, 2, 3})
+                for (const int64_t data : {2, 3}) {
+                    config.parallel.zero = zero;
+                    const LayoutVerdict verdict =
+                        compare_bits(train_layout(over(config, data, 2), 4), alone);
+                    EXPECT_TRUE(verdict.agrees) << zero << ", " << data << ": " << verdict.text;
+                }
+        }
+}
+
+TEST(TensorParallel, PipelineStagesBesideItChangeNoBit) {
+    for (RunConfig config : {gpt(), llama()}) {
+        const LayoutRecord alone = train_layout(over(config, 1, 2), 4);
+        config.parallel.pipeline = 2;
+        config.parallel.tensor = 2;
+        for (const PipelineSchedule schedule :
+             {PipelineSchedule::gpipe, PipelineSchedule::one_f_one_b,
+              PipelineSchedule::zero_bubble})
+            for (const int64_t data : {1, 2})
+                for (const int64_t zero : {0, 2}) {
+                    config.parallel.schedule = schedule;
+                    config.parallel.data = data;
+                    config.parallel.zero = zero;
+                    const LayoutVerdict verdict = compare_bits(
+                        train_layout(layout_of(config, static_cast<int>(4 * data)), 4), alone);
+                    EXPECT_TRUE(verdict.agrees) << data << ", " << zero << ": " << verdict.text;
+                }
+    }
+}
+
+TEST(TensorParallel, RecomputeChangesNoBit) {
+    for (RunConfig config : {gpt(), llama()}) {
+        config.train.recompute = Recompute::none;
+        const LayoutRecord kept = train_layout(over(config, 1, 2), 3);
+        for (const Recompute recompute : {Recompute::selective, Recompute::full}) {
+            config.train.recompute = recompute;
+            const LayoutVerdict verdict = compare_bits(train_layout(over(config, 1, 2), 3), kept);
+            EXPECT_TRUE(verdict.agrees) << verdict.text;
+        }
+    }
+}
+
+/// Every gradient of a name is multiplied, on one rank or (rank < 0) on all.
+LayoutDoubles scaling(const std::string& name, int only_rank, float factor) {
+    return {.after_gradients = [=](int rank, Engine& engine) {
+        if (only_rank >= 0 && rank != only_rank) return;
+        for (const core::StateTensor& piece : engine.gradients())
+            if (piece.name.find(name) != std::string::npos)
+                for (int64_t i = 0; i < piece.shard.elements(); ++i)
+                    static_cast<float*>(piece.data)[i] *= factor;
+    }};
+}
+
+TEST(TensorParallelMutants, GradientsThatAreNotSummedShow) {
+    const LayoutRecord one = train_layout(over(gpt(), 1, 1), 3);
+    // What a norm would have without the sum over the group: the gradient of half of the tokens.
+    for (const char* name : {"final_norm.weight", "mlp.down.bias", "embedding.positions"}) {
+        EXPECT_FALSE(compare_within(train_layout(over(gpt(), 1, 2), 3, scaling(name, -1, 0.5f)),
+                                    one, tolerance)
+                         .agrees)
+            << name;
+        const LayoutRecord apart = train_layout(over(gpt(), 1, 2), 3, scaling(name, 1, 0.5f));
+        EXPECT_NE(compare_within(apart, one, tolerance).text.find("two ranks hold"),
+                  std::string::npos)
+            << name;
+    }
+}
+
+TEST(TensorParallelMutants, ReplicasThatDriftApartAreNamed) {
+    expect_error(
+        ErrorKind::ranks,
+        [] {
+            train_layout(
+                over(gpt(), 1, 2), 2, {.after_gradients = [](int rank, Engine& engine) {
+                    if (engine.update_count() == 0 && rank == 1)
+                        scaling("final_norm.weight", 1, 0.5f).after_gradients(rank, engine);
+                    if (engine.update_count() == 1) engine.check_replicas(1);
+                }});
+        },
+        "final_norm.weight", "not the same");
+}
+
+// --- checkpoints --------------------------------------------------------------------------------
+
+/// Elements of this rank's state that are not those of the record.
+int64_t differing(Engine& engine, const LayoutRecord& expected) {
+    int64_t count = 0;
+    for (const core::StateTensor& piece : engine.state()) {
+        const std::vector<float>& values = expected.state.at(piece.name).values;
+        core::Runs runs(piece.shard);
+        for (core::Run run; runs.next(run);)
+            for (int64_t i = 0; i < run.count; ++i)
+                count +=
+                    std::bit_cast<uint32_t>(static_cast<const float*>(piece.data)[run.local + i]) !=
+                    std::bit_cast<uint32_t>(values[static_cast<size_t>(run.global + i)]);
+    }
+    return count;
+}
+
+void save(Engine& engine, core::io::FileSystem& files, const std::string& root) {
+    parallel::RanksOf ranks(engine.groups().world());
+    checkpoints::Writer writer(files, ranks, {.node = "node", .warn = [](const std::string&) {}});
+    checkpoints::Manifest manifest;
+    const std::vector<core::StateTensor> state = engine.state();
+    const auto outcome = writer.save(
+        {root, "00112233445566778899aabbccddeeff", engine.update_count(), manifest, state});
+    CHECK(outcome.committed, "{}", outcome.message);
+}
+
+void load(Engine& engine, core::io::FileSystem& files, const std::string& root) {
+    parallel::RanksOf ranks(engine.groups().world());
+    const auto checkpoint = checkpoints::open_newest(files, root, [](const std::string&) {});
+    CHECK(checkpoint, "{} holds no checkpoint", root);
+    checkpoints::load(*checkpoint, ranks, engine.state());
+}
+
+TEST(TensorParallel, AnyNumberOfRanksReadsWhatAnyOtherWrote) {
+    for (const RunConfig& config : {gpt(), llama()}) {
+        MemoryFiles files;
+        const LayoutRecord expected = train_layout(over(config, 1, 2), 2);
+        train_layout(over(config, 1, 2), 3, {.after_gradients = [&](int, Engine& engine) {
+                         if (engine.update_count() == 2) save(engine, files, "from-2");
+                     }});
+        std::string from = "from-2";
+        for (const auto& [data, tensor] :
+             std::vector<std::pair<int64_t, int64_t>>{{1, 1}, {1, 4}, {2, 2}, {3, 1}, {1, 2}}) {
+            const std::string to = fmt::format("from-{}-{}", data, tensor);
+            train_layout(over(config, data, tensor), 1,
+                         {.after_gradients = [&](int, Engine& engine) {
+                             CHECK(differing(engine, expected) > 0, "it is there already");
+                             load(engine, files, from);
+                             const int64_t wrong = differing(engine, expected);
+                             CHECK(wrong == 0, "{} elements read from {} differ", wrong, from);
+                             save(engine, files, to);
+                         }});
+            from = to;
+        }
+    }
+}
+
+// --- generation ---------------------------------------------------------------------------------
+
+/// What `ranks` ranks write after the same prompts, rank by rank.
+std::vector<std::vector<std::vector<int32_t>>> texts(RunConfig config, int ranks) {
+    config.model.init_std = 0.25;  // spread logits: rounding decides no token
+    config.parallel.tensor = ranks;
+    config.parallel.data = 1;
+    std::vector<std::vector<std::vector<int32_t>>> all(static_cast<size_t>(ranks));
+    parallel::run_as_threads(ranks, [&](parallel::Communicator& world) {
+        Session session(world, 1);
+        parallel::Groups groups(world, mesh_config(config.parallel));
+        const auto model = language_model(config, groups);
+        Engine engine(config, session, groups, *model);
+        engine.initialize(5);
+        engine.weights_changed();
+        const core::Scope scope(session.scope(DType::f32));
+        all[static_cast<size_t>(world.rank())] = core::inference::decode(
+            dynamic_cast<const core::models::Transformer&>(*model), {{3}, {1, 2, 3, 4, 5}},
+            {.max_tokens = 10, .choice = {.temperature = 0.8, .top_k = 10, .seed = 1}});
+    });
+    return all;
+}
+
+TEST(TensorParallel, WritesTheTextOfOneRankOnEveryRank) {
+    for (const RunConfig& config : {gpt(), llama(), bloom()}) {
+        const auto one = texts(config, 1).front();
+        for (const int ranks : {2, 4})
+            for (const auto& text : texts(config, ranks))
+                EXPECT_EQ(text, one) << ranks;
+    }
+}
+
+// --- plan ---------------------------------------------------------------------------------------
+
+/// Tokens 0, 1, 2, ... of one micro-batch.
+core::Batch counting_batch(const RunConfig& config, int64_t slot, CachingAllocator& memory) {
+    const int64_t B = config.train.micro_batch, T = config.data.sequence_length;
+    std::vector<int32_t> tokens, positions;
+    std::vector<int64_t> samples;
+    for (int64_t b = 0; b < B; ++b) {
+        samples.push_back(slot * B + b);
+        for (int64_t t = 0; t < T; ++t) {
+            tokens.push_back(static_cast<int32_t>((b * T + t) % config.model.vocab_size));
+            positions.push_back(static_cast<int32_t>(t));
+        }
+    }
+    return {.tokens = core::Tensor::of(tokens, {B, T}, memory),
+            .targets = core::Tensor::of(tokens, {B, T}, memory),
+            .positions = core::Tensor::of(positions, {B, T}, memory),
+            .document_ids = {},
+            .sample_ids = core::Tensor::of(samples, {B}, memory)};
+}
+
+/// What one rank of a tensor group sends in the passes of a step, and its peak of memory over all
+/// of it.
+struct Measured {
+    int64_t bytes_sent = 0, peak = 0;
+};
+
+Measured measure_step(RunConfig config, int tensor) {
+    config.parallel.tensor = tensor;
+    config.parallel.data = 1;
+    std::mutex mutex;
+    Measured measured;
+    parallel::run_as_threads(tensor, [&](parallel::Communicator& sound) {
+        AlteredGroup world(sound, [](const std::string&, const auto&) {});
+        Session session(world, 1);
+        parallel::Groups groups(world, mesh_config(config.parallel));
+        const auto model = language_model(config, groups);
+        Engine engine(config, session, groups, *model);
+        engine.initialize(5);
+        engine.weights_changed();
+        const int64_t slots = config.train.global_batch / config.train.micro_batch;
+        parallel::StepScalars scalars(slots, world);
+        const int64_t before = world.bytes_sent();
+        engine.run_micro_batches(
+            model->phases().front(), {slots, config.train.lanes, 1}, {.seed = 3},
+            [&](int64_t slot) { return counting_batch(config, slot, session.allocator()); },
+            scalars);
+        const int64_t sent = world.bytes_sent() - before;
+        engine.update({.learning_rate = 1e-3, .gradient_scale = 1.0});
+        const std::lock_guard lock(mutex);
+        measured.bytes_sent = std::max(measured.bytes_sent, sent);
+        measured.peak =
+            std::max(measured.peak, static_cast<int64_t>(session.allocator().use().peak));
+    });
+    return measured;
+}
+
+TEST(TensorParallel, TheTrafficIsWhatThePlanSays) {
+    for (RunConfig config : {gpt(), llama()})
+        for (const Recompute recompute : {Recompute::none, Recompute::selective, Recompute::full})
+            for (const ComputeType dtype : {ComputeType::fp32, ComputeType::bf16})
+                for (const int ranks : {2, 4}) {
+                    config.train.recompute = recompute;
+                    config.train.dtype = dtype;
+                    config.parallel.tensor = ranks;
+                    // The sum of partial gradients is cut as evenly as whole elements can be.
+                    EXPECT_NEAR(static_cast<double>(measure_step(config, ranks).bytes_sent),
+                                static_cast<double>(traffic_plan(config, ranks).tensor), 64.0)
+                        << ranks;
+                }
+}
+
+TEST(TensorParallel, ThePlanForetellsThePeakOfMemory) {
+    const std::vector<std::string> common = {"model.vocab_multiple=24", "data.sequence_length=48",
+                                             "train.global_batch=64", "train.micro_batch=32",
+                                             "checkpoint.async=false"};
+    for (const auto& [file, ranks] :
+         std::vector<std::pair<const char*, int>>{{"gpt/tiny.yaml", 2},
+                                                  {"gpt/tiny.yaml", 4},
+                                                  {"llama/tiny.yaml", 2},
+                                                  {"bloom/tiny.yaml", 3}})
+        for (const char* recompute : {"none", "selective", "full"})
+            for (const char* dtype : {"fp32", "bf16"}) {
+                std::vector<std::string> overrides = common;
+                overrides.push_back(fmt::format("train.recompute={}", recompute));
+                overrides.push_back(fmt::format("train.dtype={}", dtype));
+                overrides.push_back(fmt::format("parallel.tensor={}", ranks));
+                const auto config = launch::load<RunConfig>(
+                    core::io::posix(), std::string(PLINTH_SOURCE_DIR) + "/configs/" + file,
+                    overrides);
+                const MemoryPlan plan = memory_plan(config, ranks);
+                const auto peak = static_cast<double>(measure_step(config, ranks).peak);
+                EXPECT_NEAR(static_cast<double>(plan.total()) / peak, 1.0, 0.06)
+                    << file << " " << fmt::format("{}", fmt::join(overrides, " ")) << ": measured "
+                    << peak << ", weights " << plan.weights << ", gradients " << plan.gradients
+                    << ", optimizer " << plan.optimizer << ", activations " << plan.activations;
+            }
+}
+
+// --- refusals -----------------------------------------------------------------------------------
+
+TEST(TensorParallel, RefusesByKeyWhatItCannotDivide) {
+    const auto problem_of = [](const RunConfig& config) {
+        const auto problem = validate_world(config, config.parallel.tensor);
+        return problem ? problem->key + ": " + problem->message : "none";
+    };
+    const auto expect = [&](const std::function<void(RunConfig&)>& change, const char* key,
+                            const char* says) {
+        RunConfig config = gpt();
+        config.parallel.tensor = 4;
+        EXPECT_EQ(problem_of(config), "none");
+        change(config);
+        const std::string problem = problem_of(config);
+        EXPECT_TRUE(problem.starts_with(std::string(key) + ": ")) << problem;
+        EXPECT_NE(problem.find(says), std::string::npos) << problem;
+    };
+    expect([](RunConfig& c) { c.model.heads = 6; }, "parallel.tensor", "model.heads 6");
+    expect([](RunConfig& c) { c.model.kv_heads = 2; }, "parallel.tensor", "model.kv_heads 2");
+    expect([](RunConfig& c) { c.model.ffn_width = 90; }, "parallel.tensor", "model.ffn_width 90");
+    expect([](RunConfig& c) { c.model.vocab_multiple = 1; }, "model.vocab_multiple",
+           "model.vocab_multiple=4");
+    expect([](RunConfig& c) { c.data.sequence_length = 15; }, "data.sequence_length", "take 16");
+}
+
+}  // namespace
+}  // namespace plinth::test
