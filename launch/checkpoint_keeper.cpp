@@ -27,15 +27,11 @@ bool saves_beside_training(const CheckpointSection& config) {
 
 CheckpointKeeper::CheckpointKeeper(const CheckpointSection& config, Session& session,
                                    std::vector<core::StateTensor> tensors,
-                                   std::string configuration,
-                                   std::map<std::string, std::string> blobs,
-                                   core::data::TokenizerFiles tokenizer)
+                                   RunDescription description)
     : config_(config),
       session_(session),
       tensors_(std::move(tensors)),
-      configuration_(std::move(configuration)),
-      blobs_(std::move(blobs)),
-      tokenizer_(std::move(tokenizer)),
+      description_(std::move(description)),
       writer_(session.files(), session.ranks(), writer_options(config, session)) {}
 
 bool CheckpointKeeper::resume(TrainingState& state,
@@ -73,10 +69,10 @@ checkpoints::SaveRequest CheckpointKeeper::request(const TrainingState& state) c
                                      .step = state.steps_done(),
                                      .manifest = {},
                                      .tensors = tensors_};
-    request.manifest.configuration = configuration_;
-    request.manifest.mesh = {{"dp", session_.world().size()}};
-    request.manifest.blobs = blobs_;
-    request.manifest.files = tokenizer_;
+    request.manifest.configuration = description_.configuration;
+    request.manifest.mesh = description_.mesh;
+    request.manifest.blobs = description_.blobs;
+    request.manifest.files = description_.tokenizer;
     request.manifest.properties = environment_properties();
     state.store(request.manifest);
     return request;

@@ -15,6 +15,14 @@
 
 namespace plinth::launch {
 
+/// What every checkpoint of a run holds beside its state.
+struct RunDescription {
+    std::string configuration;                 ///< the resolved RunConfig, as text
+    std::map<std::string, std::string> blobs;  ///< more text, by name
+    core::data::TokenizerFiles tokenizer;
+    std::vector<checkpoints::MeshAxis> mesh;  ///< fastest axis first
+};
+
 /// True if a run saves from a copy of its state, in memory taken at its start, while it trains on.
 bool saves_beside_training(const CheckpointSection& config);
 
@@ -23,11 +31,9 @@ bool saves_beside_training(const CheckpointSection& config);
 /// lost one ends with an error of kind io on all ranks, and commits nothing more.
 class CheckpointKeeper {
   public:
-    /// `tensors` must stay where they are. `blobs` are stored beside the state.
+    /// `tensors` must stay where they are. `description` is stored beside the state.
     CheckpointKeeper(const CheckpointSection& config, Session& session,
-                     std::vector<core::StateTensor> tensors, std::string configuration,
-                     std::map<std::string, std::string> blobs,
-                     core::data::TokenizerFiles tokenizer);
+                     std::vector<core::StateTensor> tensors, RunDescription description);
 
     /// Collective. Fills tensors and state from the newest sound checkpoint of the run; false if
     /// there is none. `accept` sees the manifest of what is restored
@@ -73,9 +79,7 @@ class CheckpointKeeper {
     CheckpointSection config_;
     Session& session_;
     std::vector<core::StateTensor> tensors_;
-    std::string configuration_;
-    std::map<std::string, std::string> blobs_;
-    core::data::TokenizerFiles tokenizer_;
+    RunDescription description_;
     checkpoints::Writer writer_;
     int64_t last_started_step_ = -1;
     int64_t last_saved_step_ = -1;

@@ -34,7 +34,6 @@ Engine::Engine(const RunConfig& config, Session& session, parallel::Groups& grou
     : config_(config),
       session_(session),
       groups_(groups),
-      model_(model),
       shared_(model.parameters().all(), groups.along(Axis::pipeline), session.allocator(),
               session.stream()),
       stage_(model.phases().front().chunks, groups.along(Axis::data), session.allocator(),

@@ -66,7 +66,6 @@ class Engine {
     const RunConfig& config_;
     Session& session_;
     parallel::Groups& groups_;
-    core::models::Model& model_;
     parallel::SharedParameters shared_;
     StageState stage_;
     parallel::PipelineRunner pipeline_;

@@ -35,6 +35,14 @@ core::data::TokenizerFiles tokenizer_files(const TrainingData& data) {
     return data.tokenizer ? data.tokenizer->serialize() : core::data::TokenizerFiles{};
 }
 
+/// As manifests list them, fastest first.
+std::vector<checkpoints::MeshAxis> axes_of(const parallel::Mesh& mesh) {
+    return {{"tp", mesh.size(parallel::Axis::tensor)},
+            {"cp", mesh.size(parallel::Axis::context)},
+            {"dp", mesh.size(parallel::Axis::data)},
+            {"pp", mesh.size(parallel::Axis::pipeline)}};
+}
+
 std::vector<core::data::SkipRange> skips_of(const DataSection& data) {
     std::vector<core::data::SkipRange> skips;
     for (const SkipRange& range : data.skip)
@@ -55,8 +63,11 @@ Training::Training(const RunConfig& config, Session& session, parallel::Groups& 
       engine_(config, session, groups, model),
       schedule_(learning_rate_schedule(config.optimizer,
                                        total_steps(config.train, config.data.sequence_length))),
-      checkpoints_(config.checkpoint, session, engine_.state(), options_.configuration,
-                   options_.blobs, tokenizer_files(data)),
+      checkpoints_(config.checkpoint, session, engine_.state(),
+                   {.configuration = options_.configuration,
+                    .blobs = options_.blobs,
+                    .tokenizer = tokenizer_files(data),
+                    .mesh = axes_of(groups.mesh())}),
       evaluator_(config, session, groups, model, data),
       time_limit_{.limit = config.run.time_limit} {}
 

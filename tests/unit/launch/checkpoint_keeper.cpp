@@ -29,7 +29,7 @@ class CheckpointKeeperTest : public ::testing::Test {
     parallel::SelfCommunicator world;
     Session session{world, 1};
     CheckpointSection config{.folder = folder.path(), .every = 10, .async = false};
-    CheckpointKeeper keeper{config, session, {}, "", {}, {}};
+    CheckpointKeeper keeper{config, session, {}, {}};
     TrainingState state{.run_id = checkpoints::new_run_id()};
 };
 
@@ -80,7 +80,7 @@ TEST_F(CheckpointKeeperTest, AJobThatLostItsLockBeginsNoSave) {
 TEST_F(CheckpointKeeperTest, AJobThatLosesItsLockDuringASaveCommitsNothing) {
     session.locks().acquire({{folder.path(), "checkpoint.folder"}});
     config.async = true;
-    CheckpointKeeper background{config, session, {}, "", {}, {}};
+    CheckpointKeeper background{config, session, {}, {}};
     state.step.step = 10;
     background.save(state);
     take_over(folder.path());
@@ -102,7 +102,7 @@ TEST_F(CheckpointKeeperTest, KeepsTheNewestAndEveryNth) {
         const test::TemporaryFolder root;
         section.folder = root.path();
         section.async = false;
-        CheckpointKeeper saver(section, session, {}, "", {}, {});
+        CheckpointKeeper saver(section, session, {}, {});
         for (const int64_t step : {10, 20, 30, 40, 50}) {
             state.step.step = step;
             saver.save(state);
