@@ -36,11 +36,8 @@ done
 
 say() { echo "supervise: $1" >&2; }
 
-metrics=$run/metrics.jsonl
-# The newest step that the run has logged, 0 for none.
-last_step() {
-    { tail -n 200 "$metrics" 2>/dev/null || true; } | sed -nE 's/^\{"kind": ?"step","step": ?([0-9]+).*/\1/p' | tail -n 1 | grep . || echo 0
-}
+# shellcheck source=launch/failures.sh
+. "$(dirname "$0")/failures.sh"
 
 child= asked=no
 pass_on() {
@@ -74,13 +71,13 @@ end_job() {
 # Waits for the run's end; a run that stands still is ended. Sets `code` and `stalled`.
 watch() {
     local seen step since=$SECONDS
-    seen=$(last_step) stalled=no members=
+    seen=$(last_step "$run") stalled=no members=
     while kill -0 "$child" 2>/dev/null; do
         members=$(family)
         sleep 1 &
         wait $! 2>/dev/null
         [ "$stall" -gt 0 ] || continue
-        step=$(last_step)
+        step=$(last_step "$run")
         if [ "$step" != "$seen" ]; then
             seen=$step since=$SECONDS
         elif [ $((SECONDS - since)) -ge "$stall" ]; then
@@ -94,13 +91,13 @@ watch() {
     end_job
 }
 
-furthest=-1 count=0 start=0
+start=0
 while true; do
     start=$((start + 1))
     setsid "$@" &
     child=$!
     watch
-    reached=$(last_step)
+    reached=$(last_step "$run")
     if [ $stalled = no ]; then
         case $code in
             0 | 2 | 3 | 4 | 7 | 160)
@@ -116,12 +113,8 @@ while true; do
         say "start $start reached its time limit at step $reached: goes on"
         continue
     fi
-    if [ "$reached" -gt "$furthest" ]; then
-        furthest=$reached count=1
-    else
-        count=$((count + 1))
-    fi
-    if [ $count -ge "$failures" ]; then
+    count_failure "$reached"
+    if [ "$count" -ge "$failures" ]; then
         say "start $start ended with exit code $code at step $reached; $count failures came no further than step $furthest: given up"
         exit "$code"
     fi
