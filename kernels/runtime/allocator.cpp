@@ -5,6 +5,7 @@
 
 #include <algorithm>
 #include <cstdlib>
+#include <cstring>
 
 #include "kernels/runtime/error.h"
 
@@ -44,6 +45,10 @@ size_t rounded(size_t bytes) {
 }
 
 }  // namespace
+
+void MemorySource::set_zero(void* data, size_t bytes) {
+    std::memset(data, 0, bytes);
+}
 
 MemorySource& host_memory() {
     static HostMemory memory;

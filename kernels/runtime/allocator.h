@@ -21,6 +21,8 @@ class MemorySource {
     /// left.
     virtual void* allocate(size_t bytes) = 0;
     virtual void free(void* block, size_t bytes) = 0;
+    /// Blocking: all zeros when it returns. The default is for host memory.
+    virtual void set_zero(void* data, size_t bytes);
 };
 
 /// Host memory; blocks of 2 MiB and more ask for huge pages.
@@ -50,6 +52,8 @@ class CachingAllocator {
     /// `free`.
     void* allocate(size_t bytes);
     void free(void* block, size_t bytes);
+    /// Of memory that it gave.
+    void set_zero(void* data, size_t bytes) { source_.set_zero(data, bytes); }
     MemoryUse use() const;
 
   private:

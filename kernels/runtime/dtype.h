@@ -6,6 +6,8 @@
 #include <cstdint>
 #include <string_view>
 
+#include "kernels/simd.h"
+
 namespace plinth {
 
 /// Element types. The numbers are written into checkpoints: never renumber.
@@ -29,13 +31,13 @@ DType dtype_from_name(std::string_view name);
 struct BFloat16 {
     uint16_t bits = 0;
     BFloat16() = default;
-    explicit BFloat16(float value) {
+    PLINTH_HOST_DEVICE explicit BFloat16(float value) {
         const auto wide = std::bit_cast<uint32_t>(value);
         const uint32_t rounded = (wide + 0x7fffu + ((wide >> 16) & 1u)) >> 16;
         const bool is_nan = (wide & 0x7fffffffu) > 0x7f800000u;
         bits = static_cast<uint16_t>(is_nan ? ((wide >> 16) | 0x40u) : rounded);
     }
-    explicit operator float() const {
+    PLINTH_HOST_DEVICE explicit operator float() const {
         return std::bit_cast<float>(static_cast<uint32_t>(bits) << 16);
     }
 };

@@ -1,13 +1,39 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "kernels/runtime/stream.h"
 
+#include <cstring>
+
 #include "kernels/runtime/error.h"
 
 namespace plinth {
 
+Stream::Stream(Device device, int threads, const StreamOptions& options)
+    : device_(device), pool_(std::make_unique<ThreadPool>(threads)) {
+    if (device.type != DeviceType::cpu) queue_ = cuda_module().queue(device.index, options);
+}
+
 void* Stream::device_kernel(const char* name) const {
-    FAIL(config, "{}: this build has no CUDA kernel of that name; run on the CPU (run.device=cpu)",
-         name);
+    void* kernel = cuda_module().kernel(name);
+    REQUIRE(config, kernel != nullptr,
+            "{}: this build has no CUDA kernel of that name; run on the CPU (run.device=cpu)",
+            name);
+    return kernel;
+}
+
+void Stream::copy(void* to, const void* from, size_t bytes) {
+    if (bytes == 0) return;
+    if (queue_)
+        queue_->copy(to, from, bytes);
+    else
+        std::memcpy(to, from, bytes);
+}
+
+void Stream::set_zero(void* to, size_t bytes) {
+    if (bytes == 0) return;
+    if (queue_)
+        queue_->set_zero(to, bytes);
+    else
+        std::memset(to, 0, bytes);
 }
 
 }  // namespace plinth

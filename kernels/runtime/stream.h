@@ -4,27 +4,42 @@
 #include <memory>
 
 #include "kernels/runtime/device.h"
+#include "kernels/runtime/device_module.h"
 #include "kernels/runtime/thread_pool.h"
 
 namespace plinth {
 
 /// An ordered queue of work on one device; every kernel takes one as its last argument. On the CPU
-/// the work is done when the call returns, by the stream's own threads. A stream is used by one
-/// thread at a time.
+/// the work is done when the call returns, by the stream's own threads; on a device once
+/// `synchronize` has returned. A stream is used by one thread at a time.
 class Stream {
   public:
     /// A CPU stream; `threads` counts the calling thread.
     explicit Stream(int threads) : pool_(std::make_unique<ThreadPool>(threads)) {}
+    /// A stream of that device, and threads for the work that stays on the host.
+    Stream(Device device, int threads, const StreamOptions& options = {});
 
     Device device() const { return device_; }
     ThreadPool& pool() { return *pool_; }
+    /// Of a stream that is not the CPU's.
+    DeviceQueue& queue() { return *queue_; }
 
     /// The kernel of that name in the device's module. Throws by name when the build has none.
     void* device_kernel(const char* name) const;
 
+    /// In the order of the stream's work. Each of the two is in host memory or on this device; host
+    /// memory stays as it is until `synchronize`.
+    void copy(void* to, const void* from, size_t bytes);
+    void set_zero(void* to, size_t bytes);
+    /// Waits until everything given to it is done.
+    void synchronize() {
+        if (queue_) queue_->synchronize();
+    }
+
   private:
     Device device_;
     std::unique_ptr<ThreadPool> pool_;
+    std::unique_ptr<DeviceQueue> queue_;
 };
 
 /// Runs body(begin, end) over fixed ranges of `grain` items of [0, items): the cut depends on the

@@ -1,0 +1,206 @@
+// SPDX-License-Identifier: Apache-2.0
+#include <cublasLt.h>
+#include <cudnn_version.h>
+
+#include <map>
+#include <mutex>
+#include <string_view>
+#include <vector>
+
+#include "kernels/cuda/check.h"
+#include "kernels/cuda/queue.h"
+
+namespace plinth::kernels::cuda {
+
+namespace {
+
+std::unordered_map<std::string_view, void*>& kernel_table() {
+    static std::unordered_map<std::string_view, void*> table;
+    return table;
+}
+
+class DeviceMemory final : public MemorySource {
+  public:
+    explicit DeviceMemory(int index) : index_(index) {}
+    Device device() const override { return {DeviceType::cuda, index_}; }
+    void* allocate(size_t bytes) override {
+        CUDA_CHECK(cudaSetDevice(index_));
+        void* block = nullptr;
+        const cudaError_t status = cudaMalloc(&block, bytes);
+        if (status == cudaErrorMemoryAllocation) {
+            cudaGetLastError();
+            size_t free_bytes = 0, all = 0;
+            CUDA_CHECK(cudaMemGetInfo(&free_bytes, &all));
+            FAIL(io, "out of device memory: {} bytes asked for, {} of {} free", bytes, free_bytes,
+                 all);
+        }
+        CUDA_CHECK(status);
+        return block;
+    }
+    void free(void* block, size_t) override { cudaFree(block); }
+    void set_zero(void* block, size_t bytes) override {
+        CUDA_CHECK(cudaSetDevice(index_));
+        CUDA_CHECK(cudaMemset(block, 0, bytes));
+        CUDA_CHECK(cudaDeviceSynchronize());
+    }
+
+  private:
+    int index_;
+};
+
+class PinnedMemory final : public MemorySource {
+  public:
+    Device device() const override { return {}; }
+    void* allocate(size_t bytes) override {
+        void* block = nullptr;
+        const cudaError_t status = cudaHostAlloc(&block, bytes, cudaHostAllocPortable);
+        REQUIRE(io, status == cudaSuccess, "no {} bytes of pinned host memory: {}", bytes,
+                cudaGetErrorString(status));
+        return block;
+    }
+    void free(void* block, size_t) override { cudaFreeHost(block); }
+};
+
+std::string version_text(int driver) {
+    return fmt::format("CUDA driver {}.{}, cuBLASLt {}, cuDNN {}.{}.{}", driver / 1000,
+                       driver % 1000 / 10, cublasLtGetVersion(), CUDNN_MAJOR, CUDNN_MINOR,
+                       CUDNN_PATCHLEVEL);
+}
+
+class Module final : public DeviceModule {
+  public:
+    Module() {
+        const cudaError_t status = cudaGetDeviceCount(&devices_);
+        REQUIRE(config, status == cudaSuccess, "no CUDA device: {}", cudaGetErrorString(status));
+        for (int i = 0; i < devices_; ++i)
+            memories_.push_back(std::make_unique<DeviceMemory>(i));
+    }
+    int devices() const override { return devices_; }
+    DeviceInfo info(int index) const override {
+        cudaDeviceProp properties{};
+        CUDA_CHECK(cudaGetDeviceProperties(&properties, index));
+        int driver = 0;
+        CUDA_CHECK(cudaDriverGetVersion(&driver));
+        return {.name = properties.name,
+                .capability = properties.major * 10 + properties.minor,
+                .multiprocessors = properties.multiProcessorCount,
+                .memory_bytes = properties.totalGlobalMem,
+                .versions = version_text(driver)};
+    }
+    MemorySource& memory(int index) override { return *memories_.at(static_cast<size_t>(index)); }
+    MemorySource& pinned_memory() override { return pinned_; }
+    std::unique_ptr<DeviceQueue> queue(int index, const StreamOptions& options) override {
+        REQUIRE(config, index >= 0 && index < devices_,
+                "run.device: cuda:{} of {} devices of this machine", index, devices_);
+        return std::make_unique<Queue>(index, options);
+    }
+    void* kernel(const char* name) const override {
+        const auto found = kernel_table().find(name);
+        return found == kernel_table().end() ? nullptr : found->second;
+    }
+    void copy(void* to, const void* from, size_t bytes) override {
+        const cudaStream_t stream = copy_stream();
+        CUDA_CHECK(cudaMemcpyAsync(to, from, bytes, cudaMemcpyDefault, stream));
+        CUDA_CHECK(cudaStreamSynchronize(stream));
+    }
+    bool is_device_pointer(const void* data) const override {
+        cudaPointerAttributes attributes{};
+        return cudaPointerGetAttributes(&attributes, data) == cudaSuccess &&
+               attributes.type == cudaMemoryTypeDevice;
+    }
+
+  private:
+    /// One for each device, never freed: threads of checkpoints may outlive a run's streams.
+    cudaStream_t copy_stream() {
+        int device = 0;
+        CUDA_CHECK(cudaGetDevice(&device));
+        const std::lock_guard lock(mutex_);
+        cudaStream_t& stream = copy_streams_[device];
+        if (!stream) CUDA_CHECK(cudaStreamCreateWithFlags(&stream, cudaStreamNonBlocking));
+        return stream;
+    }
+
+    int devices_ = 0;
+    std::vector<std::unique_ptr<DeviceMemory>> memories_;
+    PinnedMemory pinned_;
+    std::mutex mutex_;
+    std::map<int, cudaStream_t> copy_streams_;
+};
+
+}  // namespace
+
+KernelEntry::KernelEntry(const char* name, void* kernel) {
+    const bool is_new = kernel_table().emplace(name, kernel).second;
+    CHECK(is_new, "two CUDA kernels of the name {}", name);
+}
+
+Queue::Queue(int device, const StreamOptions& options) : device_(device), options_(options) {
+    CUDA_CHECK(cudaSetDevice(device));
+    CUDA_CHECK(cudaDeviceGetAttribute(&multiprocessors_, cudaDevAttrMultiProcessorCount, device));
+    CUDA_CHECK(cudaStreamCreateWithFlags(&stream_, cudaStreamNonBlocking));
+    void* fault = nullptr;
+    CUDA_CHECK(cudaHostAlloc(&fault, sizeof(Fault), cudaHostAllocMapped));
+    fault_ = new (fault) Fault;
+}
+
+Queue::~Queue() {
+    cudaSetDevice(device_);
+    cudaStreamSynchronize(stream_);
+    states_.clear();
+    cudaFree(scratch_);
+    cudaFreeHost(fault_);
+    cudaStreamDestroy(stream_);
+}
+
+void* Queue::scratch(size_t bytes) {
+    if (bytes > scratch_bytes_) {
+        CUDA_CHECK(cudaStreamSynchronize(stream_));
+        CUDA_CHECK(cudaFree(scratch_));
+        scratch_ = nullptr;
+        scratch_bytes_ = 0;
+        CUDA_CHECK(cudaMalloc(&scratch_, bytes));
+        scratch_bytes_ = bytes;
+    }
+    return scratch_;
+}
+
+void Queue::copy(void* to, const void* from, size_t bytes) {
+    CUDA_CHECK(cudaMemcpyAsync(to, from, bytes, cudaMemcpyDefault, stream_));
+}
+
+void Queue::set_zero(void* to, size_t bytes) {
+    CUDA_CHECK(cudaMemsetAsync(to, 0, bytes, stream_));
+}
+
+void Queue::synchronize() {
+    CUDA_CHECK(cudaStreamSynchronize(stream_));
+    if (fault_->code != Fault::none) throw_fault();
+}
+
+void Queue::throw_fault() {
+    const Fault fault = *fault_;
+    *fault_ = Fault{};
+    switch (fault.code) {
+        case Fault::token_outside_vocabulary:
+            FAIL(data, "token {} at {} has no row in an embedding of {} rows", fault.value,
+                 fault.row, fault.limit);
+        case Fault::position_without_row:
+            FAIL(data, "position {} at {} has no row in a table of {} positions", fault.value,
+                 fault.row, fault.limit);
+        case Fault::target_outside_vocabulary:
+            FAIL(data, "target {} in row {} is outside of a vocabulary of {}", fault.value,
+                 fault.row, fault.limit);
+        case Fault::cache_is_full:
+            FAIL(internal, "a cache of {} tokens cannot take those of sequence {} up to {}",
+                 fault.limit, fault.row, fault.value);
+        default:
+            FAIL(internal, "a kernel reported the unknown fault {}", static_cast<int>(fault.code));
+    }
+}
+
+}  // namespace plinth::kernels::cuda
+
+extern "C" __attribute__((visibility("default"))) plinth::DeviceModule* plinth_device_module() {
+    static plinth::kernels::cuda::Module module;
+    return &module;
+}

@@ -1,0 +1,88 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "kernels/runtime/device_module.h"
+
+#include <dlfcn.h>
+#include <fmt/format.h>
+
+#include <cstring>
+#include <filesystem>
+
+#include "kernels/runtime/error.h"
+
+namespace plinth {
+
+namespace {
+
+constexpr const char* module_file = "libplinth_cuda.so";
+
+struct Loaded {
+    DeviceModule* module = nullptr;
+    std::string reason;
+};
+
+/// Beside the program, or where its run path leads.
+void* open_module(std::string& reason) {
+    std::error_code error;
+    const auto program = std::filesystem::read_symlink("/proc/self/exe", error);
+    if (!error) {
+        const auto beside = program.parent_path() / module_file;
+        if (std::filesystem::exists(beside, error)) {
+            if (void* handle = dlopen(beside.c_str(), RTLD_NOW | RTLD_LOCAL)) return handle;
+            reason = dlerror();
+            return nullptr;
+        }
+    }
+    if (void* handle = dlopen(module_file, RTLD_NOW | RTLD_LOCAL)) return handle;
+    reason = dlerror();
+    return nullptr;
+}
+
+Loaded load() {
+    Loaded loaded;
+    void* handle = open_module(loaded.reason);
+    if (!handle) return loaded;
+    const auto make = reinterpret_cast<DeviceModule* (*)()>(dlsym(handle, "plinth_device_module"));
+    CHECK(make != nullptr, "{} is no backend module: {}", module_file, dlerror());
+    try {
+        loaded.module = make();
+        if (loaded.module->devices() == 0) loaded.reason = "the driver finds no device";
+    } catch (const Error& error) {
+        loaded.module = nullptr;
+        loaded.reason = error.what();
+    }
+    return loaded;
+}
+
+const Loaded& loaded_once() {
+    static const Loaded loaded = load();
+    return loaded;
+}
+
+}  // namespace
+
+DeviceModule& cuda_module() {
+    const Loaded& loaded = loaded_once();
+    REQUIRE(config, loaded.reason.empty(),
+            "run.device=cuda: {}; run on the CPU (run.device=cpu) or build the CUDA backend "
+            "(docs/gpu.md)",
+            loaded.reason);
+    return *loaded.module;
+}
+
+bool has_cuda_device() {
+    return loaded_once().reason.empty();
+}
+
+const std::string& no_cuda_device_reason() {
+    return loaded_once().reason;
+}
+
+void copy_bytes(void* to, Device to_device, const void* from, Device from_device, size_t bytes) {
+    if (bytes == 0) return;
+    if (to_device.type == DeviceType::cpu && from_device.type == DeviceType::cpu)
+        std::memcpy(to, from, bytes);
+    else
+        cuda_module().copy(to, from, bytes);
+}
+
+}  // namespace plinth

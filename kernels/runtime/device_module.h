@@ -1,0 +1,73 @@
+// SPDX-License-Identifier: Apache-2.0
+// The seam between the house and a device backend, which is a shared module loaded on demand
+// (libplinth_cuda.so): a program on a machine without a device neither needs nor pays for it.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <memory>
+#include <string>
+
+#include "kernels/runtime/allocator.h"
+#include "kernels/runtime/device.h"
+
+namespace plinth {
+
+struct StreamOptions {
+    /// Every kernel has one result for one input: no atomics on floats, no split sums.
+    bool reproducible = false;
+    /// fp32 products on the matrix units with 10-bit mantissas (TF32).
+    bool tf32 = false;
+};
+
+/// The device half of a Stream. Work is done in the order in which it is given; calls return before
+/// it is done.
+class DeviceQueue {
+  public:
+    virtual ~DeviceQueue() = default;
+    /// Between host and device, either way, or within the device. Host memory must stay as it is
+    /// until `synchronize`; copies of pageable host memory may wait for the queue.
+    virtual void copy(void* to, const void* from, size_t bytes) = 0;
+    virtual void set_zero(void* to, size_t bytes) = 0;
+    /// Waits until all work is done. Throws what a kernel found wrong with its data, or the
+    /// device's error.
+    virtual void synchronize() = 0;
+};
+
+struct DeviceInfo {
+    std::string name;
+    int capability = 0;  ///< 90 for compute capability 9.0
+    int multiprocessors = 0;
+    size_t memory_bytes = 0;
+    std::string versions;  ///< of driver and libraries, for logs and manifests
+};
+
+/// What a backend module offers.
+class DeviceModule {
+  public:
+    virtual ~DeviceModule() = default;
+    virtual int devices() const = 0;
+    virtual DeviceInfo info(int index) const = 0;
+    virtual MemorySource& memory(int index) = 0;
+    /// Host memory that copies reach at full speed and without waiting. It counts as host memory.
+    virtual MemorySource& pinned_memory() = 0;
+    virtual std::unique_ptr<DeviceQueue> queue(int index, const StreamOptions& options) = 0;
+    /// By the name in PLINTH_KERNEL; null if the module has none.
+    virtual void* kernel(const char* name) const = 0;
+    /// Blocking copy beside all queues: what it reads must have been waited for.
+    virtual void copy(void* to, const void* from, size_t bytes) = 0;
+    virtual bool is_device_pointer(const void* data) const = 0;
+};
+
+/// The CUDA module, loaded by the first call. Throws an error of kind config that says what is
+/// missing: the module, a library of it, the driver or a device.
+DeviceModule& cuda_module();
+/// True if the module loads and finds a device.
+bool has_cuda_device();
+/// Why `has_cuda_device` is false; empty if it is true.
+const std::string& no_cuda_device_reason();
+
+/// Blocking copy of bytes that lie on any devices; see DeviceModule::copy.
+void copy_bytes(void* to, Device to_device, const void* from, Device from_device, size_t bytes);
+
+}  // namespace plinth
