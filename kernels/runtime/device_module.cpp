@@ -5,7 +5,6 @@
 #include <fmt/format.h>
 
 #include <cstring>
-#include <filesystem>
 
 #include "kernels/runtime/error.h"
 
@@ -22,18 +21,12 @@ struct Loaded {
 
 /// Beside the program, or where its run path leads.
 void* open_module(std::string& reason) {
-    std::error_code error;
-    const auto program = std::filesystem::read_symlink("/proc/self/exe", error);
-    if (!error) {
-        const auto beside = program.parent_path() / module_file;
-        if (std::filesystem::exists(beside, error)) {
-            if (void* handle = dlopen(beside.c_str(), RTLD_NOW | RTLD_LOCAL)) return handle;
-            reason = dlerror();
-            return nullptr;
-        }
+    for (const std::string& path :
+         {fmt::format("$ORIGIN/{}", module_file), std::string(module_file)}) {
+        if (void* handle = dlopen(path.c_str(), RTLD_NOW | RTLD_LOCAL)) return handle;
+        reason += reason.empty() ? "" : "; ";
+        reason += dlerror();
     }
-    if (void* handle = dlopen(module_file, RTLD_NOW | RTLD_LOCAL)) return handle;
-    reason = dlerror();
     return nullptr;
 }
 
@@ -41,6 +34,7 @@ Loaded load() {
     Loaded loaded;
     void* handle = open_module(loaded.reason);
     if (!handle) return loaded;
+    loaded.reason.clear();
     const auto make = reinterpret_cast<DeviceModule* (*)()>(dlsym(handle, "plinth_device_module"));
     CHECK(make != nullptr, "{} is no backend module: {}", module_file, dlerror());
     try {
