@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 # The op rows. A row whose CUDA place is still empty says "CUDA pending".
-add_op(attention CUDA pending)
+add_op(attention)
 add_op(rotary CUDA pending)
 add_op(qk_norm CUDA pending)
 add_op(embedding CUDA pending)

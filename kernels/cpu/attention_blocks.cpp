@@ -1,8 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "kernels/cpu/attention_blocks.h"
 
-#include <cmath>
-
 namespace plinth::kernels::cpu {
 
 namespace {
@@ -135,37 +133,6 @@ template void copy_rows(float*, HeadRows<const float>, int64_t, int64_t, float);
 template void copy_rows(float*, HeadRows<const BFloat16>, int64_t, int64_t, float);
 template void store_rows(HeadRows<float>, int64_t, int64_t, const float*, float);
 template void store_rows(HeadRows<BFloat16>, int64_t, int64_t, const float*, float);
-
-AttentionShape AttentionShape::of_heads(ConstView y, const Attention& options) {
-    CHECK(y.shape.rank() == 3 && options.heads > 0 && options.kv_heads > 0 &&
-              options.heads % options.kv_heads == 0 && y.dim(2) % options.heads == 0 &&
-              y.is_contiguous(),
-          "attention: {} heads and {} key/value heads do not fit y {}", options.heads,
-          options.kv_heads, y.shape.text());
-    const int64_t width = y.dim(2) / options.heads;
-    const float scale =
-        options.scale != 0.0f ? options.scale : 1.0f / std::sqrt(static_cast<float>(width));
-    return {y.dim(0), y.dim(1), options.heads, options.kv_heads, width, scale};
-}
-
-AttentionShape AttentionShape::of_packed(ConstView qkv, ConstView y, ConstView log_sum,
-                                         const AttentionMask& mask, const Attention& options) {
-    const AttentionShape shape = of_heads(y, options);
-    const Shape packed{shape.batch, shape.tokens, (shape.heads + 2 * shape.kv_heads) * shape.width};
-    CHECK(qkv.shape == packed && qkv.is_contiguous() && qkv.dtype == y.dtype &&
-              log_sum.elements() == shape.batch * shape.heads * shape.tokens,
-          "attention: qkv {}, y {} and log_sum {} do not fit {} heads and {} key/value heads",
-          qkv.shape.text(), y.shape.text(), log_sum.shape.text(), shape.heads, shape.kv_heads);
-    CHECK((!mask.slopes || mask.slopes.elements() == shape.heads) &&
-              (!mask.documents || mask.documents.elements() == shape.batch * shape.tokens) &&
-              (mask.samples ? mask.samples.elements() == shape.batch : options.dropout == 0.0f),
-          "attention: slopes {}, documents {} and samples {} do not fit y {} of {} heads",
-          mask.slopes.shape.text(), mask.documents.shape.text(), mask.samples.shape.text(),
-          y.shape.text(), shape.heads);
-    CHECK(options.dropout >= 0.0f && options.dropout < 1.0f,
-          "attention: dropout {} is not in [0, 1)", options.dropout);
-    return shape;
-}
 
 HeadMask HeadMask::of(const AttentionMask& mask, const Attention& options, int64_t tokens,
                       int64_t sample, int64_t head) {

@@ -9,6 +9,7 @@
 #include <memory>
 
 #include "kernels/attention.h"
+#include "kernels/attention_shape.h"
 #include "kernels/cpu/tile_product.h"
 #include "kernels/simd.h"
 
@@ -39,18 +40,6 @@ struct HeadRows {
     T* data;
     int64_t stride, width;
     T* row(int64_t i) const { return data + i * stride; }
-};
-
-/// The extents of one call, checked.
-struct AttentionShape {
-    int64_t batch, tokens, heads, kv_heads, width;
-    float scale;
-
-    /// From y [B, T, H*K] and the attributes.
-    static AttentionShape of_heads(ConstView y, const Attention& options);
-    /// The same for packed qkv; refuses what does not fit.
-    static AttentionShape of_packed(ConstView qkv, ConstView y, ConstView log_sum,
-                                    const AttentionMask& mask, const Attention& options);
 };
 
 /// Query head h of sample b in packed qkv, and the key and value head that it reads.

@@ -1,0 +1,21 @@
+// SPDX-License-Identifier: Apache-2.0
+// The implementations behind attention_forward and attention_backward on CUDA; attention_choice.h
+// says which one serves a call. Arguments are those of kernels/attention.h, checked.
+#pragma once
+
+#include "kernels/attention_shape.h"
+#include "kernels/cuda/queue.h"
+
+namespace plinth::kernels::cuda {
+
+/// Tiles of fp32 multiply-adds: every mask, both dtypes, head widths up to 256.
+void tiled_attention_forward(View y, View log_sum, ConstView qkv, const AttentionShape& shape,
+                             const AttentionMask& mask, const Attention& options, Queue& queue);
+void tiled_attention_backward(View dqkv, ConstView dy, ConstView y, ConstView log_sum,
+                              ConstView qkv, const AttentionShape& shape, const AttentionMask& mask,
+                              const Attention& options, Queue& queue);
+void tiled_attention_cached(View y, ConstView q, ConstView k, ConstView v, ConstView starts,
+                            ConstView slopes, const AttentionShape& shape, const Attention& options,
+                            Queue& queue);
+
+}  // namespace plinth::kernels::cuda

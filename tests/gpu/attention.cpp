@@ -1,0 +1,191 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "kernels/attention.h"
+
+#include "tests/gpu/device_test.h"
+#include "tests/support/cases/attention.h"
+#include "tests/support/expect_error.h"
+
+namespace plinth::test {
+namespace {
+
+using kernels::Attention;
+using kernels::AttentionMask;
+
+constexpr int64_t first_sample = 5'000'000'000;
+
+/// Wide enough that some scores rule their rows.
+Operand spread(const std::string& name, const Shape& shape, DType dtype) {
+    std::vector<float> values(static_cast<size_t>(shape.elements()));
+    const RandomKey key(11, name);
+    for (size_t i = 0; i < values.size(); ++i)
+        values[i] = 2.5f * (static_cast<float>(key.words(i)[0]) * 0x1p-31f - 1.0f);
+    return input_of(name, shape, values, dtype);
+}
+
+/// Documents of uneven lengths; their numbers are no positions, and differ between samples.
+Operand document_numbers(const AttentionCase& c) {
+    std::vector<int32_t> numbers;
+    for (int64_t b = 0; b < c.batch; ++b)
+        for (int64_t t = 0; t < c.tokens; ++t)
+            numbers.push_back(static_cast<int32_t>(10 * b + (t + 31 * b) / 45));
+    return input_of("documents", {c.batch, c.tokens}, numbers);
+}
+
+Operand sample_numbers(const AttentionCase& c) {
+    std::vector<int64_t> numbers;
+    for (int64_t b = 0; b < c.batch; ++b)
+        numbers.push_back(first_sample + b);
+    return input_of("samples", {c.batch}, numbers);
+}
+
+enum Place { at_y, at_log_sum, at_dqkv, at_qkv, at_dy, at_slopes, at_documents, at_samples };
+
+/// Operands of one forward and one backward pass.
+std::vector<Operand> operands_of(const AttentionCase& c, DType dtype) {
+    const Shape packed{c.batch, c.tokens, c.columns()}, rows{c.batch, c.tokens, c.heads * c.width};
+    const double tolerance = usual_tolerance(dtype);
+    return {output("y", rows, dtype, tolerance),
+            output("log_sum", {c.batch, c.heads, c.tokens}, DType::f32, 1.2e-5),
+            output("dqkv", packed, dtype, tolerance),
+            spread("qkv", packed, dtype),
+            input("dy", rows, dtype),
+            c.alibi ? input_of("slopes", {c.heads}, kernels::alibi_slopes(c.heads)) : Operand{},
+            c.documents ? document_numbers(c) : Operand{},
+            c.dropout > 0.0f ? sample_numbers(c) : Operand{}};
+}
+
+Attention options_of(const AttentionCase& c) {
+    return {.heads = c.heads,
+            .kv_heads = c.kv_heads,
+            .causal = c.causal,
+            .dropout = c.dropout,
+            .random = RandomKey(42, "blocks.0.attention", 3),
+            .first_head = 3};
+}
+
+class AttentionDeviceTest : public DeviceTest {
+  protected:
+    void expect_both_passes(const AttentionCase& c, DType dtype) {
+        const Attention options = options_of(c);
+        expect_same(
+            operands_of(c, dtype),
+            [&](const std::vector<View>& views, Stream& stream) {
+                const AttentionMask mask{views[at_slopes], views[at_documents], views[at_samples]};
+                kernels::attention_forward(views[at_y], views[at_log_sum], views[at_qkv], mask,
+                                           options, stream);
+                kernels::attention_backward(views[at_dqkv], views[at_dy], views[at_y],
+                                            views[at_log_sum], views[at_qkv], mask, options,
+                                            stream);
+            },
+            std::string(c.name) + " " + std::string(name_of(dtype)));
+    }
+    void expect_both_passes(const std::vector<AttentionCase>& cases) {
+        for (const AttentionCase& c : cases)
+            for (const DType dtype : {DType::f32, DType::bf16})
+                expect_both_passes(c, dtype);
+    }
+};
+
+TEST_F(AttentionDeviceTest, EveryMaskAndOddSizes) {
+    expect_both_passes(attention_test_cases);
+}
+
+TEST_F(AttentionDeviceTest, HeadWidths) {
+    expect_both_passes({{"width 16", 2, 70, 2, 2, 16},
+                        {"width 64", 1, 130, 4, 2, 64},
+                        {"width 64 bidirectional", 1, 130, 2, 1, 64, false},
+                        {"width 80", 1, 97, 2, 1, 80},
+                        {"width 96", 1, 70, 3, 3, 96, false},
+                        {"width 128", 1, 131, 4, 1, 128},
+                        {"width 129", 1, 37, 1, 1, 129},
+                        {"width 192 everything", 1, 67, 2, 1, 192, true, true, true, 0.2f},
+                        {"width 256", 1, 70, 2, 1, 256}});
+}
+
+TEST_F(AttentionDeviceTest, OneToken) {
+    expect_both_passes(
+        {{"one token", 3, 1, 4, 2, 64}, {"one token bidirectional", 3, 1, 4, 4, 16, false}});
+}
+
+TEST_F(AttentionDeviceTest, LongSequences) {
+    expect_both_passes({{"T=1024", 1, 1024, 2, 2, 64},
+                        {"T=1021 grouped", 1, 1021, 2, 1, 128},
+                        {"T=1024 bidirectional", 1, 1024, 1, 1, 64, false},
+                        {"T=1000 dropout", 1, 1000, 1, 1, 64, true, false, false, 0.1f}});
+}
+
+TEST_F(AttentionDeviceTest, AGivenScale) {
+    const AttentionCase c{"scale", 1, 70, 2, 2, 32};
+    Attention options = options_of(c);
+    options.scale = 0.3f;
+    expect_same(
+        operands_of(c, DType::f32),
+        [&](const std::vector<View>& views, Stream& stream) {
+            kernels::attention_forward(views[at_y], views[at_log_sum], views[at_qkv], {}, options,
+                                       stream);
+            kernels::attention_backward(views[at_dqkv], views[at_dy], views[at_y],
+                                        views[at_log_sum], views[at_qkv], {}, options, stream);
+        },
+        "scale");
+}
+
+TEST_F(AttentionDeviceTest, AHeadWiderThanTheKernelsIsRefused) {
+    const AttentionCase c{"width 264", 1, 3, 1, 1, 264};
+    const Call call = [&](const std::vector<View>& views, Stream& stream) {
+        kernels::attention_forward(views[at_y], views[at_log_sum], views[at_qkv], {}, options_of(c),
+                                   stream);
+    };
+    expect_error(
+        ErrorKind::internal, [&] { on_device(operands_of(c, DType::f32), call); },
+        "a head width of 264 is more than the 256 of the CUDA kernels");
+}
+
+/// New tokens over a cache; samples stand at different places of it.
+struct CachedCase {
+    const char* name;
+    int64_t tokens, heads, kv_heads, width, capacity;
+    std::vector<int32_t> starts;
+    bool alibi = false;
+};
+
+std::vector<Operand> operands_of(const CachedCase& c, DType dtype) {
+    const auto batch = static_cast<int64_t>(c.starts.size());
+    const Shape cache{batch, c.capacity, c.kv_heads * c.width};
+    return {output("y", {batch, c.tokens, c.heads * c.width}, dtype, usual_tolerance(dtype)),
+            spread("q", {batch, c.tokens, c.heads * c.width}, dtype),
+            spread("k", cache, dtype),
+            spread("v", cache, dtype),
+            input_of("starts", {batch}, c.starts),
+            c.alibi ? input_of("slopes", {c.heads}, kernels::alibi_slopes(c.heads)) : Operand{}};
+}
+
+class AttentionCachedDeviceTest : public DeviceTest {
+  protected:
+    static Call call_of(const CachedCase& c) {
+        return [&c](const std::vector<View>& views, Stream& stream) {
+            kernels::attention_cached(views[0], views[1], views[2], views[3], views[4], views[5],
+                                      {.heads = c.heads, .kv_heads = c.kv_heads}, stream);
+        };
+    }
+};
+
+TEST_F(AttentionCachedDeviceTest, NewTokensOverACache) {
+    const std::vector<CachedCase> cases = {{"one token", 1, 4, 2, 64, 200, {0, 63, 64, 199}},
+                                           {"prompt", 70, 2, 2, 16, 150, {0, 80}},
+                                           {"odd", 3, 3, 1, 7, 11, {0, 8}, true},
+                                           {"wide", 5, 2, 1, 128, 140, {135, 1}}};
+    for (const CachedCase& c : cases)
+        for (const DType dtype : {DType::f32, DType::bf16})
+            expect_same(operands_of(c, dtype), call_of(c),
+                        std::string(c.name) + " " + std::string(name_of(dtype)));
+}
+
+TEST_F(AttentionCachedDeviceTest, AFullCacheIsReported) {
+    const CachedCase c{"full", 2, 1, 1, 8, 10, {3, 9}};
+    expect_error(
+        ErrorKind::internal, [&] { on_device(operands_of(c, DType::f32), call_of(c)); },
+        "a cache of 10 tokens cannot take those of sequence 1 up to 11");
+}
+
+}  // namespace
+}  // namespace plinth::test
