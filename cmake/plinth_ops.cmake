@@ -9,7 +9,7 @@ function(add_op stem)
     endif()
     if(arg_CUDA STREQUAL "pending")
         set_property(GLOBAL APPEND PROPERTY PLINTH_CUDA_PENDING ${stem})
-    else()
+    elseif(NOT EXISTS ${CMAKE_SOURCE_DIR}/kernels/cuda/${stem}.cpp)  # host code that calls a library, or kernels
         list(APPEND row kernels/cuda/${stem}.cu)
     endif()
     foreach(place ${row})

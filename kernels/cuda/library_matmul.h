@@ -1,0 +1,76 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <string>
+#include <unordered_map>
+#include <vector>
+
+#include "kernels/cuda/algorithm_table.h"
+#include "kernels/cuda/cublas.h"
+#include "kernels/cuda/matmul_problem.h"
+#include "kernels/cuda/queue.h"
+
+namespace plinth::kernels::cuda {
+
+/// A problem with what the library needs to run it.
+struct PreparedMatmul {
+    struct Candidate {
+        cublasLtMatmulAlgo_t algorithm;
+        size_t workspace_bytes;
+    };
+    MatmulProblem problem;
+    MatmulOperation operation;
+    MatrixLayout a, b, d;
+    /// The library's proposals, its first choice first; one when chosen. None: the library refuses
+    /// the problem.
+    std::vector<Candidate> candidates;
+    bool is_chosen = false;
+
+    size_t workspace_bytes() const;  ///< the most that a candidate takes
+    /// Of the memory that candidates which add to their result are timed into; 0 for all others.
+    size_t trial_bytes() const;
+};
+
+/// The addresses of one call.
+struct MatmulMemory {
+    const void* a = nullptr;
+    const void* b = nullptr;
+    void* d = nullptr;
+    const void* bias = nullptr;
+    void* workspace = nullptr;
+    void* trial = nullptr;
+};
+
+/// A queue's products by cuBLASLt. The first call of each problem chooses its algorithm: by timing
+/// the library's proposals, or in reproducible mode the first that does not split sums.
+class LibraryMatmul {
+  public:
+    explicit LibraryMatmul(Queue& queue);
+    ~LibraryMatmul();
+    LibraryMatmul(const LibraryMatmul&) = delete;
+    LibraryMatmul& operator=(const LibraryMatmul&) = delete;
+
+    PreparedMatmul& prepare(const MatmulProblem& problem);
+    void run(PreparedMatmul& matmul, const MatmulMemory& memory);
+
+    /// To be kept for later runs on the same kind of machine, and taken before the first product.
+    AlgorithmTable& algorithms() { return algorithms_; }
+
+  private:
+    void describe(PreparedMatmul& matmul);
+    void propose(PreparedMatmul& matmul);
+    bool take_known(PreparedMatmul& matmul);
+    void choose(PreparedMatmul& matmul, const MatmulMemory& memory);
+    double milliseconds(const PreparedMatmul& matmul, size_t candidate, const MatmulMemory& memory,
+                        int runs);
+    cublasStatus_t launch(const PreparedMatmul& matmul, size_t candidate,
+                          const MatmulMemory& memory, void* d);
+
+    Queue& queue_;
+    CublasHandle handle_;
+    cudaEvent_t start_ = nullptr, stop_ = nullptr;
+    AlgorithmTable algorithms_;
+    std::unordered_map<MatmulProblem, PreparedMatmul, MatmulProblemHash> prepared_;
+};
+
+}  // namespace plinth::kernels::cuda

@@ -1,0 +1,147 @@
+// SPDX-License-Identifier: Apache-2.0
+// What cuBLASLt is asked for by a row-major product, worked out without a device. The library is
+// column-major: a row-major matrix [R, C] with rows `stride` elements apart is to it a matrix
+// [C, R] of that leading dimension. So c = op(a) op(b) is asked for as c^T = op(b)^T op(a)^T: the
+// library's A is our b, its B our a, its rows are our columns, and each transposition stays as it
+// is.
+#pragma once
+
+#include <algorithm>
+#include <cstdint>
+#include <string>
+
+#include "kernels/matmul.h"
+#include "kernels/view.h"
+
+namespace plinth::kernels::cuda {
+
+/// D[m, n] = op(A)[m, k] op(B)[k, n] (+ D) (+ bias[m] to each column), all column-major. Two calls
+/// with equal problems can take the same algorithm.
+struct MatmulProblem {
+    int64_t m = 0, n = 0, k = 0;
+    bool transpose_a = false, transpose_b = false;
+    int64_t lda = 0, ldb = 0, ldd = 0;  ///< elements from a column to the next
+    DType inputs = DType::f32, result = DType::f32;
+    bool has_bias = false;         ///< of the result's dtype
+    bool accumulates = false;      ///< adds D as it was (beta = 1)
+    bool tf32 = false;             ///< fp32 inputs may be rounded to 10-bit mantissas
+    bool is_reproducible = false;  ///< one result for one input: no split sums
+    /// Bytes that divide the addresses: a power of two.
+    int64_t alignment_a = 0, alignment_b = 0, alignment_d = 0;
+
+    bool operator==(const MatmulProblem&) const = default;
+    int64_t rows_a() const { return transpose_a ? k : m; }
+    int64_t columns_a() const { return transpose_a ? m : k; }
+    int64_t rows_b() const { return transpose_b ? n : k; }
+    int64_t columns_b() const { return transpose_b ? k : n; }
+};
+
+/// One line without tabs that tells two problems apart; the key of an AlgorithmTable.
+inline std::string text_of(const MatmulProblem& p) {
+    return fmt::format("{}x{}x{} {}{} ld {} {} {} {}->{}{}{}{}{} aligned {} {} {}", p.m, p.n, p.k,
+                       p.transpose_a ? 'T' : 'N', p.transpose_b ? 'T' : 'N', p.lda, p.ldb, p.ldd,
+                       name_of(p.inputs), name_of(p.result), p.has_bias ? " bias" : "",
+                       p.accumulates ? " accumulates" : "", p.tf32 ? " tf32" : "",
+                       p.is_reproducible ? " reproducible" : "", p.alignment_a, p.alignment_b,
+                       p.alignment_d);
+}
+
+struct MatmulProblemHash {
+    size_t operator()(const MatmulProblem& p) const {
+        uint64_t hash = 0;
+        for (const int64_t word :
+             {p.m, p.n, p.k, p.lda, p.ldb, p.ldd, p.alignment_a, p.alignment_b, p.alignment_d,
+              static_cast<int64_t>(p.inputs), static_cast<int64_t>(p.result),
+              int64_t{p.transpose_a}, int64_t{p.transpose_b}, int64_t{p.has_bias},
+              int64_t{p.accumulates}, int64_t{p.tf32}, int64_t{p.is_reproducible}})
+            hash = (hash ^ static_cast<uint64_t>(word)) * 0x9E3779B97F4A7C15u + (hash >> 29);
+        return static_cast<size_t>(hash);
+    }
+};
+
+/// How a call of `matmul` is done: by the library alone, or by the library into fp32 scratch and a
+/// kernel that adds the bias or the former c, and rounds.
+struct MatmulPlan {
+    MatmulProblem problem;
+    bool is_finished_apart = false;
+    /// The library wants the bias in c's dtype and on an address that 16 bytes divide: it is put
+    /// into scratch first.
+    bool copies_bias = false;
+};
+
+/// The largest power of two up to `limit` that divides the address.
+inline int64_t alignment_of(const void* data, int64_t limit) {
+    const auto address = static_cast<int64_t>(reinterpret_cast<uintptr_t>(data));
+    return address == 0 ? limit : std::min(limit, address & -address);
+}
+
+/// From one row to the next. The stride of a single row says nothing and may be too short.
+inline int64_t leading_dimension(const ConstView& matrix) {
+    const int64_t columns = std::max<int64_t>(1, matrix.dim(1));
+    if (matrix.dim(0) <= 1) return columns;
+    CHECK(matrix.stride(0) >= columns, "matmul: rows of {} elements that are {} apart",
+          matrix.dim(1), matrix.stride(0));
+    return matrix.stride(0);
+}
+
+/// Throws an internal error unless the operands fit.
+inline void check_matmul(const View& c, const ConstView& a, const ConstView& b,
+                         const ConstView& bias, const Matmul& options) {
+    CHECK(c.shape.rank() == 2 && a.shape.rank() == 2 && b.shape.rank() == 2,
+          "matmul takes matrices, got {} = {} x {}", c.shape.text(), a.shape.text(),
+          b.shape.text());
+    const int64_t m = c.dim(0), n = c.dim(1), k = a.dim(options.transpose_a ? 0 : 1);
+    CHECK(a.dim(options.transpose_a ? 1 : 0) == m && b.dim(options.transpose_b ? 1 : 0) == k &&
+              b.dim(options.transpose_b ? 0 : 1) == n && a.dtype == b.dtype &&
+              (!bias || bias.elements() == n),
+          "matmul: {} = {}{} x {}{} does not fit", c.shape.text(), a.shape.text(),
+          options.transpose_a ? "^T" : "", b.shape.text(), options.transpose_b ? "^T" : "");
+    for (const DType dtype : {a.dtype, c.dtype})
+        CHECK(dtype == DType::f32 || dtype == DType::bf16, "matmul: f32 or bf16, got {}",
+              name_of(dtype));
+    CHECK(!(options.accumulate && bias), "matmul: bias and accumulate exclude each other");
+    CHECK(a.dtype != DType::f32 || c.dtype == DType::f32 || options.accumulate || bias,
+          "matmul: fp32 operands give fp32, not {}", name_of(c.dtype));
+}
+
+/// For operands that fit. `apart` asks for the way through scratch where the library refuses the
+/// direct one.
+inline MatmulPlan plan_matmul(const View& c, const ConstView& a, const ConstView& b,
+                              const ConstView& bias, const Matmul& options,
+                              const StreamOptions& stream, bool apart = false) {
+    // An allocator's history must not choose the algorithm where bits are promised. 16 bytes are
+    // the widest access; above them only the library's own default counts.
+    const int64_t limit = stream.reproducible ? 16 : 256;
+    MatmulPlan plan;
+    MatmulProblem& p = plan.problem;
+    plan.is_finished_apart = apart || (options.accumulate && stream.reproducible) ||
+                             (a.dtype == DType::f32 && c.dtype != DType::f32);
+    p.m = c.dim(1);
+    p.n = c.dim(0);
+    p.k = a.dim(options.transpose_a ? 0 : 1);
+    p.transpose_a = options.transpose_b;
+    p.transpose_b = options.transpose_a;
+    p.lda = leading_dimension(b);
+    p.ldb = leading_dimension(a);
+    p.inputs = a.dtype;
+    p.tf32 = stream.tf32 && a.dtype == DType::f32;
+    p.is_reproducible = stream.reproducible;
+    p.alignment_a = alignment_of(b.data, limit);
+    p.alignment_b = alignment_of(a.data, limit);
+    if (plan.is_finished_apart) {
+        p.result = DType::f32;
+        p.ldd = (p.m + 3) / 4 * 4;
+        p.alignment_d = limit;
+    } else {
+        p.result = c.dtype;
+        p.ldd = leading_dimension(c);
+        p.alignment_d = alignment_of(c.data, limit);
+        p.has_bias = static_cast<bool>(bias);
+        p.accumulates = options.accumulate;
+        plan.copies_bias =
+            p.has_bias && (c.dtype != DType::f32 || alignment_of(bias.data, 16) < 16);
+    }
+    return plan;
+}
+
+}  // namespace plinth::kernels::cuda
