@@ -1,0 +1,33 @@
+// SPDX-License-Identifier: Apache-2.0
+// gpu_benchmarks [PART OF A NAME] [--ms N]: every kernel of a training step on the first device,
+// beside the rate of a plain copy and of a large product through our own matmul row. Without a
+// device it says so and ends with 0.
+#include <fmt/format.h>
+
+#include <cstdlib>
+#include <string>
+
+#include "benchmarks/gpu/model_rows.h"
+#include "kernels/runtime/device_module.h"
+
+int main(int argc, char** argv) {
+    using namespace plinth;
+    test::TableOptions options;
+    for (int i = 1; i < argc; ++i) {
+        const std::string word = argv[i];
+        if (word == "--ms" && i + 1 < argc)
+            options.milliseconds = std::atof(argv[++i]);
+        else
+            options.filter = word;
+    }
+    if (!has_cuda_device()) {
+        fmt::print("gpu_benchmarks: skipped, {}\n", no_cuda_device_reason());
+        return 0;
+    }
+    std::vector<test::TableRow> rows = test::ceiling_rows();
+    for (const test::ModelSizes* model : {&test::gpt2_small, &test::llama_8b})
+        for (const auto& part : {test::memory_bound_rows(*model), test::attention_rows(*model),
+                                 test::product_rows(*model)})
+            rows.insert(rows.end(), part.begin(), part.end());
+    return test::print_table(rows, options) == 0 ? 0 : 1;
+}

@@ -1,0 +1,50 @@
+// SPDX-License-Identifier: Apache-2.0
+// What the kernels of a training step do in one micro-batch of a model.
+// N tokens = B samples of T, D width, F ffn, H heads, G key-value heads, K head width, V
+// vocabulary.
+#pragma once
+
+#include <string>
+#include <vector>
+
+#include "benchmarks/gpu/device_table.h"
+
+namespace plinth::test {
+
+struct ModelSizes {
+    std::string name;
+    int64_t B, T, D, F, H, G, K, V;
+    bool gated;  ///< SwiGLU and RMS norm, else GELU and layer norm
+    int64_t tokens() const { return B * T; }
+    int64_t qkv_columns() const { return (H + 2 * G) * K; }
+};
+
+/// GPT-2 124M at 65,536 tokens, Llama 8B at 8,192.
+inline const ModelSizes gpt2_small = {.name = "gpt2",
+                                      .B = 64,
+                                      .T = 1024,
+                                      .D = 768,
+                                      .F = 3072,
+                                      .H = 12,
+                                      .G = 12,
+                                      .K = 64,
+                                      .V = 50304,
+                                      .gated = false};
+inline const ModelSizes llama_8b = {.name = "llama8b",
+                                    .B = 2,
+                                    .T = 4096,
+                                    .D = 4096,
+                                    .F = 14336,
+                                    .H = 32,
+                                    .G = 8,
+                                    .K = 128,
+                                    .V = 128256,
+                                    .gated = true};
+
+std::vector<TableRow> ceiling_rows();
+/// Forward, input gradient and weight gradient of each linear layer and of the head.
+std::vector<TableRow> product_rows(const ModelSizes& model);
+std::vector<TableRow> attention_rows(const ModelSizes& model);
+std::vector<TableRow> memory_bound_rows(const ModelSizes& model);
+
+}  // namespace plinth::test
