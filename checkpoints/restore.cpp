@@ -4,13 +4,13 @@
 #include <algorithm>
 #include <atomic>
 #include <condition_variable>
-#include <cstring>
 #include <map>
 #include <mutex>
 #include <thread>
 
 #include "checkpoints/failure.h"
 #include "checkpoints/reshard.h"
+#include "kernels/runtime/device_module.h"
 #include "kernels/runtime/error.h"
 
 namespace plinth::checkpoints {
@@ -55,7 +55,11 @@ void read_unit(const Checkpoint& checkpoint, const Unit& unit) {
     core::Shard shard = unit.tensor->shard;
     shard.begin += unit.begin;
     shard.end = shard.begin + unit.count;
-    checkpoint.read(unit.tensor->name, shard, unit.data());
+    if (unit.tensor->device.type == DeviceType::cpu)
+        return checkpoint.read(unit.tensor->name, shard, unit.data());
+    std::vector<std::byte> bytes(unit.bytes());
+    checkpoint.read(unit.tensor->name, shard, bytes.data());
+    copy_bytes(unit.data(), unit.tensor->device, bytes.data(), {}, bytes.size());
 }
 
 /// Reads units in order in the background, straight to where they belong.
@@ -187,11 +191,14 @@ Failure load_replicas(const Checkpoint& checkpoint, core::Ranks& ranks,
     for (size_t i = 0; i < units.size(); ++i) {
         const size_t root = i % size;
         std::string bytes;  // empty: the root could not read it
-        if (rank == root && !reading.wait(i / size).failed)
-            bytes.assign(reinterpret_cast<const char*>(units[i].data()), units[i].bytes());
+        const Device device = units[i].tensor->device;
+        if (rank == root && !reading.wait(i / size).failed) {
+            bytes.resize(units[i].bytes());
+            copy_bytes(bytes.data(), {}, units[i].data(), device, bytes.size());
+        }
         bytes = ranks.broadcast(bytes, static_cast<int>(root));
         if (bytes.empty()) break;
-        if (rank != root) std::memcpy(units[i].data(), bytes.data(), bytes.size());
+        if (rank != root) copy_bytes(units[i].data(), device, bytes.data(), {}, bytes.size());
     }
     return reading.failure();
 }

@@ -2,10 +2,10 @@
 #include "checkpoints/staging.h"
 
 #include <algorithm>
-#include <cstring>
 #include <unordered_map>
 
 #include "core/io/crc32c.h"
+#include "kernels/runtime/device_module.h"
 #include "kernels/runtime/error.h"
 
 namespace plinth::checkpoints {
@@ -43,7 +43,8 @@ RankPart make_part(const SavePlan& plan, int rank, std::span<const core::StateTe
             Chunk& chunk = part.chunks.back();
             CHECK(chunk.offset + chunk.bytes == piece.offset + at, "gap before {} in file {}",
                   piece.tensor, planned.file);
-            chunk.blocks.push_back({source + at, bytes, part.pieces.size(), at / block_bytes});
+            chunk.blocks.push_back(
+                {source + at, tensor.device, bytes, part.pieces.size(), at / block_bytes});
             chunk.bytes += padded(bytes);
             part.bytes += padded(bytes);
         }
@@ -57,7 +58,7 @@ void fill(std::span<std::byte> out, const Chunk& chunk, RankPart& part) {
     CHECK(out.size() == chunk.bytes, "a chunk of {} bytes for {}", chunk.bytes, out.size());
     for (const Block& block : chunk.blocks) {
         const std::span<std::byte> target = out.first(padded(block.bytes));
-        std::memcpy(target.data(), block.source, block.bytes);
+        copy_bytes(target.data(), {}, block.source, block.device, block.bytes);
         std::fill(target.begin() + static_cast<std::ptrdiff_t>(block.bytes), target.end(),
                   std::byte{0});
         part.pieces[block.piece].piece.crc32c[block.number] = core::io::crc32c(0, target);

@@ -13,9 +13,10 @@
 /// One rank's part of a save as a list of large writes.
 namespace plinth::checkpoints {
 
-/// Bytes of a checksum block, taken from a tensor in host memory.
+/// Bytes of a checksum block, taken from a tensor.
 struct Block {
     const std::byte* source = nullptr;
+    Device device;
     uint64_t bytes = 0;  ///< at most `block_bytes`
     size_t piece = 0;    ///< of the rank's pieces
     size_t number = 0;   ///< of the block in that piece

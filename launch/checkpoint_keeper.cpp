@@ -16,7 +16,7 @@ checkpoints::WriterOptions writer_options(const CheckpointSection& config, Sessi
                           .check_every_byte = config.verify},
             .warn = [&session](const std::string& line) { session.warn(line); },
             .before_commit = [&session] { session.locks().check_here(); },
-            .allocator = &session.allocator()};
+            .allocator = &session.host_allocator()};
 }
 
 }  // namespace
@@ -64,6 +64,7 @@ bool CheckpointKeeper::wants_save() const {
 }
 
 checkpoints::SaveRequest CheckpointKeeper::request(const TrainingState& state) const {
+    session_.stream().synchronize();  // the copy-out reads beside the stream
     checkpoints::SaveRequest request{.root = config_.folder,
                                      .run_id = state.run_id,
                                      .step = state.steps_done(),

@@ -231,13 +231,28 @@ std::vector<std::string> problems_of(const std::vector<RankReport>& ranks) {
     return problems;
 }
 
+namespace {
+std::string device_text() {
+    if (!has_cuda_device()) return fmt::format("GPUs: none ({})", no_cuda_device_reason());
+    std::string text = "GPUs of rank 0's machine:";
+    for (int i = 0; i < cuda_module().devices(); ++i) {
+        const DeviceInfo info = cuda_module().info(i);
+        text += fmt::format(
+            "\n  cuda:{} {}, compute capability {}.{}, {} multiprocessors, {:.1f} GiB; {}", i,
+            info.name, info.capability / 10, info.capability % 10, info.multiprocessors,
+            static_cast<double>(info.memory_bytes) / (1 << 30), info.versions);
+    }
+    return text;
+}
+}  // namespace
+
 int doctor(const std::vector<std::string>& words) {
     const std::string folder = folder_of(words);
     parallel::MpiWorld world;
     return world.run([&](parallel::Communicator& communicator) {
-        Session session(communicator, 0, world.local_size());
+        Session session(communicator, {.local_ranks = world.local_size()});
         session.say(version_text());
-        session.say("GPUs: none is looked for, this build has no CUDA backend\n");
+        session.say(device_text() + "\n");
         std::vector<RankReport> ranks;
         for (const std::string& text : communicator.all_gather("doctor", encode(examine(session))))
             ranks.push_back(decode(text));

@@ -4,6 +4,7 @@
 #include "core/nn/init.h"
 #include "core/optim/grad_norm.h"
 #include "launch/build.h"
+#include "launch/loss_reader.h"
 #include "launch/micro_batch.h"
 #include "launch/training_state.h"
 #include "parallel/data_parallel/replica_check.h"
@@ -69,12 +70,7 @@ void Engine::run_micro_batches(const core::models::Phase& phase, const parallel:
     settings.training = true;
     settings.remake = config_.train.recompute == Recompute::selective;
     const auto slots = plan.aligned_slots_of(groups_.coordinate(Axis::data));
-    const auto set_loss = [&](int64_t slot, const core::ops::Loss& loss) {
-        const double cross_entropy = *loss.cross_entropy.in().as<double>();
-        if (groups_.speaks_for_slot())
-            scalars.set_slot(slot, cross_entropy, *loss.weight.in().as<int64_t>(),
-                             *loss.sum.in().as<double>() - cross_entropy);
-    };
+    LossReader losses(session_);
     const parallel::Communicator& stages = groups_.along(Axis::pipeline);
     const double waited = stages.seconds_waited() + shared_.seconds_waited();
     stage_.begin_step(plan);
@@ -82,10 +78,14 @@ void Engine::run_micro_batches(const core::models::Phase& phase, const parallel:
                    .slots = slots,
                    .scope = settings,
                    .batch = [&](int64_t slot) { return share_tokens(source(slot), groups_); },
-                   .on_loss = set_loss,
+                   .on_loss = losses.collector(),
                    .gradients = &stage_,
                    .activity = &session_.activity()});
     const PhaseMark mark(session_.activity(), Phase::reduce);
+    for (const ReadLoss& loss : losses.read())
+        if (groups_.speaks_for_slot())
+            scalars.set_slot(loss.slot, loss.cross_entropy, loss.weight,
+                             loss.sum - loss.cross_entropy);
     stage_.finish([this](std::span<const ParameterGradient> owned) {
         parallel::sum_partial_gradients(owned, groups_.along(Axis::tensor), session_.allocator(),
                                         session_.stream());
@@ -115,8 +115,7 @@ std::vector<core::StateTensor> Engine::gradients() {
     std::vector<core::StateTensor> pieces;
     for (const auto& [parameter, gradient, begin] : stage_.gradients())
         core::optim::append_state(pieces, "gradient." + parameter->name(),
-                                  {parameter, begin, begin + gradient.elements()}, DType::f32,
-                                  gradient.data);
+                                  {parameter, begin, begin + gradient.elements()}, gradient);
     return pieces;
 }
 
@@ -138,7 +137,7 @@ std::vector<core::StateTensor> Engine::weights(
     for (MasterWeights master : stage_.masters())
         if (!wanted || wanted(*master.range.parameter))
             core::optim::append_state(tensors, weight_name(*master.range.parameter), master.range,
-                                      DType::f32, master.weights.out().data);
+                                      master.weights.out());
     return tensors;
 }
 

@@ -10,6 +10,7 @@
 
 #include "core/autograd/scope.h"
 #include "launch/evaluate_classifier.h"
+#include "launch/loss_reader.h"
 #include "launch/micro_batch.h"
 #include "launch/sliding_windows.h"
 #include "parallel/data_parallel/step_scalars.h"
@@ -168,10 +169,11 @@ Score score(const RestoredModel& restored, const TokenRow& row, const ScoreOptio
     for (int64_t i = world.rank(); i < batches; i += world.size()) {
         const int64_t count = std::min(rows, windows.count() - i * rows);
         const auto loaded = load_windows(row, windows, i * rows, count, document_mask);
-        const auto loss =
-            restored.model->loss(to_batch(loaded, document_mask, session.allocator()));
-        scalars.set_slot(i, *loss.cross_entropy.in().as<double>(), *loss.weight.in().as<int64_t>());
-        counts[0] += *loss.correct.in().as<int64_t>();
+        LossReader losses(session);
+        losses.add(i, restored.model->loss(to_batch(loaded, document_mask, session)));
+        const ReadLoss loss = losses.read().front();
+        scalars.set_slot(i, loss.cross_entropy, loss.weight);
+        counts[0] += loss.correct;
         counts[1] += text_bytes(loaded.targets, *restored.tokenizer);
         progress.at(i + 1);
     }

@@ -5,6 +5,7 @@
 #include <chrono>
 
 #include "launch/build.h"
+#include "launch/loss_reader.h"
 #include "launch/micro_batch.h"
 #include "parallel/data_parallel/step_scalars.h"
 
@@ -56,20 +57,18 @@ EvaluationRecord Evaluator::evaluate(int64_t steps_done, int64_t samples,
             batch_of(std::span(windows).subspan(static_cast<size_t>(first),
                                                 static_cast<size_t>(std::min(rows, count - first))),
                      config_.data.sequence_length, config_.data.document_mask);
-        return share_tokens(to_batch(loaded, config_.data.document_mask, session_.allocator()),
-                            groups_);
+        return share_tokens(to_batch(loaded, config_.data.document_mask, session_), groups_);
     };
-    const auto set_loss = [&](int64_t i, const core::ops::Loss& loss) {
-        if (i < batches && groups_.speaks_for_slot())
-            scalars.set_slot(i, *loss.cross_entropy.in().as<double>(),
-                             *loss.weight.in().as<int64_t>());
-    };
+    LossReader losses(session_);
     if (!mine.empty())
         pipeline_.run({.chunks = model_.phases().front().chunks,
                        .slots = mine,
                        .scope = session_.scope(dtype_of(config_.train.dtype)),
                        .batch = batch,
-                       .on_loss = set_loss});
+                       .on_loss = losses.collector()});
+    for (const ReadLoss& loss : losses.read())
+        if (loss.slot < batches && groups_.speaks_for_slot())
+            scalars.set_slot(loss.slot, loss.cross_entropy, loss.weight);
     scalars.reduce(session_.world());
     EvaluationRecord record{.step = steps_done, .samples = samples, .wall_time = now()};
     record.loss = scalars.loss_sum() / static_cast<double>(std::max<int64_t>(1, scalars.weight()));

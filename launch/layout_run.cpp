@@ -60,8 +60,9 @@ class Assembly {
 };
 
 /// Tokens of a sample, a document boundary somewhere in it: functions of its global number.
-core::Batch drawn_batch(const RunConfig& config, int64_t first_sample,
-                        CachingAllocator& allocator) {
+core::Batch drawn_batch(const RunConfig& config, int64_t first_sample, Session& session) {
+    CachingAllocator& allocator = session.allocator();
+    Stream& stream = session.stream();
     const int64_t B = config.train.micro_batch, T = config.data.sequence_length;
     const RandomKey key(static_cast<uint64_t>(config.data.seed), "verify.tokens");
     std::vector<int32_t> tokens, targets, positions, documents;
@@ -84,13 +85,13 @@ core::Batch drawn_batch(const RunConfig& config, int64_t first_sample,
             documents.push_back(t < boundary ? 0 : 1);
         }
     }
-    core::Batch batch{.tokens = core::Tensor::of(tokens, {B, T}, allocator),
-                      .targets = core::Tensor::of(targets, {B, T}, allocator),
-                      .positions = core::Tensor::of(positions, {B, T}, allocator),
+    core::Batch batch{.tokens = core::Tensor::of(tokens, {B, T}, allocator, stream),
+                      .targets = core::Tensor::of(targets, {B, T}, allocator, stream),
+                      .positions = core::Tensor::of(positions, {B, T}, allocator, stream),
                       .document_ids = {},
-                      .sample_ids = core::Tensor::of(samples, {B}, allocator)};
+                      .sample_ids = core::Tensor::of(samples, {B}, allocator, stream)};
     if (config.data.document_mask)
-        batch.document_ids = core::Tensor::of(documents, {B, T}, allocator);
+        batch.document_ids = core::Tensor::of(documents, {B, T}, allocator, stream);
     return batch;
 }
 
@@ -117,8 +118,7 @@ class LayoutRank {
     void run_micro_batches(parallel::StepScalars& scalars) {
         const int64_t first = step_.step * config_.train.global_batch;
         const auto source = [&](int64_t slot) {
-            return drawn_batch(config_, first + slot * config_.train.micro_batch,
-                               session_.allocator());
+            return drawn_batch(config_, first + slot * config_.train.micro_batch, session_);
         };
         engine_.run_micro_batches(model_->phases().front(), plan(), step_, source, scalars);
     }

@@ -5,16 +5,19 @@
 
 namespace plinth::launch {
 
-core::Batch to_batch(const core::data::MicroBatch& loaded, bool document_mask,
-                     CachingAllocator& allocator) {
+core::Batch to_batch(const core::data::MicroBatch& loaded, bool document_mask, Session& session) {
+    CachingAllocator& allocator = session.allocator();
+    Stream& stream = session.stream();
     static_assert(core::Batch::ignored_target == core::data::kIgnoredTarget);
     const Shape shape{loaded.rows, loaded.length};
-    core::Batch batch{.tokens = core::Tensor::of(loaded.inputs, shape, allocator),
-                      .targets = core::Tensor::of(loaded.targets, shape, allocator),
-                      .positions = core::Tensor::of(loaded.positions, shape, allocator),
-                      .document_ids = {},
-                      .sample_ids = core::Tensor::of(loaded.sample_ids, {loaded.rows}, allocator)};
-    if (document_mask) batch.document_ids = core::Tensor::of(loaded.document_ids, shape, allocator);
+    core::Batch batch{
+        .tokens = core::Tensor::of(loaded.inputs, shape, allocator, stream),
+        .targets = core::Tensor::of(loaded.targets, shape, allocator, stream),
+        .positions = core::Tensor::of(loaded.positions, shape, allocator, stream),
+        .document_ids = {},
+        .sample_ids = core::Tensor::of(loaded.sample_ids, {loaded.rows}, allocator, stream)};
+    if (document_mask)
+        batch.document_ids = core::Tensor::of(loaded.document_ids, shape, allocator, stream);
     return batch;
 }
 

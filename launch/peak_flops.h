@@ -5,9 +5,12 @@
 
 namespace plinth::launch {
 
-/// The rate of a matrix product on this rank's threads, FLOP/s: what model-FLOPs utilisation
-/// divides by unless run.peak_flops is set. The best of a few products of 512 x 768 x 768, about 10
-/// ms in all.
+/// What model-FLOPs utilisation divides by unless run.peak_flops is set, FLOP/s: the data sheet's
+/// figure for a GPU that is known, else measured.
+double peak_flops_of(Session& session, DType dtype, bool tf32);
+
+/// The rate of a matrix product on this rank's device: the best of a few products of 512 x 768 x
+/// 768 on the CPU's threads, about 10 ms in all; on a GPU each dim is eight times that.
 double measured_peak_flops(Session& session, DType dtype);
 
 }  // namespace plinth::launch

@@ -20,10 +20,11 @@ namespace {
 void count_batch(const core::models::Classifier& model, const core::data::MicroBatch& loaded,
                  Session& session, Confusion& confusion) {
     const core::Tensor logits = core::ops::cast(
-        model.logits(to_batch(loaded, /*document_mask=*/true, session.allocator())), DType::f32);
+        model.logits(to_batch(loaded, /*document_mask=*/true, session)), DType::f32);
+    const std::vector<float> values = logits.read<float>(session.stream());
     const auto classes = static_cast<size_t>(model.classes());
     for (int64_t i = 0; i < loaded.rows; ++i) {
-        const std::span row(logits.data<float>() + static_cast<size_t>(i) * classes, classes);
+        const std::span row(values.data() + static_cast<size_t>(i) * classes, classes);
         const auto targets = loaded.targets.begin() + i * loaded.length;
         const int32_t truth = *std::find_if(targets, targets + loaded.length, [](int32_t target) {
             return target != core::data::kIgnoredTarget;

@@ -19,6 +19,17 @@ int thread_count(int64_t wanted, int local_ranks) {
                : std::max(1, static_cast<int>(usable_cores().size()) / std::max(1, local_ranks));
 }
 
+Device device_of(const SessionOptions& options) {
+    if (options.device == DeviceKind::cpu) return {};
+    if (options.device == DeviceKind::automatic && !has_cuda_device()) return {};
+    const int devices = cuda_module().devices();
+    return {DeviceType::cuda, options.local_rank % devices};
+}
+
+MemorySource& memory_of(Device device) {
+    return device.type == DeviceType::cpu ? host_memory() : cuda_module().memory(device.index);
+}
+
 }  // namespace
 
 std::vector<int> usable_cores() {
@@ -31,11 +42,14 @@ std::vector<int> usable_cores() {
     return cores;
 }
 
-Session::Session(parallel::Communicator& world, int64_t threads, int local_ranks)
+Session::Session(parallel::Communicator& world, const SessionOptions& options)
     : world_(world),
       ranks_(world),
-      stream_(thread_count(threads, local_ranks)),
-      allocator_(host_memory()) {
+      stream_(device_of(options), thread_count(options.threads, options.local_ranks),
+              options.stream),
+      allocator_(memory_of(stream_.device())) {
+    if (device().type != DeviceType::cpu)
+        pinned_ = std::make_unique<CachingAllocator>(cuda_module().pinned_memory());
     world.activity().count(stream_.pool().progress());
 }
 

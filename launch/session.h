@@ -2,6 +2,7 @@
 #pragma once
 
 #include <chrono>
+#include <memory>
 #include <string>
 #include <vector>
 
@@ -14,19 +15,33 @@
 
 namespace plinth::launch {
 
-/// What one rank of a stage stands on: its ranks, threads, memory, files and voice.
+struct SessionOptions {
+    /// 0: an equal share of the cores that this process may use among the ranks of its machine.
+    int64_t threads = 0;
+    int local_rank = 0;  ///< among the ranks of this machine: they take its devices in turn
+    int local_ranks = 1;
+    DeviceKind device = DeviceKind::cpu;
+    StreamOptions stream = {};
+};
+
+/// What one rank of a stage stands on: its ranks, device, threads, memory, files and voice.
 class Session {
   public:
-    /// `threads` 0: an equal share of the cores that this process may use among the ranks of its
-    /// machine.
-    Session(parallel::Communicator& world, int64_t threads, int local_ranks = 1);
+    Session(parallel::Communicator& world, const SessionOptions& options);
+    /// On the CPU.
+    Session(parallel::Communicator& world, int64_t threads)
+        : Session(world, SessionOptions{.threads = threads}) {}
 
     parallel::Communicator& world() { return world_; }
     /// Where hang reports look; named phases begin with a PhaseMark.
     parallel::Activity& activity() { return world_.activity(); }
     core::Ranks& ranks() { return ranks_; }
     Stream& stream() { return stream_; }
+    Device device() const { return stream_.device(); }
+    /// Of the device's memory: where tensors live.
     CachingAllocator& allocator() { return allocator_; }
+    /// Of host memory that the device's copies reach at full speed; on the CPU `allocator`.
+    CachingAllocator& host_allocator() { return pinned_ ? *pinned_ : allocator_; }
     core::io::FileSystem& files() { return core::io::posix(); }
     int threads() { return stream_.pool().threads(); }
     /// What keeps other jobs out of this job's folders while the session lasts.
@@ -53,6 +68,7 @@ class Session {
     parallel::RanksOf ranks_;
     Stream stream_;
     CachingAllocator allocator_;
+    std::unique_ptr<CachingAllocator> pinned_;  ///< null on the CPU
     FolderLocks locks_{files(), ranks_};
     std::chrono::steady_clock::time_point started_ = std::chrono::steady_clock::now();
 };

@@ -39,6 +39,15 @@ Config load_words(const std::vector<std::string>& words) {
     return load<Config>(core::io::posix(), has_file ? words.front() : "", overrides);
 }
 
+SessionOptions session_options(const RunSection& run, const TrainSection& train,
+                               const parallel::MpiWorld& world) {
+    return {.threads = run.threads,
+            .local_rank = world.local_rank(),
+            .local_ranks = world.local_size(),
+            .device = run.device,
+            .stream = {.reproducible = run.reproducible, .tf32 = train.tf32}};
+}
+
 int run_pretrain(const StageArguments& arguments) {
     const auto config = load_words<RunConfig>(arguments.words);
     parallel::MpiWorld world({.time_limit = std::chrono::duration<double>(config.run.timeout)});
@@ -47,7 +56,7 @@ int run_pretrain(const StageArguments& arguments) {
         if (!problem) problem = validate_world(config, ranks.size());
         if (problem) FAIL(config, "{}: {}", problem->key, problem->message);
         const auto watch = watch_ranks(ranks, config.run);
-        Session session(ranks, config.run.threads, world.local_size());
+        Session session(ranks, session_options(config.run, config.train, world));
         return pretrain(config, session, arguments.dry_run);
     });
 }
@@ -57,19 +66,23 @@ int run_finetune(const StageArguments& arguments) {
     parallel::MpiWorld world({.time_limit = std::chrono::duration<double>(config.run.timeout)});
     return world.run([&](parallel::Communicator& ranks) {
         const auto watch = watch_ranks(ranks, config.run);
-        Session session(ranks, config.run.threads, world.local_size());
+        Session session(ranks, session_options(config.run, config.train, world));
         return finetune(config, session, arguments.dry_run);
     });
 }
 
 /// A stage that only reads a checkpoint; its dry run checks the configuration and prints it.
-template <class Config>
-int run_on_ranks(const StageArguments& arguments, int64_t (*threads)(const Config&),
+template <class Config, class Section>
+int run_on_ranks(const StageArguments& arguments, Section Config::*section,
                  int (*stage)(const Config&, Session&)) {
     const auto config = load_words<Config>(arguments.words);
     parallel::MpiWorld world;
     return world.run([&](parallel::Communicator& ranks) {
-        Session session(ranks, threads(config), world.local_size());
+        const Section& own = config.*section;
+        Session session(ranks, {.threads = own.threads,
+                                .local_rank = world.local_rank(),
+                                .local_ranks = world.local_size(),
+                                .device = own.device});
         if (!arguments.dry_run) return stage(config, session);
         session.say(to_yaml(config));
         return 0;
@@ -77,13 +90,11 @@ int run_on_ranks(const StageArguments& arguments, int64_t (*threads)(const Confi
 }
 
 int run_evaluate(const StageArguments& arguments) {
-    return run_on_ranks<EvaluateConfig>(
-        arguments, [](const EvaluateConfig& c) { return c.evaluate.threads; }, evaluate);
+    return run_on_ranks(arguments, &EvaluateConfig::evaluate, evaluate);
 }
 
 int run_generate(const StageArguments& arguments) {
-    return run_on_ranks<GenerateConfig>(
-        arguments, [](const GenerateConfig& c) { return c.generate.threads; }, generate);
+    return run_on_ranks(arguments, &GenerateConfig::generate, generate);
 }
 
 int print_reference(const std::vector<std::string>& words) {

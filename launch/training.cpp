@@ -86,7 +86,7 @@ void Training::start() {
     data_.sampler = state.sampler;
     peak_flops_ = config_.run.peak_flops > 0
                       ? config_.run.peak_flops
-                      : measured_peak_flops(session_, dtype_of(config_.train.dtype));
+                      : peak_flops_of(session_, dtype_of(config_.train.dtype), config_.train.tf32);
     checkpoints_.reserve();
     open_metrics();
     loader_ = data_.start(config_, loader_requests());
@@ -107,6 +107,7 @@ void Training::begin_fresh() {
     data_.require_tokenizer_of(base.manifest(), base.folder());
     const auto given = engine_.weights(
         [this](const auto& parameter) { return !options_.is_new || !options_.is_new(parameter); });
+    session_.stream().synchronize();  // the initial weights are in place
     checkpoints::load(base, session_.ranks(), given, {.subset = true});
     session_.say(fmt::format("weights from {}", config_.checkpoint.init));
 }
@@ -178,7 +179,7 @@ void Training::run_micro_batches(const core::models::Phase& phase, parallel::Ste
               "the loader gave another micro-batch than slot {} of step {}", slot,
               state.steps_done());
         if (groups_.speaks_for_slot()) scalars.add_tokens(loaded->rows * loaded->length);
-        return to_batch(*loaded, config_.data.document_mask, session_.allocator());
+        return to_batch(*loaded, config_.data.document_mask, session_);
     };
     engine_.run_micro_batches(phase, plan_step(), state.step, source, scalars);
 }

@@ -33,8 +33,8 @@ std::vector<core::StateTensor> state_tensors(const std::vector<core::Parameter*>
     std::vector<core::StateTensor> tensors;
     for (core::Parameter* parameter : parameters)
         core::optim::append_state(tensors, weight_name(*parameter),
-                                  core::optim::ParameterRange::whole(*parameter), DType::f32,
-                                  parameter->master().data<float>());
+                                  core::optim::ParameterRange::whole(*parameter),
+                                  parameter->master().out());
     return tensors;
 }
 

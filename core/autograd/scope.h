@@ -59,6 +59,11 @@ class Scope {
     Tensor empty(const Shape& shape, DType dtype) const {
         return Tensor::empty(shape, dtype, allocator());
     }
+    /// With a copy of `values`, where the operations run.
+    template <typename T>
+    Tensor of(const std::vector<T>& values, const Shape& shape) const {
+        return Tensor::of(values, shape, allocator(), stream());
+    }
 
   private:
     Settings settings_;

@@ -67,11 +67,11 @@ class Sequence {
         for (size_t i = first; i < tokens_.size(); ++i)
             positions.push_back(static_cast<int32_t>(i));
         const Shape shape{1, static_cast<int64_t>(tokens.size())};
-        return {.tokens = Tensor::of(tokens, shape, scope.allocator()),
+        return {.tokens = scope.of(tokens, shape),
                 .targets = {},
-                .positions = Tensor::of(positions, shape, scope.allocator()),
+                .positions = scope.of(positions, shape),
                 .document_ids = {},
-                .sample_ids = Tensor::of<int64_t>({0}, {1}, scope.allocator())};
+                .sample_ids = scope.of<int64_t>({0}, {1})};
     }
 
     /// Empty where the last part of the model is not here.
@@ -87,10 +87,11 @@ class Sequence {
         const Tensor last = features.reshape({batch.length(), features.dim(-1)})
                                 .rows(batch.length() - 1, batch.length());
         const Tensor logits = ops::cast(model_.project(last), DType::f32);
-        const float* values = logits.data<float>();
+        std::vector<float> values = logits.read<float>(Scope::current().stream());
         const int64_t size = model_.config().vocab_size;
-        return {values,
-                values + (config_.vocab_size > 0 ? std::min(config_.vocab_size, size) : size)};
+        values.resize(static_cast<size_t>(
+            config_.vocab_size > 0 ? std::min(config_.vocab_size, size) : size));
+        return values;
     }
 
     const models::Transformer& model_;

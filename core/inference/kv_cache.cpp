@@ -23,7 +23,7 @@ Tensor KeyValueCache::attend(const nn::InnerAttentionCall& call, const Tensor& q
                              const Batch&) const {
     Scope& scope = Scope::current();
     CHECK(scope.tape() == nullptr, "a key-value cache does not train");
-    const Tensor starts = Tensor::of(starts_, {config_.batch}, scope.allocator());
+    const Tensor starts = scope.of(starts_, {config_.batch});
     Tensor& keys = keys_[static_cast<size_t>(call.layer)];
     Tensor& values = values_[static_cast<size_t>(call.layer)];
     if (!keys.defined()) {

@@ -15,8 +15,8 @@ Tensor slopes_of(const InnerAttentionCall& call) {
     if (!call.alibi) return {};
     const std::vector<float> all = kernels::alibi_slopes(call.all_heads);
     const auto first = all.begin() + call.options.first_head;
-    return Tensor::of(std::vector<float>(first, first + call.options.heads), {call.options.heads},
-                      Scope::current().allocator());
+    return Scope::current().of(std::vector<float>(first, first + call.options.heads),
+                               {call.options.heads});
 }
 
 Tensor FullAttention::attend(const InnerAttentionCall& call, const Tensor& qkv,

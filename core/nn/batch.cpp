@@ -1,8 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "core/nn/batch.h"
 
-#include <algorithm>
-
 #include "core/autograd/scope.h"
 
 namespace plinth::core {
@@ -13,10 +11,12 @@ Tensor tokens_in(const Tensor& values, const TokenSlice& slice) {
     CHECK(slice.first >= 0 && slice.first + slice.count <= T, "tokens [{}, {}) of {}", slice.first,
           slice.first + slice.count, values.shape().text());
     Tensor part = Scope::current().empty({B, slice.count}, DType::i32);
-    const int32_t* from = values.data<int32_t>() + slice.first;
-    int32_t* to = part.data<int32_t>();
+    const int32_t* from = values.in().as<int32_t>() + slice.first;
+    int32_t* to = part.out().as<int32_t>();
+    Stream& stream = Scope::current().stream();
     for (int64_t b = 0; b < B; ++b)
-        std::copy_n(from + b * T, slice.count, to + b * slice.count);
+        stream.copy(to + b * slice.count, from + b * T,
+                    static_cast<size_t>(slice.count) * sizeof(int32_t));
     return part;
 }
 

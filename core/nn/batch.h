@@ -33,7 +33,7 @@ struct Batch {
     int64_t length() const { return tokens.dim(1); }
 };
 
-/// [B, count] of i32 values [B, T] in host memory.
+/// [B, count] of i32 values [B, T].
 Tensor tokens_in(const Tensor& values, const TokenSlice& slice);
 
 }  // namespace plinth::core

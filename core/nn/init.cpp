@@ -5,6 +5,7 @@
 #include <array>
 #include <cmath>
 #include <numbers>
+#include <vector>
 
 #include "core/tensor/shard_runs.h"
 #include "kernels/add.h"
@@ -62,6 +63,16 @@ void fill_normal(const Parameter& parameter, int64_t begin, int64_t count, float
     }
 }
 
+void initialize_normal(const Parameter& parameter, int64_t begin, View values, uint64_t seed,
+                       Stream& stream) {
+    if (values.device.type == DeviceType::cpu)
+        return fill_normal(parameter, begin, values.elements(), values.as<float>(), seed, stream);
+    // Drawn on the host, so that a device's library functions do not decide the bits.
+    std::vector<float> drawn(static_cast<size_t>(values.elements()));
+    fill_normal(parameter, begin, values.elements(), drawn.data(), seed, stream);
+    stream.copy(values.data, drawn.data(), values.bytes());
+}
+
 }  // namespace
 
 void initialize(const Parameter& parameter, int64_t begin, View values, uint64_t seed,
@@ -72,8 +83,7 @@ void initialize(const Parameter& parameter, int64_t begin, View values, uint64_t
         case Init::Kind::ones:
             return kernels::fill(values, 1.0f, stream);
         case Init::Kind::normal:
-            return fill_normal(parameter, begin, values.elements(), values.as<float>(), seed,
-                               stream);
+            return initialize_normal(parameter, begin, values, seed, stream);
     }
 }
 

@@ -2,7 +2,6 @@
 #include "core/optim/parameter_storage.h"
 
 #include <algorithm>
-#include <cstring>
 
 namespace plinth::core::optim {
 
@@ -26,7 +25,7 @@ FlatTensors::FlatTensors(std::vector<ParameterRange> ranges, CachingAllocator& a
     for (const ParameterRange& range : ranges_)
         total += aligned(range.elements());
     block_ = Tensor::empty({total}, DType::f32, allocator);
-    std::memset(block_.data<float>(), 0, static_cast<size_t>(total) * sizeof(float));
+    allocator.set_zero(block_.out().data, block_.out().bytes());
     int64_t offset = 0;
     for (const ParameterRange& range : ranges_) {
         const Tensor flat = block_.rows(offset, offset + range.elements());
@@ -36,8 +35,8 @@ FlatTensors::FlatTensors(std::vector<ParameterRange> ranges, CachingAllocator& a
 }
 
 void append_state(std::vector<StateTensor>& state, const std::string& name,
-                  const ParameterRange& range, DType dtype, void* data) {
-    auto* bytes = static_cast<std::byte*>(data);
+                  const ParameterRange& range, View values) {
+    auto* bytes = static_cast<std::byte*>(values.data);
     int64_t first = 0;  // of the box, in the parameter's local memory
     for (Shard box : range.parameter->boxes()) {
         const int64_t last = first + box.elements();
@@ -45,16 +44,19 @@ void append_state(std::vector<StateTensor>& state, const std::string& name,
         box.end = std::min(range.end, last) - first;
         first = last;
         if (box.begin >= box.end) continue;
-        state.push_back({.name = name, .dtype = dtype, .shard = box, .data = bytes});
-        bytes += static_cast<size_t>(box.elements()) * size_of(dtype);
+        state.push_back({.name = name,
+                         .dtype = values.dtype,
+                         .shard = box,
+                         .data = bytes,
+                         .device = values.device});
+        bytes += state.back().bytes();
     }
 }
 
 std::vector<StateTensor> FlatTensors::state(const std::string& prefix) {
     std::vector<StateTensor> state;
     for (size_t i = 0; i < tensors_.size(); ++i)
-        append_state(state, prefix + ranges_[i].parameter->name(), ranges_[i], DType::f32,
-                     tensors_[i].data<float>());
+        append_state(state, prefix + ranges_[i].parameter->name(), ranges_[i], tensors_[i].out());
     return state;
 }
 

@@ -56,9 +56,9 @@ struct MasterWeights {
 /// Of parameters that have their own storage: whole ones.
 std::vector<MasterWeights> masters_of(std::span<Parameter* const> parameters);
 
-/// One piece of state for each box that the range meets; `data` holds the range's elements.
+/// One piece of state for each box that the range meets; `values` are the range's elements.
 void append_state(std::vector<StateTensor>& state, const std::string& name,
-                  const ParameterRange& range, DType dtype, void* data);
+                  const ParameterRange& range, View values);
 
 /// Gives the parameters master weights inside one block.
 FlatTensors materialize(std::span<Parameter* const> parameters, CachingAllocator& allocator);

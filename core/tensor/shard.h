@@ -4,6 +4,7 @@
 #include <cstdint>
 #include <string>
 
+#include "kernels/runtime/device.h"
 #include "kernels/runtime/dtype.h"
 #include "kernels/shape.h"
 
@@ -32,13 +33,16 @@ struct Shard {
     bool operator==(const Shard&) const = default;
 };
 
-/// A named piece of training state in host memory, as checkpoints and replica checks see it. `data`
-/// points at `shard.elements()` contiguous elements.
+/// A named piece of training state, as checkpoints and replica checks see it. `data` points at
+/// `shard.elements()` contiguous elements in the device's memory.
 struct StateTensor {
     std::string name;
     DType dtype = DType::f32;
     Shard shard;
     void* data = nullptr;
+    Device device = {};
+
+    size_t bytes() const { return static_cast<size_t>(shard.elements()) * size_of(dtype); }
 };
 
 }  // namespace plinth::core

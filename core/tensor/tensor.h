@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "kernels/runtime/allocator.h"
+#include "kernels/runtime/stream.h"
 #include "kernels/view.h"
 
 namespace plinth::core {
@@ -80,6 +81,17 @@ class Tensor {
         return tensor;
     }
 
+    /// The same in the memory of any device; the copy is part of the stream's work.
+    template <typename T>
+    static Tensor of(const std::vector<T>& values, const Shape& shape, CachingAllocator& allocator,
+                     Stream& stream) {
+        Tensor tensor = empty(shape, DTypeOf<T>::value, allocator);
+        CHECK(static_cast<int64_t>(values.size()) == shape.elements(),
+              "{} values for a tensor of shape {}", values.size(), shape.text());
+        stream.copy(tensor.out().data, values.data(), values.size() * sizeof(T));
+        return tensor;
+    }
+
     bool defined() const { return storage_ != nullptr; }
     const Shape& shape() const { return shape_; }
     int64_t dim(int i) const { return shape_[i]; }
@@ -95,16 +107,29 @@ class Tensor {
     /// Elements of a contiguous CPU tensor, to read or (counted as a change) to write.
     template <typename T>
     const T* data() const {
+        check_on_host();
         return in().as<T>();
     }
     template <typename T>
     T* data() {
+        check_on_host();
         return out().as<T>();
     }
     template <typename T>
     std::vector<T> values() const {
         CHECK(is_contiguous(), "values() of a strided tensor of shape {}", shape_.text());
         return {data<T>(), data<T>() + elements()};
+    }
+
+    /// The elements of a contiguous tensor on any device. Waits for the stream's work.
+    template <typename T>
+    std::vector<T> read(Stream& stream) const {
+        const ConstView view = in();
+        CHECK(is_contiguous(), "read() of a strided tensor of shape {}", shape_.text());
+        std::vector<T> values(static_cast<size_t>(elements()));
+        stream.copy(values.data(), view.as<T>(), view.bytes());
+        stream.synchronize();
+        return values;
     }
 
     /// The same elements under another shape; the tensor must be contiguous. Keeps the gradient
@@ -131,6 +156,11 @@ class Tensor {
     bool is_sole_owner() const { return storage_.use_count() == 1; }
 
   private:
+    void check_on_host() const {
+        CHECK(!storage_ || device().type == DeviceType::cpu,
+              "elements of a tensor of shape {} on a device", shape_.text());
+    }
+
     std::shared_ptr<Storage> storage_;
     size_t byte_offset_ = 0;
     Shape shape_;

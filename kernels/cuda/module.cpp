@@ -98,8 +98,9 @@ class Module final : public DeviceModule {
         const auto found = kernel_table().find(name);
         return found == kernel_table().end() ? nullptr : found->second;
     }
-    void copy(void* to, const void* from, size_t bytes) override {
-        const cudaStream_t stream = copy_stream();
+    void copy(int index, void* to, const void* from, size_t bytes) override {
+        CUDA_CHECK(cudaSetDevice(index));
+        const cudaStream_t stream = copy_stream(index);
         CUDA_CHECK(cudaMemcpyAsync(to, from, bytes, cudaMemcpyDefault, stream));
         CUDA_CHECK(cudaStreamSynchronize(stream));
     }
@@ -111,11 +112,9 @@ class Module final : public DeviceModule {
 
   private:
     /// One for each device, never freed: threads of checkpoints may outlive a run's streams.
-    cudaStream_t copy_stream() {
-        int device = 0;
-        CUDA_CHECK(cudaGetDevice(&device));
+    cudaStream_t copy_stream(int index) {
         const std::lock_guard lock(mutex_);
-        cudaStream_t& stream = copy_streams_[device];
+        cudaStream_t& stream = copy_streams_[index];
         if (!stream) CUDA_CHECK(cudaStreamCreateWithFlags(&stream, cudaStreamNonBlocking));
         return stream;
     }

@@ -3,6 +3,7 @@
 
 #include <dlfcn.h>
 #include <fmt/format.h>
+#include <unistd.h>
 
 #include <cstring>
 
@@ -63,12 +64,15 @@ DeviceModule& cuda_module() {
     return *loaded.module;
 }
 
-bool has_cuda_device() {
-    return loaded_once().reason.empty();
+const std::string& no_cuda_device_reason() {
+    static const std::string no_driver =
+        "no NVIDIA driver on this machine (neither /dev/nvidiactl nor /dev/dxg)";
+    const bool has_driver = access("/dev/nvidiactl", F_OK) == 0 || access("/dev/dxg", F_OK) == 0;
+    return has_driver ? loaded_once().reason : no_driver;
 }
 
-const std::string& no_cuda_device_reason() {
-    return loaded_once().reason;
+bool has_cuda_device() {
+    return no_cuda_device_reason().empty();
 }
 
 void copy_bytes(void* to, Device to_device, const void* from, Device from_device, size_t bytes) {
@@ -76,7 +80,8 @@ void copy_bytes(void* to, Device to_device, const void* from, Device from_device
     if (to_device.type == DeviceType::cpu && from_device.type == DeviceType::cpu)
         std::memcpy(to, from, bytes);
     else
-        cuda_module().copy(to, from, bytes);
+        cuda_module().copy(to_device.type == DeviceType::cuda ? to_device.index : from_device.index,
+                           to, from, bytes);
 }
 
 }  // namespace plinth

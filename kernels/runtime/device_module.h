@@ -25,8 +25,9 @@ struct StreamOptions {
 class DeviceQueue {
   public:
     virtual ~DeviceQueue() = default;
-    /// Between host and device, either way, or within the device. Host memory must stay as it is
-    /// until `synchronize`; copies of pageable host memory may wait for the queue.
+    /// Between host and device, either way, or within the device. Pinned host memory must stay as
+    /// it is until `synchronize`; pageable memory has been read when the call returns, and is
+    /// written before it returns.
     virtual void copy(void* to, const void* from, size_t bytes) = 0;
     virtual void set_zero(void* to, size_t bytes) = 0;
     /// Waits until all work is done. Throws what a kernel found wrong with its data, or the
@@ -54,15 +55,17 @@ class DeviceModule {
     virtual std::unique_ptr<DeviceQueue> queue(int index, const StreamOptions& options) = 0;
     /// By the name in PLINTH_KERNEL; null if the module has none.
     virtual void* kernel(const char* name) const = 0;
-    /// Blocking copy beside all queues: what it reads must have been waited for.
-    virtual void copy(void* to, const void* from, size_t bytes) = 0;
+    /// Blocking copy between host memory and that device, beside all queues: what it reads must
+    /// have been waited for. From any thread.
+    virtual void copy(int index, void* to, const void* from, size_t bytes) = 0;
     virtual bool is_device_pointer(const void* data) const = 0;
 };
 
 /// The CUDA module, loaded by the first call. Throws an error of kind config that says what is
 /// missing: the module, a library of it, the driver or a device.
 DeviceModule& cuda_module();
-/// True if the module loads and finds a device.
+/// True if the module loads and finds a device. Looks for the driver first: a machine without one
+/// does not pay for loading the module.
 bool has_cuda_device();
 /// Why `has_cuda_device` is false; empty if it is true.
 const std::string& no_cuda_device_reason();

@@ -18,6 +18,8 @@ enum class PositionKind { learned, rotary, alibi, none };
 enum class RopeScalingKind { none, llama3 };
 enum class Activation { gelu_tanh, gelu_erf, swiglu };
 enum class ComputeType { fp32, bf16 };
+/// Where a rank computes; automatic: on a GPU where there is one.
+enum class DeviceKind { automatic, cpu, cuda };
 enum class Recompute { none, selective, full };
 enum class PipelineSchedule { gpipe, one_f_one_b, interleaved, zero_bubble };
 enum class ScheduleKind { cosine, linear, wsd, constant };
@@ -101,6 +103,7 @@ struct TrainSection {
     ComputeType dtype = ComputeType::fp32;
     int64_t seed = 1234;
     Recompute recompute = Recompute::selective;
+    bool tf32 = false;
     int64_t eval_every = 0;
     int64_t eval_batches = 8;
     int64_t sample_every = 0;
@@ -155,6 +158,8 @@ struct RunSection {
     std::string folder = "runs/default";
     std::string name;  ///< empty: the last part of run.folder
     double time_limit = 0;
+    DeviceKind device = DeviceKind::automatic;
+    bool reproducible = false;
     int64_t threads = 0;  ///< 0: the cores this rank may use
     double timeout = 600;
     double hang_seconds = 10;
@@ -173,6 +178,8 @@ struct RunConfig {
     CheckpointSection checkpoint;
     RunSection run;
 };
+
+const Names<DeviceKind>& device_names();
 
 /// Binds a section's keys; `declare(schema, run_config)` binds them all. Stages share sections.
 void declare(Schema& schema, ModelSection& model);

@@ -32,6 +32,12 @@ void declare_rope(Schema& schema, RopeScaling& scaling) {
 
 }  // namespace
 
+const Names<DeviceKind>& device_names() {
+    static const Names<DeviceKind> names{
+        {"auto", DeviceKind::automatic}, {"cpu", DeviceKind::cpu}, {"cuda", DeviceKind::cuda}};
+    return names;
+}
+
 void declare(Schema& schema, ModelSection& model) {
     schema.section("model", "The transformer. Every family is a setting of these keys.",
                    Resume::refused);
@@ -214,6 +220,10 @@ void declare(Schema& schema, TrainSection& train) {
                   {.doc = "Type of activations and compute weights; master weights are fp32."});
     schema.key("train.seed", &train.seed,
                {.doc = "Keys initial weights and dropout.", .min = 0, .resume = Resume::refused});
+    schema.key(
+        "train.tf32", &train.tf32,
+        {.doc = "On a GPU, products of fp32 matrices with 10-bit mantissas (TF32): several times "
+                "faster, less exact."});
     schema.choice(
         "train.recompute", &train.recompute,
         {{"none", Recompute::none}, {"selective", Recompute::selective}, {"full", Recompute::full}},
@@ -371,6 +381,13 @@ void declare(Schema& schema, RunSection& run) {
                    {.doc = "Save and exit before this much time has passed; 0 means no limit.",
                     .unit = "seconds",
                     .min = 0});
+    schema.choice(
+        "run.device", &run.device, device_names(),
+        {.doc = "Where ranks compute: `auto` on a GPU where the machine has one, else on the "
+                "CPU. The ranks of a machine take its GPUs in turn."});
+    schema.key("run.reproducible", &run.reproducible,
+               {.doc = "On a GPU use only kernels with one result for one input, so that a run "
+                       "repeats bit for bit; costs speed. The CPU always does."});
     schema.key("run.threads", &run.threads,
                {.doc = "CPU threads of one rank; 0 means the cores that it may use.",
                 .min = 0,
@@ -400,8 +417,8 @@ void declare(Schema& schema, RunSection& run) {
                {.doc = "Write TensorBoard event files in run.folder."});
     schema.key(
         "run.peak_flops", &run.peak_flops,
-        {.doc = "One rank's peak for the utilisation figure; 0 means measure it with a short "
-                "matrix product at the start.",
+        {.doc = "One rank's peak for the utilisation figure; 0 means the data sheet's for a known "
+                "GPU, else that of a short matrix product at the start.",
          .unit = "FLOP/s",
          .min = 0});
 }

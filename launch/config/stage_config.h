@@ -92,6 +92,7 @@ struct EvaluateSection {
     int64_t max_tokens = 0;
     ComputeType dtype = ComputeType::fp32;
     std::string output;
+    DeviceKind device = DeviceKind::automatic;
     int64_t threads = 0;
 };
 struct EvaluateConfig {
@@ -110,6 +111,7 @@ struct GenerateSection {
     bool stream = true;
     bool cache = true;
     ComputeType dtype = ComputeType::fp32;
+    DeviceKind device = DeviceKind::automatic;
     int64_t threads = 0;
 };
 struct GenerateConfig {

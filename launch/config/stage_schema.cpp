@@ -21,6 +21,11 @@ void declare_threads(Schema& schema, const std::string& path, int64_t* threads) 
         {.doc = "CPU threads; 0 means the cores that the process may use.", .min = 0, .max = 1024});
 }
 
+void declare_device(Schema& schema, const std::string& path, DeviceKind* device) {
+    schema.choice(path, device, device_names(),
+                  {.doc = "Where it computes: `auto` on a GPU where the machine has one."});
+}
+
 void declare_memory(Schema& schema, const std::string& path, int64_t* memory) {
     schema.bytes(path, memory,
                  {.doc = "Bound on working memory; what does not fit is spilled to disk.",
@@ -166,6 +171,7 @@ void declare(Schema& schema, EvaluateConfig& config) {
                   {.doc = "Type of activations and compute weights."});
     schema.key("evaluate.output", &evaluate.output,
                {.doc = "JSON file for the result; empty means none."});
+    declare_device(schema, "evaluate.device", &evaluate.device);
     declare_threads(schema, "evaluate.threads", &evaluate.threads);
 }
 
@@ -191,6 +197,7 @@ void declare(Schema& schema, GenerateConfig& config) {
                {.doc = "Keep keys and values of earlier tokens; the same tokens, faster."});
     schema.choice("generate.dtype", &generate.dtype, compute_types,
                   {.doc = "Type of activations and compute weights."});
+    declare_device(schema, "generate.device", &generate.device);
     declare_threads(schema, "generate.threads", &generate.threads);
 }
 

@@ -123,7 +123,7 @@ Tensor sum_of(const Tensor& x, Communicator& group, const std::string& label) {
     Tensor sum = scope.empty(x.shape(), DType::f32);
     kernels::cast(sum.out(), x.in(), scope.stream());
     const auto elements = static_cast<size_t>(sum.elements());
-    group.all_reduce(label, std::span(sum.data<float>(), elements), Reduce::sum);
+    group.all_reduce(label, std::span(sum.out().as<float>(), elements), Reduce::sum);
     if (x.dtype() == DType::f32) return sum;
     Tensor rounded = scope.empty(x.shape(), x.dtype());
     kernels::cast(rounded.out(), sum.in(), scope.stream());

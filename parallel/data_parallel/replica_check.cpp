@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "core/io/hash.h"
+#include "kernels/runtime/device_module.h"
 
 namespace plinth::parallel {
 
@@ -26,9 +27,16 @@ uint64_t majority(const std::vector<uint64_t>& hashes) {
 void check_replicas(std::span<const core::StateTensor> tensors, Communicator& communicator,
                     int64_t step) {
     std::vector<uint64_t> mine;
+    std::vector<std::byte> on_host;
     for (const core::StateTensor& tensor : tensors) {
-        const auto bytes = static_cast<size_t>(tensor.shard.elements()) * size_of(tensor.dtype);
-        mine.push_back(core::io::xxh3_64({static_cast<const std::byte*>(tensor.data), bytes}));
+        std::span<const std::byte> bytes(static_cast<const std::byte*>(tensor.data),
+                                         tensor.bytes());
+        if (tensor.device.type != DeviceType::cpu) {
+            on_host.resize(bytes.size());
+            copy_bytes(on_host.data(), {}, tensor.data, tensor.device, on_host.size());
+            bytes = on_host;
+        }
+        mine.push_back(core::io::xxh3_64(bytes));
     }
     const auto ranks = static_cast<size_t>(communicator.size());
     std::vector<uint64_t> all(mine.size() * ranks);

@@ -138,9 +138,9 @@ void PipelineRunner::forward(int micro_batch, int number) {
 
 void PipelineRunner::backward(int micro_batch, int number, core::WeightHalves* later) {
     Flight& flight = *flights_.at({number, micro_batch});
-    Tensor gradient = is_last(number) ? Tensor::of<float>({1.0f}, {1}, allocator_)
-                                      : take({Payload::gradient, number, micro_batch});
     const core::Scope scope(this->scope(&flight.tape));
+    Tensor gradient = is_last(number) ? scope.of<float>({1.0f}, {1})
+                                      : take({Payload::gradient, number, micro_batch});
     if (!later) step_->gradients->begin_backward(size_t(number), slot_of(micro_batch));
     std::vector<core::Root> roots;
     roots.emplace_back(flight.output, std::move(gradient));

@@ -29,7 +29,7 @@ void sum_partial_gradients(std::span<const ParameterGradient> gradients, Communi
     };
     for_partial([&](Tensor& part, View gradient) { kernels::cast(part.out(), gradient, stream); });
     group.all_reduce("partial gradients",
-                     std::span(flat.data<float>(), static_cast<size_t>(elements)), Reduce::sum);
+                     std::span(flat.out().as<float>(), static_cast<size_t>(elements)), Reduce::sum);
     for_partial([&](Tensor& part, View gradient) { kernels::cast(gradient, part.in(), stream); });
 }
 

@@ -101,8 +101,7 @@ std::vector<core::StateTensor> GatheredWeights::replicas() {
     for (Parameter* parameter : parameters_) {
         Tensor& weights = places_.at(parameter).weights;
         core::optim::append_state(replicas, parameter->name(),
-                                  core::optim::ParameterRange::whole(*parameter), weights.dtype(),
-                                  weights.out().data);
+                                  core::optim::ParameterRange::whole(*parameter), weights.out());
     }
     return replicas;
 }

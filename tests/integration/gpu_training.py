@@ -1,0 +1,89 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Training on a GPU beside the CPU's: the same losses within rounding, a resume with the same bits, checkpoints that go from
+one to the other. Needs a CUDA device; without one the cases are skipped with the reason."""
+
+import math
+import subprocess
+import sys
+
+import plinth_runs as runs
+
+COMMON = {"train.steps": 30, "train.global_batch": 8, "train.lanes": 4, "optimizer.clip": 1.0, "data.sequence_length": 64,
+          "checkpoint.every": 10, "train.eval_every": 15, "run.hash_check_every": 10, "run.reproducible": "true"}
+MODELS = ("gpt/tiny.yaml", "llama/tiny.yaml", "bloom/tiny.yaml")
+SKIPPED = 77
+
+
+def need_device(lab):
+    text = subprocess.run([lab.plinth, "doctor"], text=True, capture_output=True).stdout
+    gpus = [line for line in text.splitlines() if line.startswith("GPUs")]
+    if not gpus or gpus[0].startswith("GPUs: none"):
+        print(f"SKIPPED: {gpus[0] if gpus else 'plinth doctor names no GPUs'}")
+        sys.exit(SKIPPED)
+
+
+def losses(run, kind="step"):
+    return [float.fromhex(row[2]) for row in runs.metrics_of(run) if row[0] == kind]
+
+
+def norms(run):
+    return [float.fromhex(row[3]) for row in runs.metrics_of(run) if row[0] == "step"]
+
+
+def expect_close(what, expected, actual, tolerance):
+    if len(expected) != len(actual) or not expected:
+        runs.fail(f"{what}: {len(actual)} values, expected {len(expected)}")
+    worst = max(abs(a - b) / max(abs(a), 1e-30) for a, b in zip(expected, actual))
+    if not worst <= tolerance:
+        runs.fail(f"{what}: relative difference {worst:.2e}, allowed {tolerance:.0e}",
+                  [f"step {i + 1}: {a} and {b}" for i, (a, b) in enumerate(zip(expected, actual))])
+    print(f"close: {what}: {worst:.2e} of {tolerance:.0e}", flush=True)
+
+
+def equals_cpu(lab, options):
+    """Every style of model, with dropout: 30 steps."""
+    need_device(lab)
+    for config in MODELS:
+        for dtype, loss_tolerance, norm_tolerance in (("fp32", 2e-5, 5e-4), ("bf16", 5e-3, 5e-2)):
+            name = f"{config.split('/')[0]}-{dtype}"
+            overrides = {**COMMON, "train.dtype": dtype, "model.dropout": 0.1}
+            cpu = lab.train(f"{name}-cpu", config, {**overrides, "run.device": "cpu"})
+            gpu = lab.train(f"{name}-gpu", config, {**overrides, "run.device": "cuda"})
+            expect_close(f"{name}: losses", losses(cpu), losses(gpu), loss_tolerance)
+            expect_close(f"{name}: gradient norms", norms(cpu), norms(gpu), norm_tolerance)
+            expect_close(f"{name}: held-out losses", losses(cpu, "evaluation"), losses(gpu, "evaluation"), loss_tolerance)
+            other = lab.train(f"{name}-mutant", config, {**overrides, "run.device": "cuda", "train.seed": 5})
+            if math.isclose(losses(other)[0], losses(cpu)[0], rel_tol=loss_tolerance / 10):
+                runs.fail(f"{name}: other initial weights give the same loss: the comparison sees nothing")
+
+
+def resumes(lab, options):
+    """Reproducible mode: a run repeats bit for bit, a resumed one goes on as if it had not stopped, and recompute changes
+    nothing."""
+    need_device(lab)
+    for dtype in ("fp32", "bf16"):
+        overrides = {**COMMON, "train.dtype": dtype, "model.dropout": 0.1, "run.device": "cuda"}
+        whole = lab.train(f"whole-{dtype}", "gpt/tiny.yaml", overrides)
+        again = lab.train(f"again-{dtype}", "gpt/tiny.yaml", overrides)
+        runs.expect_equal(lab, f"{dtype}: the same run twice", whole, again)
+        lab.fork(whole, f"resumed-{dtype}", 10)
+        resumed = lab.train(f"resumed-{dtype}", "gpt/tiny.yaml", overrides)
+        runs.expect_equal(lab, f"{dtype}: resumed at step 10", whole, resumed, after=10)
+        for mode in ("none", "full"):
+            other = lab.train(f"recompute-{mode}-{dtype}", "gpt/tiny.yaml", {**overrides, "train.recompute": mode})
+            runs.expect_equal(lab, f"{dtype}: recompute {mode}", whole, other)
+
+
+def crosses_devices(lab, options):
+    """A checkpoint of the GPU resumes on the CPU and the other way round."""
+    need_device(lab)
+    whole = {device: lab.train(f"cross-{device}", "gpt/tiny.yaml", {**COMMON, "run.device": device}) for device in ("cpu", "cuda")}
+    for source, target in (("cpu", "cuda"), ("cuda", "cpu")):
+        name = f"from-{source}-on-{target}"
+        lab.fork(whole[source], name, 10)
+        moved = lab.train(name, "gpt/tiny.yaml", {**COMMON, "run.device": target})
+        expect_close(name, losses(whole[source])[10:], losses(moved), 2e-5)
+
+
+if __name__ == "__main__":
+    runs.main({"equals_cpu": equals_cpu, "resumes": resumes, "crosses_devices": crosses_devices})
