@@ -4,6 +4,8 @@
 // key/value heads, K head width (even).
 #pragma once
 
+#include <cmath>
+#include <numbers>
 #include <vector>
 
 #include "kernels/kernel.h"
@@ -23,8 +25,27 @@ struct Rotary {
     int64_t original_positions = 8192;
 };
 
-/// Radians a position, [K/2].
-std::vector<double> rotary_frequencies(int64_t width, const Rotary& options);
+inline double stretched_frequency(double frequency, const Rotary& options) {
+    const double wavelength = 2.0 * std::numbers::pi / frequency;
+    const double turns = static_cast<double>(options.original_positions) / wavelength;
+    if (turns > options.high_freq_factor) return frequency;
+    if (turns < options.low_freq_factor) return frequency / options.factor;
+    const double kept =
+        (turns - options.low_freq_factor) / (options.high_freq_factor - options.low_freq_factor);
+    return (1.0 - kept) * frequency / options.factor + kept * frequency;
+}
+
+/// Radians a position, [K/2]. Host code of every device.
+inline std::vector<double> rotary_frequencies(int64_t width, const Rotary& options) {
+    std::vector<double> frequencies;
+    for (int64_t j = 0; j < width / 2; ++j) {
+        const double frequency =
+            std::pow(options.theta, -2.0 * static_cast<double>(j) / static_cast<double>(width));
+        frequencies.push_back(options.factor == 1.0 ? frequency
+                                                    : stretched_frequency(frequency, options));
+    }
+    return frequencies;
+}
 
 /// y = qkv with query and key heads turned by the angles of positions, i32 [B, T]; `backward` turns
 /// the other way, which is the gradient. y and qkv are [B, T, (H + 2 G) K], fp32 or bf16; y may be

@@ -3,38 +3,11 @@
 
 #include <algorithm>
 #include <cmath>
-#include <numbers>
 
 #include "kernels/cpu/elementwise.h"
 #include "kernels/simd.h"
 
-namespace plinth::kernels {
-
-namespace {
-
-double stretched(double frequency, const Rotary& options) {
-    const double wavelength = 2.0 * std::numbers::pi / frequency;
-    const double turns = static_cast<double>(options.original_positions) / wavelength;
-    if (turns > options.high_freq_factor) return frequency;
-    if (turns < options.low_freq_factor) return frequency / options.factor;
-    const double kept =
-        (turns - options.low_freq_factor) / (options.high_freq_factor - options.low_freq_factor);
-    return (1.0 - kept) * frequency / options.factor + kept * frequency;
-}
-
-}  // namespace
-
-std::vector<double> rotary_frequencies(int64_t width, const Rotary& options) {
-    std::vector<double> frequencies;
-    for (int64_t j = 0; j < width / 2; ++j) {
-        const double frequency =
-            std::pow(options.theta, -2.0 * static_cast<double>(j) / static_cast<double>(width));
-        frequencies.push_back(options.factor == 1.0 ? frequency : stretched(frequency, options));
-    }
-    return frequencies;
-}
-
-namespace cpu {
+namespace plinth::kernels::cpu {
 
 namespace {
 
@@ -132,6 +105,4 @@ void rotary(View y, ConstView qkv, ConstView positions, Rotary options, bool bac
     });
 }
 
-}  // namespace cpu
-
-}  // namespace plinth::kernels
+}  // namespace plinth::kernels::cpu

@@ -2,7 +2,6 @@
 #include "kernels/swiglu.h"
 
 #include "kernels/cpu/elementwise.h"
-#include "kernels/math.h"
 #include "kernels/simd.h"
 
 namespace plinth::kernels::cpu {
@@ -11,21 +10,18 @@ namespace {
 
 template <typename T>
 PLINTH_INLINE void forward_row(T* y, const T* gate, const T* up, int64_t n) {
-    for (int64_t i = 0; i < n; ++i) {
-        const auto g = static_cast<float>(gate[i]);
-        y[i] = T(g / (1.0f + exp_of(-g)) * static_cast<float>(up[i]));
-    }
+    for (int64_t i = 0; i < n; ++i)
+        y[i] = T(swiglu_of(static_cast<float>(gate[i]), static_cast<float>(up[i])));
 }
 
-/// With s = sigmoid(g): d silu / dg = s (1 + g (1 - s)).
 template <typename T>
 PLINTH_INLINE void backward_row(T* dgate, T* dup, const T* dy, const T* gate, const T* up,
                                 int64_t n) {
     for (int64_t i = 0; i < n; ++i) {
-        const auto g = static_cast<float>(gate[i]), d = static_cast<float>(dy[i]);
-        const float s = 1.0f / (1.0f + exp_of(-g));
-        dgate[i] = T(d * static_cast<float>(up[i]) * s * (1.0f + g * (1.0f - s)));
-        dup[i] = T(d * g * s);
+        const SwigluGradients d = swiglu_gradients(
+            static_cast<float>(dy[i]), static_cast<float>(gate[i]), static_cast<float>(up[i]));
+        dgate[i] = T(d.gate);
+        dup[i] = T(d.up);
     }
 }
 

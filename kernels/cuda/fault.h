@@ -14,6 +14,8 @@ struct Fault {
         position_without_row,       ///< value, row, limit
         target_outside_vocabulary,  ///< value, row, limit
         cache_is_full,              ///< value, row, limit
+        sample_without_label,       ///< row
+        row_does_not_ascend,        ///< value, row, limit
     };
     int32_t code = none;
     int32_t is_complete = 0;  ///< the fields below are written

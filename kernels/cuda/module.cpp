@@ -192,6 +192,11 @@ void Queue::throw_fault() {
         case Fault::cache_is_full:
             FAIL(internal, "a cache of {} tokens cannot take those of sequence {} up to {}",
                  fault.limit, fault.row, fault.value);
+        case Fault::sample_without_label:
+            FAIL(data, "sample {} of the micro-batch has no label", fault.row);
+        case Fault::row_does_not_ascend:
+            FAIL(internal, "row {} (number {}) does not ascend within {} rows", fault.value,
+                 fault.row, fault.limit);
         default:
             FAIL(internal, "a kernel reported the unknown fault {}", static_cast<int>(fault.code));
     }
