@@ -2,6 +2,8 @@
 // M rows, N columns, K inner extent.
 #pragma once
 
+#include <string>
+
 #include "kernels/kernel.h"
 
 namespace plinth::kernels {
@@ -21,5 +23,13 @@ PLINTH_KERNEL(matmul, View c, ConstView a, ConstView b, ConstView bias, Matmul o
 
 /// dbias[N] = column sums of dy[M,N] in fp32, in a fixed order (blocks of rows, then the blocks).
 PLINTH_KERNEL(column_sum, View dbias, ConstView dy);
+
+/// The algorithms that the device's library has chosen for the stream's products so far, as text
+/// that names the GPU and the library's version. Empty on the CPU, where shapes alone decide.
+PLINTH_KERNEL(save_matmul_algorithms, std::string& text);
+/// Takes such a text over, before the first product: equal products then take the same algorithms,
+/// without being timed. `is_taken` is false if the text is of another machine, and on the CPU.
+/// Throws an error of kind io that names the line if it is no such text.
+PLINTH_KERNEL(load_matmul_algorithms, bool& is_taken, const std::string& text);
 
 }  // namespace plinth::kernels

@@ -166,4 +166,12 @@ void column_sum(View dbias, ConstView dy, Stream& stream) {
                            : column_sum_of<BFloat16>(dbias, dy, stream);
 }
 
+void save_matmul_algorithms(std::string& text, Stream&) {
+    text.clear();
+}
+
+void load_matmul_algorithms(bool& is_taken, const std::string&, Stream&) {
+    is_taken = false;
+}
+
 }  // namespace plinth::kernels::cpu

@@ -145,7 +145,9 @@ void LibraryMatmul::propose(PreparedMatmul& matmul) {
     const cublasStatus_t status = cublasLtMatmulAlgoGetHeuristic(
         handle_.get(), matmul.operation.get(), matmul.a.get(), matmul.b.get(), matmul.d.get(),
         matmul.d.get(), preference.get(), most_candidates, results, &count);
-    if (status == CUBLAS_STATUS_NOT_SUPPORTED) return;
+    // The library says either when its kernels cannot do a problem; `run` throws if it has to.
+    matmul.refusal = status;
+    if (status == CUBLAS_STATUS_NOT_SUPPORTED || status == CUBLAS_STATUS_INVALID_VALUE) return;
     CUBLAS_CHECK(status);
     for (int i = 0; i < count; ++i) {
         if (results[i].state != CUBLAS_STATUS_SUCCESS) continue;
@@ -199,7 +201,8 @@ void LibraryMatmul::choose(PreparedMatmul& matmul, const MatmulMemory& memory) {
 }
 
 void LibraryMatmul::run(PreparedMatmul& matmul, const MatmulMemory& memory) {
-    CHECK(!matmul.candidates.empty(), "cuBLASLt has no algorithm for {}", text_of(matmul.problem));
+    CHECK(!matmul.candidates.empty(), "cuBLASLt has no algorithm for {} ({})",
+          text_of(matmul.problem), cublasLtGetStatusString(matmul.refusal));
     if (matmul.problem.has_bias)
         set(matmul.operation, CUBLASLT_MATMUL_DESC_BIAS_POINTER, memory.bias);
     // While a graph is captured nothing runs, so nothing can be timed.

@@ -24,6 +24,7 @@ struct PreparedMatmul {
     /// The library's proposals, its first choice first; one when chosen. None: the library refuses
     /// the problem.
     std::vector<Candidate> candidates;
+    cublasStatus_t refusal = CUBLAS_STATUS_SUCCESS;  ///< why there are none
     bool is_chosen = false;
 
     size_t workspace_bytes() const;  ///< the most that a candidate takes

@@ -70,6 +70,16 @@ void matmul(View c, ConstView a, ConstView b, ConstView bias, Matmul options, St
                        options.accumulate, queue);
 }
 
+void save_matmul_algorithms(std::string& text, Stream& stream) {
+    text = queue_of(stream).state<LibraryMatmul>().algorithms().save();
+}
+
+void load_matmul_algorithms(bool& is_taken, const std::string& text, Stream& stream) {
+    is_taken = queue_of(stream).state<LibraryMatmul>().algorithms().load(text);
+}
+
 PLINTH_CUDA_KERNEL(matmul);
+PLINTH_CUDA_KERNEL(save_matmul_algorithms);
+PLINTH_CUDA_KERNEL(load_matmul_algorithms);
 
 }  // namespace plinth::kernels::cuda

@@ -201,6 +201,31 @@ TEST_F(TimedMatmulTest, ProductsLongEnoughToBeTimed) {
     expect_product(e, {}, DType::f32, DType::f32, Extra::bias);
 }
 
+TEST_F(TimedMatmulTest, AnotherStreamTakesTheChosenAlgorithms) {
+    const Extents e{512, 1024, 2048};
+    const auto all = operands(e, {}, DType::f32, DType::f32, Extra::nothing);
+    std::string saved;
+    const auto first = on_device(all, [&](const std::vector<View>& v, Stream& stream) {
+        call({})(v, stream);
+        kernels::save_matmul_algorithms(saved, stream);
+    });
+    EXPECT_EQ(std::count(saved.begin(), saved.end(), '\n'), 2) << saved;
+    // The stream of the views waits, so that another may read and write them.
+    std::string again;
+    const auto second = on_device(all, [&](const std::vector<View>& v, Stream& stream) {
+        stream.synchronize();
+        Stream other(stream.device(), 1, options_);
+        bool is_taken = false;
+        kernels::load_matmul_algorithms(is_taken, saved, other);
+        EXPECT_TRUE(is_taken);
+        call({})(v, other);
+        other.synchronize();
+        kernels::save_matmul_algorithms(again, other);
+    });
+    EXPECT_EQ(second, first);
+    EXPECT_EQ(again, saved);
+}
+
 class Tf32MatmulTest : public MatmulTest {
   protected:
     Tf32MatmulTest() { options_ = {.tf32 = true}; }

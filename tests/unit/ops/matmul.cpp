@@ -99,6 +99,15 @@ TEST_F(MatmulTest, ThreadsDoNotChangeBits) {
         }
 }
 
+TEST_F(MatmulTest, TheCpuHasNoAlgorithmsToKeep) {
+    std::string text = "of a device";
+    kernels::save_matmul_algorithms(text, stream_);
+    EXPECT_EQ(text, "");
+    bool is_taken = true;
+    kernels::load_matmul_algorithms(is_taken, "of a device", stream_);
+    EXPECT_FALSE(is_taken);
+}
+
 TEST_F(MatmulTest, ShapesThatDoNotFitAreRefusedByName) {
     core::Parameter& w = parameter("blocks.0.mlp.up.weight", {7, 5});
     try {
