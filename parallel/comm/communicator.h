@@ -13,11 +13,9 @@
 #include "kernels/runtime/dtype.h"
 #include "kernels/runtime/error.h"
 #include "parallel/comm/activity.h"
+#include "parallel/comm/device_staging.h"
 
 namespace plinth::parallel {
-
-using Bytes = std::span<std::byte>;
-using ConstBytes = std::span<const std::byte>;
 
 enum class Reduce { sum, max };
 
@@ -66,6 +64,8 @@ struct CommunicatorOptions {
     uint64_t group = 0;                               ///< the same on all members, and only there
     /// Of the rank; its groups share one. Null: a fresh one.
     std::shared_ptr<Activity> activity = {};
+    /// Of the rank; null: no buffer lies in device memory.
+    std::shared_ptr<DeviceStaging> device = {};
 };
 
 /// A group of ranks that call the same collectives in the same order, each with a label of the
@@ -74,6 +74,7 @@ struct CommunicatorOptions {
 ///
 /// Sums of integers are exact. Sums of floats are folded in rank order, whatever the backend, so
 /// that two backends agree bit for bit; a maximum over NaNs is unspecified.
+/// Buffers lie in host memory or, after `set_device`, in device memory.
 class Communicator {
   public:
     virtual ~Communicator() { options_.activity->leave(options_.group); }
@@ -86,6 +87,12 @@ class Communicator {
     const std::string& name() const { return options_.name; }
     /// What this rank is at, in all its groups.
     Activity& activity() const { return *options_.activity; }
+    /// From now on, here and in groups that are split off later, buffers may lie in device memory:
+    /// they are staged through the host. What a call reads must have been given to the device's
+    /// stream before it starts; what it receives may be used by that stream once it has ended.
+    /// Null: in host memory only.
+    void set_device(std::shared_ptr<DeviceStaging> device) { options_.device = std::move(device); }
+    const std::shared_ptr<DeviceStaging>& device() const { return options_.device; }
     void set_time_limit(std::chrono::duration<double> limit) { options_.time_limit = limit; }
 
     /// sends[p] goes to rank p; receives[p] is filled by rank p. Both sides agree on every size.
@@ -221,7 +228,8 @@ class Communicator {
                                       std::span<const size_t> counts, void* mine, DType dtype,
                                       Reduce reduce);
     std::unique_ptr<Transfer> gather(const Call& call, ConstBytes mine,
-                                     std::span<const Bytes> pieces);
+                                     std::span<const Bytes> pieces, StagedCall staged);
+    std::unique_ptr<Transfer> ordered_sum(const Call& call, Bytes values, DType dtype);
     void wait_for(Pending& pending);
     [[noreturn]] void report_hang(const Pending& pending);
     void check_peer(const std::string& label, int peer) const;

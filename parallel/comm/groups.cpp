@@ -18,7 +18,8 @@ Groups::Groups(Communicator& world, const MeshConfig& config)
         // "parallel.tensor" names the group "tensor" in messages.
         const std::string name(key_of(axis).substr(key_of(axis).find('.') + 1));
         if (mesh_.size(axis) == 1)
-            split_.push_back(std::make_unique<SelfCommunicator>(CommunicatorOptions{.name = name}));
+            split_.push_back(std::make_unique<SelfCommunicator>(
+                CommunicatorOptions{.name = name, .device = world.device()}));
         else
             split_.push_back(world.split(mesh_.group_color(world.rank(), axis), name));
         group = split_.back().get();

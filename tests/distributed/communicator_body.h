@@ -3,12 +3,12 @@
 
 #include <algorithm>
 #include <cstring>
-#include <numeric>
 #include <string>
 #include <vector>
 
 #include "parallel/comm/communicator.h"
 #include "parallel/comm/ranks_of.h"
+#include "tests/support/buffers.h"
 
 // What every communicator must do, written once: the unit tests run it over threads, the
 // distributed tests over mpirun. A failure throws.
@@ -33,43 +33,53 @@ inline std::vector<std::byte> patterned(int from, int to, size_t bytes) {
     return result;
 }
 
-/// Sizes differ by pair, some are zero, the largest spans several pieces of a transport.
+/// The ranks of a test, and where their buffers lie.
+struct Setting {
+    Communicator& comm;
+    BufferMemory& memory;
+    size_t large = size_t{5} << 20;  ///< a message of several pieces of a transport
+};
+
+/// Sizes differ by pair, some are zero.
 inline size_t pair_bytes(int from, int to, size_t unit) {
     return static_cast<size_t>((from + 2 * to) % 3) * unit + static_cast<size_t>(from);
 }
 
 /// Starts an all-to-all and keeps its buffers.
 struct AllToAll {
-    std::vector<std::vector<std::byte>> out, in;
+    std::vector<Buffer<std::byte>> out, in;
     Pending pending;
 
-    AllToAll(Communicator& comm, const std::string& label, size_t unit) {
+    AllToAll(const Setting& at, const std::string& label, size_t unit) {
+        Communicator& comm = at.comm;
         std::vector<ConstBytes> sends;
         std::vector<Bytes> receives;
         for (int peer = 0; peer < comm.size(); ++peer) {
-            out.push_back(patterned(comm.rank(), peer, pair_bytes(comm.rank(), peer, unit)));
-            in.emplace_back(pair_bytes(peer, comm.rank(), unit));
+            out.emplace_back(at.memory,
+                             patterned(comm.rank(), peer, pair_bytes(comm.rank(), peer, unit)));
+            in.emplace_back(at.memory, pair_bytes(peer, comm.rank(), unit));
         }
-        for (auto& bytes : out)
-            sends.emplace_back(bytes);
-        for (auto& bytes : in)
-            receives.emplace_back(bytes);
+        for (const auto& bytes : out)
+            sends.emplace_back(bytes.span());
+        for (const auto& bytes : in)
+            receives.emplace_back(bytes.span());
         pending = comm.start_all_to_all(label, sends, receives);
     }
     void finish(Communicator& comm) {
         pending.wait();
         for (int peer = 0; peer < comm.size(); ++peer) {
-            const auto& got = in[static_cast<size_t>(peer)];
+            const std::vector<std::byte> got = in[static_cast<size_t>(peer)].values();
             CHECK(got == patterned(peer, comm.rank(), got.size()), "from rank {}", peer);
         }
     }
 };
 
-inline void check_all_to_all(Communicator& comm) {
-    for (size_t unit : {size_t{0}, size_t{1}, size_t{1000}, size_t{5} << 20})
-        AllToAll(comm, "all to all", unit).finish(comm);
+inline void check_all_to_all(const Setting& at) {
+    Communicator& comm = at.comm;
+    for (size_t unit : {size_t{0}, size_t{1}, size_t{1000}, at.large})
+        AllToAll(at, "all to all", unit).finish(comm);
     // Several under way, awaited in another order than begun, with progress between.
-    AllToAll first(comm, "first", 100), second(comm, "second", 70000), third(comm, "third", 9);
+    AllToAll first(at, "first", 100), second(at, "second", 70000), third(at, "third", 9);
     comm.progress();
     second.finish(comm);
     while (!third.pending.test())
@@ -78,20 +88,23 @@ inline void check_all_to_all(Communicator& comm) {
     first.finish(comm);
 }
 
-inline void check_all_gather(Communicator& comm) {
-    std::vector<std::vector<std::byte>> pieces;
-    std::vector<Bytes> places;
-    for (int peer = 0; peer < comm.size(); ++peer)
-        pieces.emplace_back(static_cast<size_t>(peer * 1001));
-    for (auto& piece : pieces)
-        places.emplace_back(piece);
-    auto& mine = pieces[static_cast<size_t>(comm.rank())];
-    mine = patterned(comm.rank(), 0, mine.size());
-    places[static_cast<size_t>(comm.rank())] = mine;
-    comm.all_gather("in place", mine, places);
-    for (int peer = 0; peer < comm.size(); ++peer) {
-        const auto& piece = pieces[static_cast<size_t>(peer)];
-        CHECK(piece == patterned(peer, 0, piece.size()), "piece {}", peer);
+inline void check_all_gather(const Setting& at) {
+    Communicator& comm = at.comm;
+    for (const bool in_place : {true, false}) {
+        std::vector<Buffer<std::byte>> pieces;
+        std::vector<Bytes> places;
+        for (int peer = 0; peer < comm.size(); ++peer)
+            places.push_back(
+                pieces.emplace_back(at.memory, static_cast<size_t>(peer * 1001)).span());
+        const auto rank = static_cast<size_t>(comm.rank());
+        const std::vector<std::byte> mine = patterned(comm.rank(), 0, rank * 1001);
+        const Buffer<std::byte> apart(at.memory, mine);
+        if (in_place) pieces[rank] = mine;
+        comm.all_gather("gather", in_place ? places[rank] : apart.span(), places);
+        for (int peer = 0; peer < comm.size(); ++peer) {
+            const std::vector<std::byte> piece = pieces[static_cast<size_t>(peer)].values();
+            CHECK(piece == patterned(peer, 0, piece.size()), "piece {}", peer);
+        }
     }
     const std::vector<std::string> names =
         comm.all_gather("names", std::string(static_cast<size_t>(comm.rank()), 'x'));
@@ -109,7 +122,8 @@ T term(int rank, size_t i) {
 }
 
 template <typename T>
-void check_float_sums(Communicator& comm) {
+void check_float_sums(const Setting& at) {
+    Communicator& comm = at.comm;
     for (size_t count : {size_t{1}, size_t{7}, size_t{1000}}) {
         std::vector<T> values(count), expected(count);
         for (size_t i = 0; i < count; ++i) {
@@ -122,73 +136,87 @@ void check_float_sums(Communicator& comm) {
         const auto ranks = static_cast<size_t>(comm.size());
         for (size_t p = 0; p < ranks; ++p)
             counts.push_back(p + 1 < ranks ? count / ranks / 2 : count - p * (count / ranks / 2));
-        std::vector<T> mine(counts[static_cast<size_t>(comm.rank())]);
-        comm.reduce_scatter<T>("scatter", values, counts, mine, Reduce::sum);
-        comm.all_reduce("sum", std::span(values), Reduce::sum);
-        CHECK(std::memcmp(values.data(), expected.data(), count * sizeof(T)) == 0,
+        Buffer<T> summed(at.memory, values);
+        const Buffer<T> share(at.memory, counts[static_cast<size_t>(comm.rank())]);
+        comm.reduce_scatter<T>("scatter", summed.span(), counts, share.span(), Reduce::sum);
+        comm.all_reduce("sum", summed.span(), Reduce::sum);
+        CHECK(std::memcmp(summed.values().data(), expected.data(), count * sizeof(T)) == 0,
               "all_reduce of {} is not the sum in rank order", count);
         const size_t begin = static_cast<size_t>(comm.rank()) * (count / ranks / 2);
+        const std::vector<T> mine = share.values();
         CHECK(std::equal(mine.begin(), mine.end(), expected.begin() + static_cast<long>(begin)),
               "reduce_scatter of {}", count);
         for (size_t i = 0; i < count; ++i)
             values[i] = static_cast<T>(comm.rank() * (i % 2 ? -1 : 1));
-        comm.all_reduce("max", std::span(values), Reduce::max);
+        summed = values;
+        comm.all_reduce("max", summed.span(), Reduce::max);
+        values = summed.values();
         CHECK(values[0] == static_cast<T>(comm.size() - 1), "maximum {}", values[0]);
         CHECK(count == 1 || values[1] == T(0), "maximum of negative numbers");
     }
 }
 
-inline void check_integers(Communicator& comm) {
+inline void check_integers(const Setting& at) {
+    Communicator& comm = at.comm;
     // Sums that a double could not hold.
     std::vector<int64_t> values(300000);
     for (size_t i = 0; i < values.size(); ++i)
         values[i] = (int64_t{1} << 60) / comm.size() + comm.rank() + static_cast<int64_t>(i);
-    comm.all_reduce("integers", std::span(values), Reduce::sum);
+    const Buffer<int64_t> summed(at.memory, values);
+    comm.all_reduce("integers", summed.span(), Reduce::sum);
+    values = summed.values();
     const int64_t n = comm.size();
     for (size_t i = 0; i < values.size(); ++i)
         CHECK(
             values[i] == (int64_t{1} << 60) / n * n + n * (n - 1) / 2 + n * static_cast<int64_t>(i),
             "element {} is {}", i, values[i]);
-    int64_t largest = -5 - comm.rank();
-    comm.all_reduce("largest", std::span(&largest, 1), Reduce::max);
-    CHECK(largest == -5, "{}", largest);
+    const Buffer<int64_t> largest(at.memory, std::vector<int64_t>{-5 - comm.rank()});
+    comm.all_reduce("largest", largest.span(), Reduce::max);
+    CHECK(largest.values()[0] == -5, "{}", largest.values()[0]);
 }
 
-inline void check_broadcast_and_messages(Communicator& comm) {
+inline void check_broadcast_and_messages(const Setting& at) {
+    Communicator& comm = at.comm;
     for (int root = 0; root < comm.size(); ++root)
-        for (size_t size : {size_t{0}, size_t{3}, size_t{5} << 20}) {
-            std::vector<std::byte> bytes(size);
+        for (size_t size : {size_t{0}, size_t{3}, at.large}) {
+            Buffer<std::byte> bytes(at.memory, size);
             if (comm.rank() == root) bytes = patterned(root, 1, size);
-            comm.broadcast("broadcast", bytes, root);
-            CHECK(bytes == patterned(root, 1, size), "broadcast of {} from {}", size, root);
+            comm.broadcast("broadcast", bytes.span(), root);
+            CHECK(bytes.values() == patterned(root, 1, size), "broadcast of {} from {}", size,
+                  root);
         }
     if (comm.size() == 1) return;
     const int right = (comm.rank() + 1) % comm.size();
     const int left = (comm.rank() + comm.size() - 1) % comm.size();
     // A ring of messages too large to be buffered would deadlock if sent one after the other.
-    std::vector<std::byte> in(6u << 20), out = patterned(comm.rank(), right, in.size());
-    comm.send_receive("ring", out, right, in, left);
-    CHECK(in == patterned(left, comm.rank(), in.size()), "ring");
+    const size_t ring = at.large / 5 * 6;
+    const Buffer<std::byte> in(at.memory, ring);
+    const Buffer<std::byte> out(at.memory, patterned(comm.rank(), right, ring));
+    comm.send_receive("ring", out.span(), right, in.span(), left);
+    CHECK(in.values() == patterned(left, comm.rank(), ring), "ring");
     // Messages of one pair match in the order in which they were started.
     if (comm.rank() == 0) {
         for (size_t i = 0; i < 4; ++i)
-            comm.send("numbered", patterned(0, static_cast<int>(i), 10 + i), 1);
+            comm.send("numbered",
+                      Buffer(at.memory, patterned(0, static_cast<int>(i), 10 + i)).span(), 1);
     } else if (comm.rank() == 1) {
-        for (size_t i = 0; i < 4; ++i) {
-            std::vector<std::byte> got(10 + i);
-            comm.receive("numbered", got, 0);
-            CHECK(got == patterned(0, static_cast<int>(i), 10 + i), "message {}", i);
-        }
+        std::vector<Buffer<std::byte>> got;
+        for (size_t i = 0; i < 4; ++i)
+            comm.receive("numbered", got.emplace_back(at.memory, 10 + i).span(), 0);
+        for (size_t i = 0; i < 4; ++i)
+            CHECK(got[i].values() == patterned(0, static_cast<int>(i), 10 + i), "message {}", i);
     }
 }
 
-inline void check_groups(Communicator& comm) {
+inline void check_groups(const Setting& at) {
+    Communicator& comm = at.comm;
     auto parity = comm.split(comm.rank() % 2, "parity");
     auto nested = parity->split(0, "same");
     for (Communicator* group : {parity.get(), nested.get()}) {
         CHECK(group->rank() == comm.rank() / 2, "rank {} in the group", group->rank());
-        int64_t sum = comm.rank();
-        group->all_reduce("members", std::span(&sum, 1), Reduce::sum);
+        const Buffer<int64_t> members(at.memory, std::vector<int64_t>{comm.rank()});
+        group->all_reduce("members", members.span(), Reduce::sum);
+        const int64_t sum = members.values()[0];
         int64_t expected = 0;
         for (int peer = comm.rank() % 2; peer < comm.size(); peer += 2)
             expected += peer;
@@ -211,16 +239,23 @@ inline void check_ranks_of(Communicator& comm) {
     seen.barrier();
 }
 
+inline void check_communicator_in(const Setting& at) {
+    check_all_to_all(at);
+    check_all_gather(at);
+    at.memory.clear();
+    check_float_sums<float>(at);
+    check_float_sums<double>(at);
+    check_integers(at);
+    at.memory.clear();
+    check_broadcast_and_messages(at);
+    check_groups(at);
+    check_ranks_of(at.comm);
+    at.comm.barrier("end");
+}
+
 inline void check_communicator(Communicator& comm) {
-    check_all_to_all(comm);
-    check_all_gather(comm);
-    check_float_sums<float>(comm);
-    check_float_sums<double>(comm);
-    check_integers(comm);
-    check_broadcast_and_messages(comm);
-    check_groups(comm);
-    check_ranks_of(comm);
-    comm.barrier("end");
+    HostBuffers memory;
+    check_communicator_in({comm, memory});
 }
 
 }  // namespace plinth::test

@@ -10,6 +10,7 @@
 #include "parallel/comm/mpi.h"
 #include "tests/distributed/communicator_body.h"
 #include "tests/distributed/lanes_body.h"
+#include "tests/support/fake_device.h"
 
 namespace plinth::test {
 namespace {
@@ -37,12 +38,16 @@ void error_on_one_rank(Communicator& comm) {
     comm.barrier("for ever");
 }
 
+void device_communicator(Communicator& comm) {
+    WithFakeDevice device(comm);
+    DeviceBuffers memory(*device);
+    check_communicator_in({comm, memory});
+}
+
 const std::map<std::string, std::function<void(Communicator&)>> cases = {
-    {"communicator", check_communicator},
-    {"lanes", check_all_lanes},
-    {"hang", hang},
-    {"lost_message", lost_message},
-    {"error_on_one_rank", error_on_one_rank},
+    {"communicator", check_communicator}, {"device_communicator", device_communicator},
+    {"lanes", check_all_lanes},           {"hang", hang},
+    {"lost_message", lost_message},       {"error_on_one_rank", error_on_one_rank},
 };
 
 int run(int argc, char** argv) {

@@ -1,0 +1,158 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <sys/mman.h>
+#include <unistd.h>
+
+#include <cstring>
+#include <functional>
+#include <memory>
+#include <vector>
+
+#include "parallel/comm/communicator.h"
+#include "parallel/comm/device_staging.h"
+#include "tests/support/buffers.h"
+
+namespace plinth::test {
+
+/// Memory that faults when the host touches it, and the copies that reach it: what device memory is
+/// to a rank. Copies wait in a queue until `synchronize`, as late as a device may do them.
+class FakeDevice final : public parallel::DeviceCopies {
+  public:
+    enum class Copy { to_host, to_device, within_device };
+    /// True: this copy is forgotten. A mutant of whatever stages.
+    using Forgets = std::function<bool(Copy copy, int number)>;
+
+    explicit FakeDevice(Forgets forgets = {}) : forgets_(std::move(forgets)) {
+        const int file = ::memfd_create("device", 0);
+        CHECK(file >= 0 && ::ftruncate(file, capacity) == 0, "no memory for a device");
+        const auto map = [&](int protection) {
+            void* at = ::mmap(nullptr, capacity, protection, MAP_SHARED, file, 0);
+            CHECK(at != MAP_FAILED, "no addresses for a device");
+            return static_cast<std::byte*>(at);
+        };
+        addresses_ = map(PROT_NONE);
+        content_ = map(PROT_READ | PROT_WRITE);
+        ::close(file);
+    }
+    ~FakeDevice() override {
+        ::munmap(addresses_, capacity);
+        ::munmap(content_, capacity);
+    }
+
+    /// Device memory, never given back; filled with a pattern.
+    std::byte* allocate(size_t bytes) {
+        std::byte* block = addresses_ + used_;
+        used_ += (bytes + 63) / 64 * 64;
+        CHECK(used_ <= capacity, "this device has {} bytes", capacity);
+        std::memset(content_of(block), 0xDB, bytes);
+        return block;
+    }
+    /// Takes back every allocation.
+    void clear() {
+        synchronize();
+        used_ = 0;
+    }
+    int copies(Copy copy) const { return counts_[static_cast<size_t>(copy)]; }
+
+    bool is_device(const void* data) const override {
+        const auto* at = static_cast<const std::byte*>(data);
+        return at >= addresses_ && at < addresses_ + capacity;
+    }
+    void to_host(void* host, const void* device, size_t bytes) override {
+        CHECK(is_device(device) && !is_device(host), "to_host: from device memory to the host's");
+        // Nobody knows what is there before `synchronize`; larger than any number of a test.
+        std::memset(host, 0x7E, bytes);
+        give(Copy::to_host, [=, this] { std::memcpy(host, content_of(device), bytes); });
+    }
+    void to_device(void* device, const void* host, size_t bytes) override {
+        CHECK(is_device(device) && !is_device(host), "to_device: from host memory to the device's");
+        give(Copy::to_device, [=, this] { std::memcpy(content_of(device), host, bytes); });
+    }
+    void within_device(void* to, const void* from, size_t bytes) override {
+        CHECK(is_device(to) && is_device(from), "within_device: device memory twice");
+        give(Copy::within_device,
+             [=, this] { std::memmove(content_of(to), content_of(from), bytes); });
+    }
+    void synchronize() override {
+        for (const auto& copy : queue_)
+            copy();
+        queue_.clear();
+    }
+    MemorySource& host_memory() override { return host_; }
+
+    /// What a test itself does, in the same order.
+    void write(std::byte* device, parallel::ConstBytes from) {
+        queue_.push_back([this, device, values = std::vector(from.begin(), from.end())] {
+            std::copy(values.begin(), values.end(), content_of(device));
+        });
+    }
+    void read(parallel::Bytes to, const std::byte* device) {
+        synchronize();
+        std::copy_n(content_of(device), to.size(), to.begin());
+    }
+
+  private:
+    static constexpr size_t capacity = size_t{256} << 20;
+
+    /// Host memory with a content that nobody sent.
+    struct Poisoned final : MemorySource {
+        Device device() const override { return {}; }
+        void* allocate(size_t bytes) override {
+            return std::memset(plinth::host_memory().allocate(bytes), 0xEF, bytes);
+        }
+        void free(void* block, size_t bytes) override {
+            plinth::host_memory().free(std::memset(block, 0xEE, bytes), bytes);
+        }
+    };
+
+    std::byte* content_of(const void* device) const {
+        return content_ + (static_cast<const std::byte*>(device) - addresses_);
+    }
+    void give(Copy copy, std::function<void()> work) {
+        const int number = counts_[static_cast<size_t>(copy)]++;
+        if (!forgets_ || !forgets_(copy, number)) queue_.push_back(std::move(work));
+    }
+
+    Forgets forgets_;
+    std::byte* addresses_ = nullptr;  ///< PROT_NONE
+    std::byte* content_ = nullptr;    ///< the same pages, for the copies
+    size_t used_ = 0;
+    int counts_[3] = {};
+    std::vector<std::function<void()>> queue_;
+    Poisoned host_;
+};
+
+class DeviceBuffers final : public BufferMemory {
+  public:
+    explicit DeviceBuffers(FakeDevice& device) : device_(device) {}
+    std::byte* allocate(size_t bytes) override { return device_.allocate(bytes); }
+    void write(std::byte* to, std::span<const std::byte> from) override { device_.write(to, from); }
+    void read(std::span<std::byte> to, const std::byte* from) override { device_.read(to, from); }
+    void clear() override { device_.clear(); }
+
+  private:
+    FakeDevice& device_;
+};
+
+/// Gives a rank's communicator a device for the time of a test.
+class WithFakeDevice {
+  public:
+    explicit WithFakeDevice(parallel::Communicator& comm, FakeDevice::Forgets forgets = {})
+        : comm_(comm) {
+        auto device = std::make_unique<FakeDevice>(std::move(forgets));
+        device_ = device.get();
+        staging_ = std::make_shared<parallel::DeviceStaging>(std::move(device));
+        comm_.set_device(staging_);
+    }
+    ~WithFakeDevice() { comm_.set_device(nullptr); }
+    FakeDevice& operator*() { return *device_; }
+    FakeDevice* operator->() { return device_; }
+
+  private:
+    parallel::Communicator& comm_;
+    FakeDevice* device_;
+    std::shared_ptr<parallel::DeviceStaging> staging_;
+};
+
+}  // namespace plinth::test
