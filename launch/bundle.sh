@@ -172,6 +172,6 @@ glibc=$(newest_symbols 'GLIBC_2\.[0-9]+')
 echo "$folder: $(du -sm "$folder" | cut -f 1) MB, for x86-64 Linux with glibc ${glibc#GLIBC_} or newer" \
     "$([ -f "$folder/bin/libplinth_cuda.so" ] && echo "and CUDA 13, cuDNN 9 for GPUs" || echo "(no CUDA module)")"
 if [ -n "$pack" ]; then
-    tar -C "$(dirname "$folder")" --owner=0 --group=0 --sort=name -cf - "$(basename "$folder")" | xz -9 -T 0 >"$pack"
+    tar -C "$(dirname "$folder")" --owner=0 --group=0 --sort=name -cf - "$(basename "$folder")" | xz -6 -T 0 >"$pack"
     echo "$pack: $(du -m "$pack" | cut -f 1) MB"
 fi

@@ -107,9 +107,11 @@ class Comparison:
             text = self.work / "text.txt"
             text.write_text("A tokenizer needs a text.\n\n" * 40)
             shutil.rmtree(self.work / "prepared", ignore_errors=True)
-            subprocess.run([self.options.plinth, "data", "prepare", f"prepare.inputs=[{text}]", f"prepare.output={self.work}/prepared"],
+            subprocess.run([self.options.plinth, "data", "prepare", f"prepare.inputs=[{text}]", f"prepare.output={self.work}/prepared",
+                            "prepare.tokenizer=byte"],
                            check=True, stdout=subprocess.DEVNULL)
             prepared = json.loads((self.work / "prepared/manifest.json").read_text())
+            shutil.copytree(self.work / "prepared" / prepared["tokenizer"], folder / prepared["tokenizer"], dirs_exist_ok=True)
             count = 48 * 2**20 if self.options.device == "cuda" else 2**18
             plinth_files.write_tokens(folder, plinth_files.draw_tokens(count, self.shape["vocab_size"]), self.shape["vocab_size"], prepared)
         return folder
