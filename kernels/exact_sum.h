@@ -8,8 +8,32 @@
 #include <span>
 
 #include "kernels/runtime/error.h"
+#include "kernels/simd.h"
 
 namespace plinth::kernels {
+
+/// A double as three neighbouring 32-bit limbs of a fixed-point number from 2^-1074 on.
+struct ExactParts {
+    int limb = 0;  ///< of words[0]; a word is 0 where there is no such limb
+    uint32_t words[3]{};
+};
+
+/// Of a finite double that is not negative.
+PLINTH_HOST_DEVICE inline ExactParts exact_parts(double x) {
+    constexpr int limb_bits = 32;
+    const auto bits = std::bit_cast<uint64_t>(x);
+    const int exponent = static_cast<int>(bits >> 52);
+    uint64_t mantissa = bits & ((uint64_t{1} << 52) - 1);
+    if (exponent > 0) mantissa |= uint64_t{1} << 52;
+    // Of the mantissa's lowest bit, from 2^-1074.
+    const int position = exponent > 0 ? exponent - 1 : 0;
+    const int shift = position % limb_bits;
+    // 53 bits shifted by up to 31 span three limbs.
+    const uint64_t low = mantissa << shift;
+    return {position / limb_bits,
+            {static_cast<uint32_t>(low), static_cast<uint32_t>(low >> 32),
+             shift > 0 ? static_cast<uint32_t>(mantissa >> (64 - shift)) : 0u}};
+}
 
 /// A sum of finite, non-negative doubles without any rounding: a fixed-point number from 2^-1074 on
 /// in limbs of 32 bits, each held in an int64 so that limbs of many sums can be added (all-reduced)
@@ -25,19 +49,10 @@ class ExactSum {
     /// as a number that it is not.
     void add(double x) {
         CHECK(std::isfinite(x) && !std::signbit(x), "an exact sum of {}", x);
-        const auto bits = std::bit_cast<uint64_t>(x);
-        const int exponent = static_cast<int>(bits >> 52);
-        uint64_t mantissa = bits & ((uint64_t{1} << 52) - 1);
-        if (exponent > 0) mantissa |= uint64_t{1} << 52;
-        const int position =
-            exponent > 0 ? exponent - 1 : 0;  // of the mantissa's lowest bit, from 2^-1074
-        const auto limb = static_cast<size_t>(position / limb_bits);
-        const int shift = position % limb_bits;
-        // 53 bits shifted by up to 31 span three limbs.
-        const uint64_t low = mantissa << shift;
-        limbs_[limb] += static_cast<int64_t>(low & 0xffffffffu);
-        limbs_[limb + 1] += static_cast<int64_t>(low >> 32);
-        if (shift > 0) limbs_[limb + 2] += static_cast<int64_t>(mantissa >> (64 - shift));
+        const ExactParts parts = exact_parts(x);
+        for (size_t i = 0; i < 3; ++i)
+            if (parts.words[i] != 0)
+                limbs_[static_cast<size_t>(parts.limb) + i] += static_cast<int64_t>(parts.words[i]);
         if (++pending_ == most_pending) normalize();
     }
 

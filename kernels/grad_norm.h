@@ -12,4 +12,9 @@ inline constexpr int64_t norm_block = 1024;
 /// and in a fixed order. A block that holds a NaN or an infinity has a sum that is not finite.
 PLINTH_KERNEL(squared_block_sums, View block_sums, ConstView gradient);
 
+/// words i64 [ExactSum::limb_count + 1], overwritten: the exact sum of block_sums f64 [n] in limbs
+/// below 2^32 each (ExactSum::limbs), then how many of them were left out, being negative or not
+/// finite.
+PLINTH_KERNEL(exact_sum_of_blocks, View words, ConstView block_sums);
+
 }  // namespace plinth::kernels

@@ -11,31 +11,48 @@
 
 namespace plinth::core::optim {
 
+namespace {
+
+using Words = std::array<int64_t, kernels::ExactSum::limb_count + 1>;
+
+int64_t blocks_of(const ParameterGradient& entry) {
+    return (entry.gradient.elements() + kernels::norm_block - 1) / kernels::norm_block;
+}
+
+/// The limbs of the sum of all squares, then the number of blocks that are not finite.
+Tensor sum_of_squares(std::span<const ParameterGradient> mine, CachingAllocator& allocator,
+                      Stream& stream) {
+    int64_t blocks = 0;
+    for (const ParameterGradient& entry : mine)
+        blocks += blocks_of(entry);
+    Tensor block_sums = Tensor::empty({blocks}, DType::f64, allocator);
+    int64_t first = 0;
+    for (const ParameterGradient& entry : mine) {
+        const int64_t end = first + blocks_of(entry);
+        kernels::squared_block_sums(block_sums.rows(first, end).out(), entry.gradient, stream);
+        first = end;
+    }
+    Tensor words =
+        Tensor::empty({static_cast<int64_t>(std::tuple_size_v<Words>)}, DType::i64, allocator);
+    kernels::exact_sum_of_blocks(words.out(), block_sums.in(), stream);
+    return words;
+}
+
+Words read_words(const Tensor& words) {
+    Words values{};
+    std::copy_n(words.data<int64_t>(), values.size(), values.begin());
+    return values;
+}
+
+}  // namespace
+
 double gradient_norm(std::span<const ParameterGradient> mine, Ranks& ranks,
                      CachingAllocator& allocator, Stream& stream) {
-    kernels::ExactSum sum;
-    int64_t not_finite = 0;
-    for (const ParameterGradient& entry : mine) {
-        const int64_t blocks =
-            (entry.gradient.elements() + kernels::norm_block - 1) / kernels::norm_block;
-        Tensor block_sums = Tensor::empty({blocks}, DType::f64, allocator);
-        kernels::squared_block_sums(block_sums.out(), entry.gradient, stream);
-        for (int64_t i = 0; i < blocks; ++i) {
-            const double square = block_sums.in().as<double>()[i];
-            if (std::isfinite(square))
-                sum.add(square);
-            else
-                ++not_finite;
-        }
-    }
-    // One reduction: the limbs, then how many blocks are not finite.
-    std::array<int64_t, kernels::ExactSum::limb_count + 1> words{};
-    const std::span<int64_t> limbs = sum.limbs();
-    std::copy(limbs.begin(), limbs.end(), words.begin());
-    words.back() = not_finite;
-    ranks.sum(words);
+    Words words = read_words(sum_of_squares(mine, allocator, stream));
+    ranks.sum(words);  // one reduction
     if (words.back() > 0) return std::numeric_limits<double>::quiet_NaN();
-    std::copy(words.begin(), words.end() - 1, limbs.begin());
+    kernels::ExactSum sum;
+    std::copy(words.begin(), words.end() - 1, sum.limbs().begin());
     return std::sqrt(sum.value());
 }
 

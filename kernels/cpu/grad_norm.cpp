@@ -2,7 +2,9 @@
 #include "kernels/grad_norm.h"
 
 #include <algorithm>
+#include <cmath>
 
+#include "kernels/exact_sum.h"
 #include "kernels/simd.h"
 
 namespace plinth::kernels::cpu {
@@ -37,6 +39,21 @@ void squared_block_sums(View block_sums, ConstView gradient, Stream& stream) {
             sums[block] = sum_of_squares(x + block * norm_block,
                                          std::min(norm_block, n - block * norm_block));
     });
+}
+
+void exact_sum_of_blocks(View words, ConstView block_sums, Stream&) {
+    CHECK(words.elements() == ExactSum::limb_count + 1 && block_sums.is_contiguous(),
+          "exact_sum_of_blocks: {} words for {}", words.elements(), block_sums.shape.text());
+    ExactSum sum;
+    int64_t left_out = 0;
+    const double* squares = block_sums.as<double>();
+    for (int64_t i = 0; i < block_sums.elements(); ++i)
+        if (std::isfinite(squares[i]) && !std::signbit(squares[i]))
+            sum.add(squares[i]);
+        else
+            ++left_out;
+    const std::span<int64_t> limbs = sum.limbs();
+    *std::copy(limbs.begin(), limbs.end(), words.as<int64_t>()) = left_out;
 }
 
 }  // namespace plinth::kernels::cpu

@@ -130,5 +130,32 @@ TEST_F(GradNormTest, TheExactSumRefusesWhatItCannotHold) {
     }
 }
 
+TEST_F(GradNormTest, TheKernelsWordsAreThoseOfTheExactSum) {
+    constexpr double infinity = std::numeric_limits<double>::infinity();
+    for (const size_t n : {0, 1, 31, 3000}) {
+        auto values = wild_values(n);
+        ExactSum sum;
+        for (const double x : values)
+            sum.add(x);
+        std::vector<int64_t> expected(sum.limbs().begin(), sum.limbs().end());
+        expected.push_back(6);
+        for (const double x : {infinity, -infinity, std::nan(""), -1.0, -0.0, -5e-324})
+            values.insert(values.begin() + static_cast<std::ptrdiff_t>(values.size() / 2), x);
+        core::Tensor words =
+            core::Tensor::empty({ExactSum::limb_count + 1}, DType::i64, *allocator_);
+        const auto count = static_cast<int64_t>(values.size());
+        kernels::exact_sum_of_blocks(words.out(),
+                                     core::Tensor::of(values, {count}, *allocator_).in(), stream_);
+        EXPECT_EQ(words.values<int64_t>(), expected) << n << " values";
+    }
+}
+
+TEST_F(GradNormTest, TheKernelsWordsOfNothingAreZero) {
+    core::Tensor words = core::Tensor::of(std::vector<int64_t>(ExactSum::limb_count + 1, 7),
+                                          {ExactSum::limb_count + 1}, *allocator_);
+    kernels::exact_sum_of_blocks(words.out(), ConstView(nullptr, DType::f64, Shape{0}), stream_);
+    EXPECT_EQ(words.values<int64_t>(), std::vector<int64_t>(ExactSum::limb_count + 1, 0));
+}
+
 }  // namespace
 }  // namespace plinth::test
