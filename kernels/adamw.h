@@ -1,7 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
+#include <cmath>
+
 #include "kernels/kernel.h"
+#include "kernels/simd.h"
 
 namespace plinth::kernels {
 
@@ -17,6 +20,32 @@ struct AdamW {
     double gradient_scale = 1.0;    ///< clip factor / global weight, applied to the gradient first
     bool skip = false;              ///< a non-finite step: nothing changes
 };
+
+/// The options as a loop over elements needs them, rounded to fp32 once.
+struct AdamWConstants {
+    float beta1, one_minus_beta1, beta2, one_minus_beta2, eps, keep, step_size, inverse_root2,
+        scale;
+
+    explicit AdamWConstants(const AdamW& options)
+        : beta1(static_cast<float>(options.beta1)),
+          one_minus_beta1(static_cast<float>(1.0 - options.beta1)),
+          beta2(static_cast<float>(options.beta2)),
+          one_minus_beta2(static_cast<float>(1.0 - options.beta2)),
+          eps(static_cast<float>(options.eps)),
+          keep(static_cast<float>(1.0 - options.learning_rate * options.weight_decay)),
+          step_size(static_cast<float>(options.learning_rate / options.bias_correction1)),
+          inverse_root2(static_cast<float>(1.0 / std::sqrt(options.bias_correction2))),
+          scale(static_cast<float>(options.gradient_scale)) {}
+};
+
+/// The update of one element; the same bits on every device.
+PLINTH_HOST_DEVICE PLINTH_INLINE void adamw_update(float& w, float& m, float& v, float gradient,
+                                                   const AdamWConstants& c) {
+    const float g = c.scale * gradient;
+    m = c.beta1 * m + c.one_minus_beta1 * g;
+    v = c.beta2 * v + c.one_minus_beta2 * (g * g);
+    w = w * c.keep - c.step_size * m / (__builtin_sqrtf(v) * c.inverse_root2 + c.eps);
+}
 
 /// In place over n fp32 elements (Loshchilov and Hutter 2019): g = scale * gradient;
 /// m = beta1 m + (1 - beta1) g; v = beta2 v + (1 - beta2) g^2;
