@@ -5,9 +5,9 @@
 namespace plinth::test {
 namespace {
 
-using ColumnSumTest = DeviceTest;
+using ColumnSumShapesTest = DeviceTest;
 
-TEST_F(ColumnSumTest, SumsAreThoseOfTheHost) {
+TEST_F(ColumnSumShapesTest, SumsAreThoseOfTheHost) {
     for (const DType dtype : {DType::f32, DType::bf16})
         for (const Shape& shape : {Shape{1, 1}, Shape{7, 3}, Shape{64, 8}, Shape{65, 257},
                                    Shape{1000, 12}, Shape{1025, 5}, Shape{3, 1037, 768},
