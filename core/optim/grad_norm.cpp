@@ -38,9 +38,9 @@ Tensor sum_of_squares(std::span<const ParameterGradient> mine, CachingAllocator&
     return words;
 }
 
-Words read_words(const Tensor& words) {
+Words read_words(const Tensor& words, Stream& stream) {
     Words values{};
-    std::copy_n(words.data<int64_t>(), values.size(), values.begin());
+    std::ranges::copy(words.read<int64_t>(stream), values.begin());
     return values;
 }
 
@@ -48,7 +48,7 @@ Words read_words(const Tensor& words) {
 
 double gradient_norm(std::span<const ParameterGradient> mine, Ranks& ranks,
                      CachingAllocator& allocator, Stream& stream) {
-    Words words = read_words(sum_of_squares(mine, allocator, stream));
+    Words words = read_words(sum_of_squares(mine, allocator, stream), stream);
     ranks.sum(words);  // one reduction
     if (words.back() > 0) return std::numeric_limits<double>::quiet_NaN();
     kernels::ExactSum sum;
