@@ -176,8 +176,7 @@ class Comparison:
         o, shape = self.options, dict(self.shape)
         layers = o.gate_layers or (shape["layers"] if shapes.matmul_parameters(shape) < 2e8 else 2)
         shape["layers"] = min(layers, shape["layers"])
-        micro = min(self.micro, 4)
-        total = micro * 2
+        micro, total = self.micro, 2 * self.micro  # the shapes that are timed, so that they are compiled once
         run = self.work / "gate"
         command = self.plinth_command(run, shape, micro, total, "train.steps=1", "optimizer.lr=0", "optimizer.min_lr=0")
         with self.log("gate-weights") as log:

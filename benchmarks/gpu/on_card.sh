@@ -44,11 +44,11 @@ fail() {
 # messages LOG MOST: what the failed tests of a GoogleTest log said, a few lines each.
 messages() {
     awk -v most="$2" '
-        /^\[ RUN      \]/ { held = ""; lines = 0; inside = 1; next }
+        /^\[ RUN      \]/ { held = ""; lines = 0; inside = 1; name = $4; next }
         /^\[       OK \]|^\[  SKIPPED \]/ { inside = 0 }
         /^\[  FAILED  \]/ && inside { printf "  %s\n%s", $0, held; inside = 0 }
         inside && lines < most { held = held "      " substr($0, 1, 300) "\n"; ++lines }
-        END { if (inside) printf "  the process ended in this test:\n%s", held }' "$1"
+        END { if (inside) printf "  the process ended in %s:\n%s", name, held }' "$1"
 }
 
 suites() {
@@ -57,15 +57,18 @@ suites() {
 
 # run_suites LOGS SECONDS FILTER COMMAND...: each suite by COMMAND "$bundle/gpu_kernels", several at a time.
 run_suites() {
-    local logs=$1 limit=$2 filter=$3 suite pids=() names=() i code
+    local logs=$1 limit=$2 filter=$3 suite one pids=() names=() i code
     shift 3
+    rm -rf "$logs"
     mkdir -p "$logs"
     for suite in $(suites "$filter"); do
         while [ "$(jobs -rp | wc -l)" -ge 6 ]; do sleep 0.05; done
         case "$filter" in '*' | '') one="$suite*" ;; *) one=$filter ;; esac
         [[ $one == "$suite"* ]] || one="$suite*"
-        timeout -k 5 "$limit" "$@" "$bundle/gpu_kernels" --gtest_color=no "--gtest_filter=$one" >"$logs/${suite%.}.log" 2>&1 &
-        pids+=($!) names+=("${suite%.}")
+        suite=${suite%.}
+        names+=("${suite//\//_}")
+        timeout -k 5 "$limit" "$@" "$bundle/gpu_kernels" --gtest_color=no "--gtest_filter=$one" >"$logs/${names[-1]}.log" 2>&1 &
+        pids+=($!)
     done
     for i in "${!pids[@]}"; do
         wait "${pids[$i]}"
@@ -75,12 +78,14 @@ run_suites() {
 }
 
 tests() {
-    local logs=$results/tests suite code
+    local logs=$results/tests suite code passed skipped
     run_suites "$logs" 150 "$1"
-    echo "passed $(cat "$logs"/*.log | grep -c '^\[       OK \]'), skipped $(cat "$logs"/*.log | grep -c '^\[  SKIPPED \].*ms)'), suites failed $(wc -l <"$logs/failed.txt")"
+    passed=$(cat "$logs"/*.log | grep -c '^\[       OK \]')
+    skipped=$(cat "$logs"/*.log | grep -c '^\[  SKIPPED \].*ms)')
+    echo "passed $passed, skipped $skipped, suites failed $(wc -l <"$logs/failed.txt")"
     grep -h -o 'no CUDA device.*' "$logs"/*.log | sort | uniq -c | head -3
     while read -r suite code; do
-        fail "tests: $suite (exit $code): $(grep -o '^\[  FAILED  \] [^ ]* (' "$logs/$suite.log" | tr -d '(' | cut -c 13- | tr '\n' ' ')"
+        fail "tests: $suite (exit $code): $(grep -E '^\[  FAILED  \] .* ms\)' "$logs/$suite.log" | cut -c 14- | sed 's/[, ].*//' | tr '\n' ' ')"
         messages "$logs/$suite.log" 8 | head -60
     done <"$logs/failed.txt"
 }

@@ -62,6 +62,7 @@ class Trainer:
         self.loader = self.new_loader()
         self.micro_batches = task["global_batch"] // task["micro_batch"]
         self.step_model = self.compiled(task["how"])
+        self.clear_gradients()
 
     def new_loader(self):
         """From the first sample on."""
@@ -112,8 +113,18 @@ class Trainer:
         clip = {"foreach": True} if torch.__version__ >= "2" else {}
         norm = torch.nn.utils.clip_grad_norm_(self.model.parameters(), 1.0, **clip)
         self.optimizer.step()
-        self.optimizer.zero_grad(set_to_none=True)
+        self.clear_gradients()
         return total.item(), norm
+
+    def clear_gradients(self):
+        """CUDA graphs write each backward pass's gradients to the same place: what adds up must lie elsewhere."""
+        if self.task["how"] != "graphs":
+            self.optimizer.zero_grad(set_to_none=True)
+            return
+        for parameter in self.model.parameters():
+            if parameter.grad is None:
+                parameter.grad = torch.zeros_like(parameter)
+        torch._foreach_zero_([parameter.grad for parameter in self.model.parameters()])
 
 
 def attention_backends(task):
@@ -159,7 +170,7 @@ def check(task):
         dot = np.array([mine @ theirs, mine @ mine, theirs @ theirs])
         dots += dot
         worst = min(worst, (float(dot[0] / math.sqrt(dot[1] * dot[2] + 1e-300)), name))
-    trainer.optimizer.zero_grad(set_to_none=True)
+    trainer.clear_gradients()
     trainer.loader = trainer.new_loader()
     losses, norms = [], []
     for _ in range(task["steps"]):
