@@ -7,6 +7,7 @@
 #include <chrono>
 #include <cmath>
 #include <cstdio>
+#include <map>
 #include <memory>
 #include <numeric>
 
@@ -26,8 +27,11 @@ double now() {
 /// Values of one dtype that tensors are tiled with: 2^20 of them, not a period that a kernel's
 /// blocks share.
 template <typename T>
-std::vector<T> pattern(float scale) {
-    std::vector<T> values((size_t{1} << 20) - 61);
+const std::vector<T>& pattern(float scale) {
+    static std::map<float, std::vector<T>> made;
+    std::vector<T>& values = made[scale];
+    if (!values.empty()) return values;
+    values.resize((size_t{1} << 20) - 61);
     const RandomKey key(11, "benchmark");
     for (size_t i = 0; i < values.size(); ++i)
         values[i] = static_cast<T>((static_cast<float>(key.words(i)[0]) * 0x1p-31f - 1.0f) * scale);
