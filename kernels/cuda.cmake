@@ -20,5 +20,7 @@ target_compile_options(plinth_cuda PRIVATE
     # Equal bits: products and sums are contracted only where the source says fma.
     $<$<COMPILE_LANGUAGE:CUDA>:-DFMT_USE_CONSTEXPR=1;--fmad=false;--extended-lambda;--expt-relaxed-constexpr;-Xcompiler=-Wall,-Wno-missing-field-initializers>
     $<$<AND:$<BOOL:${PLINTH_WERROR}>,$<COMPILE_LANGUAGE:CXX>>:-Werror>)
+# Calls of a library around very many templates: optimising and describing them takes minutes and gains nothing.
+set_source_files_properties(cuda/attention_cudnn.cpp PROPERTIES COMPILE_OPTIONS "-O1;-g0")
 target_link_libraries(plinth_cuda PRIVATE fmt::fmt CUDA::cudart CUDA::cublasLt ${CUDNN_LIBRARY} CUDA::nvrtc)
 add_dependencies(plinth_kernels plinth_cuda)

@@ -1,14 +1,66 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "kernels/attention.h"
 
-#include "kernels/cuda/attention_kernels.h"
+#include <algorithm>
+
+#include "kernels/cuda/attention_choice.h"
+#include "kernels/cuda/attention_cudnn.h"
+#include "kernels/cuda/attention_tiled.h"
 
 namespace plinth::kernels::cuda {
+
+namespace {
+
+/// What attention keeps with a queue.
+struct AttentionState {
+    int capability;
+    AttentionCounts counts;
+
+    explicit AttentionState(Queue& queue) : capability(capability_of(queue.device())) {}
+};
+
+bool begin_at_multiples_of_16(std::initializer_list<const void*> tensors) {
+    return std::all_of(tensors.begin(), tensors.end(), [](const void* data) {
+        return reinterpret_cast<uintptr_t>(data) % 16 == 0;
+    });
+}
+
+/// Runs the implementation that is chosen, or the tiled one where cuDNN has no plan.
+template <typename Cudnn, typename Tiled>
+void serve(AttentionImplementation chosen, AttentionCounts& counts, Cudnn&& cudnn, Tiled&& tiled) {
+    if (chosen == AttentionImplementation::cudnn) {
+        const std::string& refusal = cudnn();
+        if (refusal.empty()) {
+            ++counts.cudnn;
+            return;
+        }
+        ++counts.refused;
+        counts.refusal = refusal;
+    }
+    ++counts.tiled;
+    tiled();
+}
+
+/// Of the stream, for tests.
+AttentionCounts attention_counts(Stream& stream) {
+    return queue_of(stream).state<AttentionState>().counts;
+}
+
+}  // namespace
 
 void attention_forward(View y, View log_sum, ConstView qkv, AttentionMask mask, Attention options,
                        Stream& stream) {
     const AttentionShape shape = AttentionShape::of_packed(qkv, y, log_sum, mask, options);
-    tiled_attention_forward(y, log_sum, qkv, shape, mask, options, queue_of(stream));
+    Queue& queue = queue_of(stream);
+    auto& state = queue.state<AttentionState>();
+    const bool is_aligned = begin_at_multiples_of_16({y.data, log_sum.data, qkv.data});
+    serve(
+        choose_attention(shape, qkv.dtype, mask, options, is_aligned, state.capability),
+        state.counts,
+        [&]() -> const std::string& {
+            return cudnn_attention_forward(y, log_sum, qkv, shape, options.causal, queue);
+        },
+        [&] { tiled_attention_forward(y, log_sum, qkv, shape, mask, options, queue); });
 }
 
 void attention_backward(View dqkv, ConstView dy, ConstView y, ConstView log_sum, ConstView qkv,
@@ -17,7 +69,18 @@ void attention_backward(View dqkv, ConstView dy, ConstView y, ConstView log_sum,
     CHECK(dqkv.shape == qkv.shape && dy.shape == y.shape && dqkv.dtype == qkv.dtype &&
               dy.dtype == qkv.dtype && dqkv.is_contiguous() && dy.is_contiguous(),
           "attention_backward: dqkv {} from dy {}", dqkv.shape.text(), dy.shape.text());
-    tiled_attention_backward(dqkv, dy, y, log_sum, qkv, shape, mask, options, queue_of(stream));
+    Queue& queue = queue_of(stream);
+    auto& state = queue.state<AttentionState>();
+    const bool is_aligned =
+        begin_at_multiples_of_16({dqkv.data, dy.data, y.data, log_sum.data, qkv.data});
+    serve(
+        choose_attention(shape, qkv.dtype, mask, options, is_aligned, state.capability),
+        state.counts,
+        [&]() -> const std::string& {
+            return cudnn_attention_backward(dqkv, dy, y, log_sum, qkv, shape, options.causal,
+                                            queue);
+        },
+        [&] { tiled_attention_backward(dqkv, dy, y, log_sum, qkv, shape, mask, options, queue); });
 }
 
 void attention_cached(View y, ConstView q, ConstView k, ConstView v, ConstView starts,
@@ -39,5 +102,7 @@ void attention_cached(View y, ConstView q, ConstView k, ConstView v, ConstView s
 PLINTH_CUDA_KERNEL(attention_forward);
 PLINTH_CUDA_KERNEL(attention_backward);
 PLINTH_CUDA_KERNEL(attention_cached);
+static const KernelEntry entry_of_attention_counts("attention_counts",
+                                                   reinterpret_cast<void*>(&attention_counts));
 
 }  // namespace plinth::kernels::cuda

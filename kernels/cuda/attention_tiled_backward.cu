@@ -3,7 +3,7 @@
 // dV = P^T dY, dS = P * (dY V^T - D), dQ = scale dS K, dK = dS^T (scale Q).
 // One kernel goes over the keys for dQ, another over the queries for dK and dV: both compute the
 // scores again, and no sum meets another block's.
-#include "kernels/cuda/attention_kernels.h"
+#include "kernels/cuda/attention_tiled.h"
 #include "kernels/cuda/attention_tiles.cuh"
 
 namespace plinth::kernels::cuda {

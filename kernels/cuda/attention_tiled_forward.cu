@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include <cmath>
 
-#include "kernels/cuda/attention_kernels.h"
+#include "kernels/cuda/attention_tiled.h"
 #include "kernels/cuda/attention_tiles.cuh"
 
 namespace plinth::kernels::cuda {

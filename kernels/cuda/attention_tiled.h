@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// The implementations behind attention_forward and attention_backward on CUDA; attention_choice.h
-// says which one serves a call. Arguments are those of kernels/attention.h, checked.
+// The own kernels of attention on CUDA; attention_choice.h says when they serve. Arguments are
+// those of kernels/attention.h, checked.
 #pragma once
 
 #include "kernels/attention_shape.h"

@@ -1,0 +1,44 @@
+// SPDX-License-Identifier: Apache-2.0
+// Which implementation serves a call of attention on CUDA: a function of the call alone, so that it
+// is tested where no device is.
+#pragma once
+
+#include "kernels/attention_shape.h"
+
+namespace plinth::kernels::cuda {
+
+enum class AttentionImplementation {
+    tiled,  ///< own kernels: every mask and width, fp32 too
+    cudnn,  ///< matrix units, for what cuDNN's fused attention computes in the same way
+};
+
+/// How often each served on a stream, and how often cuDNN had no plan for what it was chosen for
+/// (the tiled kernels then served).
+struct AttentionCounts {
+    int64_t tiled = 0, cudnn = 0, refused = 0;
+    std::string refusal;  ///< the latest reason
+};
+
+/// Largest head width of cuDNN's fused attention, both passes, by compute capability.
+inline int64_t largest_cudnn_width(int capability) {
+    return capability / 10 == 9 ? 256 : capability >= 80 ? 128 : 0;
+}
+
+/// `is_aligned`: all tensors begin at multiples of 16 bytes. `capability` is 90 for compute
+/// capability 9.0.
+inline AttentionImplementation choose_attention(const AttentionShape& shape, DType dtype,
+                                                const AttentionMask& mask, const Attention& options,
+                                                bool is_aligned, int capability) {
+    // Heads begin at multiples of 16 bytes, which cuDNN takes for granted.
+    const bool fits = dtype == DType::bf16 && is_aligned && shape.width % 8 == 0 &&
+                      shape.width <= largest_cudnn_width(capability);
+    // cuDNN draws other random numbers, knows no documents, and computes ALiBi's slopes itself,
+    // for whole models only; the values of `slopes` are on the device. Its backward pass does not
+    // take a single token.
+    const bool same = options.dropout == 0.0f && !mask.documents && !mask.slopes;
+    const bool has_enough = shape.tokens > 1 && shape.batch > 0;
+    return fits && same && has_enough ? AttentionImplementation::cudnn
+                                      : AttentionImplementation::tiled;
+}
+
+}  // namespace plinth::kernels::cuda
