@@ -40,8 +40,8 @@ bool CheckpointKeeper::resume(TrainingState& state,
     const auto restored = checkpoints::restore_newest(session_.files(), session_.ranks(),
                                                       config_.folder, tensors_, warn, {}, accept);
     if (!restored) return false;
-    const std::string difference =
-        environment_difference(restored->manifest.properties, environment_properties());
+    const std::string difference = environment_difference(
+        restored->manifest.properties, environment_properties(session_.device()));
     if (!difference.empty())
         session_.warn(difference +
                       "; the run goes on, but no longer equals an uninterrupted one bit for bit");
@@ -74,7 +74,7 @@ checkpoints::SaveRequest CheckpointKeeper::request(const TrainingState& state) c
     request.manifest.mesh = description_.mesh;
     request.manifest.blobs = description_.blobs;
     request.manifest.files = description_.tokenizer;
-    request.manifest.properties = environment_properties();
+    request.manifest.properties = environment_properties(session_.device());
     state.store(request.manifest);
     return request;
 }

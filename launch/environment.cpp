@@ -4,6 +4,7 @@
 #include <fmt/format.h>
 
 #include "kernels/build_info.h"
+#include "kernels/runtime/device_module.h"
 #include "parallel/comm/mpi.h"
 
 namespace plinth::launch {
@@ -17,15 +18,20 @@ std::string value_in(const Properties& properties, const std::string& key) {
 
 }  // namespace
 
-Properties environment_properties() {
+Properties environment_properties(Device device) {
     const BuildInfo& build = build_info();
-    return {{"plinth", build.version},
-            {"compiler", build.compiler},
-            {"arch", build.arch},
-            {"simd", build.simd},
-            {"gemm", build.gemm},
-            {"bf16_products", build.bf16},
-            {"mpi", parallel::mpi_library_version()}};
+    Properties properties{{"plinth", build.version},
+                          {"compiler", build.compiler},
+                          {"arch", build.arch},
+                          {"simd", build.simd},
+                          {"gemm", build.gemm},
+                          {"bf16_products", build.bf16},
+                          {"mpi", parallel::mpi_library_version()}};
+    if (device.type != DeviceType::cpu) {
+        const DeviceInfo info = cuda_module().info(device.index);
+        properties["device"] = fmt::format("{}, {}", info.name, info.versions);
+    }
+    return properties;
 }
 
 std::string environment_difference(const Properties& stored, const Properties& now) {

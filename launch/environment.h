@@ -4,13 +4,16 @@
 #include <map>
 #include <string>
 
+#include "kernels/runtime/device.h"
+
 namespace plinth::launch {
 
 /// What a checkpoint records about the program and the machine that wrote it.
 using Properties = std::map<std::string, std::string>;
 
-/// Plinth, compiler, -march, instruction set, GEMM and MPI of this process.
-Properties environment_properties();
+/// Plinth, compiler, -march, instruction set, GEMM and MPI of this process; on a GPU its name and
+/// the versions of driver and libraries, too.
+Properties environment_properties(Device device = {});
 
 /// "simd: avx512f in the checkpoint, avx2+fma now; ..." for what differs or is recorded on one side
 /// only; empty if equal bits can be expected.

@@ -48,9 +48,15 @@ Session::Session(parallel::Communicator& world, const SessionOptions& options)
       stream_(device_of(options), thread_count(options.threads, options.local_ranks),
               options.stream),
       allocator_(memory_of(stream_.device())) {
-    if (device().type != DeviceType::cpu)
+    if (device().type != DeviceType::cpu) {
         pinned_ = std::make_unique<CachingAllocator>(cuda_module().pinned_memory());
+        world.set_device(parallel::device_staging(stream_));
+    }
     world.activity().count(stream_.pool().progress());
+}
+
+Session::~Session() {
+    world_.set_device(nullptr);  // it works on the session's stream
 }
 
 void Session::lock_folders(const RunConfig& config) {

@@ -37,6 +37,10 @@ class Session {
     parallel::Activity& activity() { return world_.activity(); }
     core::Ranks& ranks() { return ranks_; }
     Stream& stream() { return stream_; }
+    ~Session();
+    Session(const Session&) = delete;
+    Session& operator=(const Session&) = delete;
+
     Device device() const { return stream_.device(); }
     /// Of the device's memory: where tensors live.
     CachingAllocator& allocator() { return allocator_; }

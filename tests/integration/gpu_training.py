@@ -85,5 +85,34 @@ def crosses_devices(lab, options):
         expect_close(name, losses(whole[source])[10:], losses(moved), 2e-5)
 
 
+LAYOUTS = {
+    "data": (4, {"parallel.data": 4}),
+    "zero1": (2, {"parallel.zero": 1}),
+    "zero2": (4, {"parallel.zero": 2}),
+    "zero3": (2, {"parallel.zero": 3}),
+    "pipeline": (2, {"parallel.pipeline": 2}),
+    "pipeline_data_zero1": (4, {"parallel.pipeline": 2, "parallel.data": 2, "parallel.zero": 1,
+                                "parallel.schedule": "zero_bubble"}),
+}
+
+
+def layouts(lab, options):
+    """Several ranks share the GPU, their collectives staged through the host: in the reproducible mode the same bits as one
+    rank; tensor parallel ranks within rounding."""
+    need_device(lab)
+    for dtype in ("fp32", "bf16"):
+        overrides = {**COMMON, "train.lanes": 8, "train.micro_batch": 1, "train.dtype": dtype, "model.dropout": 0.1,
+                     "model.layers": 4, "model.vocab_multiple": 4, "run.device": "cuda"}
+        one = lab.train(f"one-{dtype}", "gpt/tiny.yaml", overrides)
+        for name, (ranks, layout) in LAYOUTS.items():
+            run = lab.train(f"{name}-{dtype}", "gpt/tiny.yaml", {**overrides, **layout}, ranks)
+            runs.expect_equal(lab, f"{dtype}: {name} on {ranks} ranks and one rank", one, run)
+        tensor = lab.train(f"tensor-{dtype}", "gpt/tiny.yaml", {**overrides, "parallel.tensor": 2}, 2)
+        expect_close(f"{dtype}: tensor", losses(one), losses(tensor), 2e-5 if dtype == "fp32" else 5e-3)
+        mutant = lab.train(f"mutant-{dtype}", "gpt/tiny.yaml", {**overrides, "train.lanes": 7})
+        runs.expect_different(lab, f"{dtype}: one lane less", one, mutant)
+
+
 if __name__ == "__main__":
-    runs.main({"equals_cpu": equals_cpu, "resumes": resumes, "crosses_devices": crosses_devices})
+    runs.main({"equals_cpu": equals_cpu, "resumes": resumes, "crosses_devices": crosses_devices,
+               "layouts": layouts})
