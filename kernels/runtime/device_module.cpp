@@ -5,7 +5,9 @@
 #include <fmt/format.h>
 #include <unistd.h>
 
+#include <array>
 #include <cstring>
+#include <string_view>
 
 #include "kernels/runtime/error.h"
 
@@ -20,10 +22,19 @@ struct Loaded {
     std::string reason;
 };
 
+/// The folder of the program with a slash at its end; empty if the system does not say. The
+/// loader's $ORIGIN would be that of whoever calls dlopen, which may be a tool that stands between.
+std::string program_folder() {
+    std::array<char, 4096> path{};
+    const ssize_t length = readlink("/proc/self/exe", path.data(), path.size());
+    if (length <= 0) return "";
+    const std::string_view program(path.data(), static_cast<size_t>(length));
+    return std::string(program.substr(0, program.rfind('/') + 1));
+}
+
 /// Beside the program, or where its run path leads.
 void* open_module(std::string& reason) {
-    for (const std::string& path :
-         {fmt::format("$ORIGIN/{}", module_file), std::string(module_file)}) {
+    for (const std::string& path : {program_folder() + module_file, std::string(module_file)}) {
         if (void* handle = dlopen(path.c_str(), RTLD_NOW | RTLD_LOCAL)) return handle;
         reason += reason.empty() ? "" : "; ";
         reason += dlerror();
