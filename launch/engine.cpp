@@ -150,8 +150,9 @@ std::vector<core::StateTensor> Engine::state() {
 
 void Engine::check_replicas(int64_t step) {
     const PhaseMark mark(session_.activity(), Phase::reduce);
+    const std::vector<core::StateTensor> replicas = stage_.replicas();
     session_.stream().synchronize();  // hashes are taken beside the stream
-    parallel::check_replicas(stage_.replicas(), groups_.along(Axis::data), step);
+    parallel::check_replicas(replicas, groups_.along(Axis::data), step);
     parallel::check_replicas(weights([](const auto& parameter) { return parameter.is_whole(); }),
                              groups_.along(Axis::tensor), step);
     if (shared_.parameters().empty()) return;
