@@ -87,7 +87,9 @@ int64_t head_elements(const RunConfig& config) {
     const ModelSection& m = config.model;
     const int64_t t = config.parallel.tensor;
     const int64_t tokens = config.train.micro_batch * config.data.sequence_length;
-    const int64_t logits = std::min(tokens, core::ops::logit_rows) * padded_vocab(m) / t;
+    const int64_t logits =
+        std::min(tokens, core::ops::logit_rows_on(device_type_of(config.run.device))) *
+        padded_vocab(m) / t;
     if (t == 1) return tokens * 3 * m.width + logits;
     return std::max(tokens * (2 * m.width + 3 * m.width / t) + logits,
                     tokens * (3 * m.width + 2 * m.width / t + folding(config)));

@@ -20,8 +20,7 @@ int thread_count(int64_t wanted, int local_ranks) {
 }
 
 Device device_of(const SessionOptions& options) {
-    if (options.device == DeviceKind::cpu) return {};
-    if (options.device == DeviceKind::automatic && !has_cuda_device()) return {};
+    if (device_type_of(options.device) == DeviceType::cpu) return {};
     const int devices = cuda_module().devices();
     return {DeviceType::cuda, options.local_rank % devices};
 }
@@ -31,6 +30,12 @@ MemorySource& memory_of(Device device) {
 }
 
 }  // namespace
+
+DeviceType device_type_of(DeviceKind kind) {
+    if (kind == DeviceKind::automatic)
+        return has_cuda_device() ? DeviceType::cuda : DeviceType::cpu;
+    return kind == DeviceKind::cuda ? DeviceType::cuda : DeviceType::cpu;
+}
 
 std::vector<int> usable_cores() {
     cpu_set_t set;

@@ -77,6 +77,9 @@ class Session {
     std::chrono::steady_clock::time_point started_ = std::chrono::steady_clock::now();
 };
 
+/// What `automatic` stands for on this machine.
+DeviceType device_type_of(DeviceKind kind);
+
 /// Numbers of the cores that this process may use, ascending; none if the system does not say.
 std::vector<int> usable_cores();
 

@@ -130,8 +130,9 @@ class ChunkedHead {
   private:
     template <typename Body>
     void for_chunks(Body&& body) const {
-        for (int64_t begin = 0; begin < x_.dim(0); begin += logit_rows)
-            body(begin, std::min(begin + logit_rows, x_.dim(0)));
+        const int64_t rows = logit_rows_on(x_.device().type);
+        for (int64_t begin = 0; begin < x_.dim(0); begin += rows)
+            body(begin, std::min(begin + rows, x_.dim(0)));
     }
     Tensor look_at(int64_t begin, int64_t end) {
         Scope& scope = Scope::current();

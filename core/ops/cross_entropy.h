@@ -33,10 +33,10 @@ struct CrossEntropyOptions {
 /// read them later.
 Loss cross_entropy(const Tensor& logits, const Tensor& targets, const CrossEntropyOptions& options);
 
-/// cross_entropy(linear(x, weight), targets), where only the logits of `logit_rows` tokens exist at
-/// a time. While recording, the gradients are made right here, from a chunk's logits while they
-/// exist (as Liger Kernel does, Hsu et al. 2024): the sum must be a root of the backward
-/// pass with a gradient of 1, and weight gradients of all chunks are added in row order.
+/// cross_entropy(linear(x, weight), targets), where only the logits of `logit_rows_on` the device
+/// exist at a time. While recording, the gradients are made right here, from a chunk's logits while
+/// they exist (as Liger Kernel does, Hsu et al. 2024): the sum must be a root of the backward pass
+/// with a gradient of 1, and weight gradients of all chunks are added in row order.
 ///
 /// Where the weight's box is a part of the vocabulary, options.ranks are those with the other
 /// parts: they give the same x and targets and get the same loss, each its own dweight and its
@@ -46,5 +46,10 @@ Loss linear_cross_entropy(const Tensor& x, WeightUse weight, const Tensor& targe
 
 /// Part of the numerics: the order of sums over a micro-batch's tokens depends on it.
 inline constexpr int64_t logit_rows = 1024;
+/// A GPU needs more to be busy: the sum over chunks reads and writes the whole dweight each time.
+inline constexpr int64_t device_logit_rows = 8192;
+inline int64_t logit_rows_on(DeviceType device) {
+    return device == DeviceType::cpu ? logit_rows : device_logit_rows;
+}
 
 }  // namespace plinth::core::ops
