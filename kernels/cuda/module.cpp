@@ -140,6 +140,8 @@ Queue::Queue(int device, const StreamOptions& options) : device_(device), option
     void* fault = nullptr;
     CUDA_CHECK(cudaHostAlloc(&fault, sizeof(Fault), cudaHostAllocMapped));
     fault_ = new (fault) Fault;
+    CUDA_CHECK(cudaMalloc(&fault_->writer, sizeof(int32_t)));
+    CUDA_CHECK(cudaMemset(fault_->writer, 0, sizeof(int32_t)));
 }
 
 Queue::~Queue() {
@@ -147,6 +149,7 @@ Queue::~Queue() {
     cudaStreamSynchronize(stream_);
     states_.clear();
     cudaFree(scratch_);
+    cudaFree(fault_->writer);
     cudaFreeHost(fault_);
     cudaStreamDestroy(stream_);
 }
@@ -178,7 +181,8 @@ void Queue::synchronize() {
 
 void Queue::throw_fault() {
     const Fault fault = *fault_;
-    *fault_ = Fault{};
+    *fault_ = Fault{.writer = fault.writer};
+    CUDA_CHECK(cudaMemset(fault.writer, 0, sizeof(int32_t)));
     switch (fault.code) {
         case Fault::token_outside_vocabulary:
             FAIL(data, "token {} at {} has no row in an embedding of {} rows", fault.value,
