@@ -26,7 +26,8 @@ struct GeluParts {
 PLINTH_HOST_DEVICE PLINTH_INLINE GeluParts gelu_tanh_parts(float x) {
     constexpr float two_root = 1.5957691216f;  // 2 sqrt(2 / pi)
     const float square = x * x;
-    const float s = 1.0f / (1.0f + exp_of(-two_root * x * __builtin_fmaf(0.044715f, square, 1.0f)));
+    const float s =
+        quotient_of(1.0f, 1.0f + exp_of(-two_root * x * __builtin_fmaf(0.044715f, square, 1.0f)));
     // The derivative of 2u. Far out s (1 - s) is 0 and must not meet an infinite square.
     const float inner = two_root * __builtin_fmaf(0.134145f, square < 1e4f ? square : 1e4f, 1.0f);
     return {s, __builtin_fmaf((x < 100.0f ? x : 100.0f) * s * (1.0f - s), inner, s)};
@@ -36,7 +37,7 @@ PLINTH_HOST_DEVICE PLINTH_INLINE GeluParts gelu_tanh_parts(float x) {
 /// points to 1e-7 relative for a <= 13.5, where the exponential ends.
 PLINTH_HOST_DEVICE PLINTH_INLINE GeluParts gelu_erf_parts(float x) {
     const float a = x < 0.0f ? -x : x;
-    const float t = 1.0f / __builtin_fmaf(0.35f, a, 1.0f);
+    const float t = quotient_of(1.0f, __builtin_fmaf(0.35f, a, 1.0f));
     float p = -0x1.d980ccp-6f;
     p = __builtin_fmaf(p, t, 0x1.249662p-3f);
     p = __builtin_fmaf(p, t, -0x1.03b558p-2f);

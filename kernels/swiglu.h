@@ -14,7 +14,7 @@ PLINTH_KERNEL(swiglu_forward, View y, ConstView x);
 PLINTH_KERNEL(swiglu_backward, View dx, ConstView dy, ConstView x);
 
 PLINTH_HOST_DEVICE PLINTH_INLINE float swiglu_of(float gate, float up) {
-    return gate / (1.0f + exp_of(-gate)) * up;
+    return quotient_of(gate, 1.0f + exp_of(-gate)) * up;
 }
 
 /// With s = sigmoid(g): d silu / dg = s (1 + g (1 - s)).
@@ -22,7 +22,7 @@ struct SwigluGradients {
     float gate, up;
 };
 PLINTH_HOST_DEVICE PLINTH_INLINE SwigluGradients swiglu_gradients(float dy, float gate, float up) {
-    const float s = 1.0f / (1.0f + exp_of(-gate));
+    const float s = quotient_of(1.0f, 1.0f + exp_of(-gate));
     return {dy * up * s * (1.0f + gate * (1.0f - s)), dy * gate * s};
 }
 
