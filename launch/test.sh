@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # SPDX-License-Identifier: Apache-2.0
-# What CI runs: installs what is missing, builds the preset `dev`, runs every test. No GPU, no questions.
+# What CI runs: installs what is missing, builds the preset `dev`, runs every test. No GPU, no questions. Where the CUDA
+# toolkit is (nvcc in PATH or in CUDA_HOME) the CUDA backend is built, too, and what can be tested of it without a GPU.
 #   launch/test.sh [--no-install] [--jobs N] [arguments for ctest, e.g. -L cpu -R unit_io]
 # Closes with the duration of each part, what failed with its output, and ctest's summary.
 set -uo pipefail
@@ -66,8 +67,18 @@ for case in tree.parse(sys.argv[1]).getroot().iter("testcase"):
 PYTHON
 }
 
+nvcc=$(command -v nvcc || ls "${CUDA_HOME:-/usr/local/cuda}/bin/nvcc" 2>/dev/null)
+backend=OFF
+if [ -n "$nvcc" ]; then
+    backend=ON
+    export CUDACXX=$nvcc
+else
+    echo "test.sh: no nvcc in PATH or in ${CUDA_HOME:-/usr/local/cuda}/bin: the CUDA backend is not built"
+fi
+
 [ $install = yes ] && part install launch/install_packages.sh test
-part configure cmake --preset dev
+[ $install = yes ] && [ $backend = ON ] && part "install (CUDA)" launch/install_packages.sh cuda
+part configure cmake --preset dev -DPLINTH_CUDA=$backend
 part build env NINJA_STATUS='[%f/%t %es] ' cmake --build --preset dev -j "$jobs"
 
 rm -f $results
