@@ -68,16 +68,40 @@ CachingAllocator::~CachingAllocator() {
 void* CachingAllocator::allocate(size_t bytes) {
     const size_t size = block_size(bytes);
     std::lock_guard lock(mutex_);
+    std::vector<void*>& blocks = free_blocks_[size];
+    void* block = nullptr;
+    if (!blocks.empty()) {
+        block = blocks.back();
+        blocks.pop_back();
+    } else {
+        const auto give_cached_back = [this] {
+            for (auto& [block_bytes, cached] : free_blocks_) {
+                use_.reserved -= block_bytes * cached.size();
+                for (void* one : cached)
+                    source_.free(one, block_bytes);
+                cached.clear();
+            }
+        };
+        try {
+            block = source_.allocate(size);
+        } catch (const Error&) {
+            give_cached_back();  // sizes of an earlier phase: an evaluation's, or a batch's
+            try {
+                block = source_.allocate(size);
+            } catch (const Error& error) {
+                FAIL(io,
+                     "{}; tensors hold {:.3f} GiB and held at most {:.3f}: a smaller "
+                     "train.micro_batch, train.recompute=full or parallel.zero need less "
+                     "(--dry-run says how much)",
+                     error.what(), static_cast<double>(use_.in_use) / (1 << 30),
+                     static_cast<double>(use_.peak) / (1 << 30));
+            }
+        }
+        use_.reserved += size;
+    }
     use_.in_use += size;
     use_.peak = std::max(use_.peak, use_.in_use);
-    std::vector<void*>& blocks = free_blocks_[size];
-    if (!blocks.empty()) {
-        void* block = blocks.back();
-        blocks.pop_back();
-        return block;
-    }
-    use_.reserved += size;
-    return source_.allocate(size);
+    return block;
 }
 
 void CachingAllocator::free(void* block, size_t bytes) {

@@ -4,6 +4,9 @@
 #include <gtest/gtest.h>
 
 #include <algorithm>
+#include <string>
+
+#include "kernels/runtime/error.h"
 
 namespace plinth::test {
 namespace {
@@ -47,6 +50,42 @@ TEST(CachingAllocator, ReusesBlocksOfTheSameRoundedSize) {
     memory.free(b, 1024);
     memory.free(c, 4096);
     EXPECT_EQ(memory.held, 0u);
+}
+
+/// Has only so much.
+class SmallMemory final : public MemorySource {
+  public:
+    Device device() const override { return {}; }
+    void* allocate(size_t bytes) override {
+        REQUIRE(io, held + bytes <= most, "no {} bytes left", bytes);
+        held += bytes;
+        return host_memory().allocate(bytes);
+    }
+    void free(void* block, size_t bytes) override {
+        held -= bytes;
+        host_memory().free(block, bytes);
+    }
+    size_t held = 0, most = 8192;
+};
+
+TEST(CachingAllocator, GivesCachedBlocksBackBeforeMemoryRunsOut) {
+    SmallMemory memory;
+    CachingAllocator allocator(memory);
+    allocator.free(allocator.allocate(4096), 4096);
+    void* large = allocator.allocate(8192);  // fits only without the cached block
+    EXPECT_EQ(memory.held, 8192u);
+    EXPECT_EQ(allocator.use().reserved, 8192u);
+    try {
+        allocator.allocate(1024);
+        ADD_FAILURE() << "memory that is not there";
+    } catch (const Error& error) {
+        EXPECT_EQ(error.kind(), ErrorKind::io);
+        EXPECT_NE(std::string(error.what()).find("no 1024 bytes left; tensors hold"),
+                  std::string::npos)
+            << error.what();
+    }
+    EXPECT_EQ(allocator.use().in_use, 8192u) << "what was not given is not counted";
+    allocator.free(large, 8192);
 }
 
 TEST(CachingAllocator, TheSameRequestsGetTheSameAddresses) {
