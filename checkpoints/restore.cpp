@@ -65,9 +65,12 @@ void read_unit(const Checkpoint& checkpoint, const Unit& unit) {
 /// Reads units in order in the background, straight to where they belong.
 class ReadAhead {
   public:
-    ReadAhead(const Checkpoint& checkpoint, std::vector<Unit> units, int threads)
-        : checkpoint_(checkpoint), units_(std::move(units)), done_(units_.size(), false) {
-        for (int i = 0; i < threads; ++i)
+    ReadAhead(const Checkpoint& checkpoint, std::vector<Unit> units, const LoadOptions& options)
+        : checkpoint_(checkpoint),
+          units_(std::move(units)),
+          progress_(options.progress),
+          done_(units_.size(), false) {
+        for (int i = 0; i < options.threads; ++i)
             threads_.emplace_back([this] { work(); });
     }
     ~ReadAhead() {
@@ -78,9 +81,14 @@ class ReadAhead {
 
     /// Until unit i is in place; the failure of any unit so far.
     Failure wait(size_t i) {
-        std::unique_lock lock(mutex_);
-        changed_.wait(lock, [&] { return failure_.failed || done_[i]; });
-        return failure_;
+        Failure failure;
+        {
+            std::unique_lock lock(mutex_);
+            changed_.wait(lock, [&] { return failure_.failed || done_[i]; });
+            failure = failure_;
+        }
+        if (progress_) progress_();
+        return failure;
     }
     Failure failure() {
         const std::lock_guard lock(mutex_);
@@ -112,6 +120,7 @@ class ReadAhead {
 
     const Checkpoint& checkpoint_;
     std::vector<Unit> units_;
+    std::function<void()> progress_;
     std::vector<bool> done_;
     std::atomic<size_t> next_{0};
     Failure failure_;
@@ -181,13 +190,13 @@ std::vector<const core::StateTensor*> find_replicas(core::Ranks& ranks,
 
 /// Unit i is read by rank i mod size, all ranks at once, and then broadcast in order.
 Failure load_replicas(const Checkpoint& checkpoint, core::Ranks& ranks,
-                      const std::vector<Unit>& units, int threads) {
+                      const std::vector<Unit>& units, const LoadOptions& options) {
     const auto size = static_cast<size_t>(ranks.size());
     const auto rank = static_cast<size_t>(ranks.rank());
     std::vector<Unit> mine;
     for (size_t i = rank; i < units.size(); i += size)
         mine.push_back(units[i]);
-    ReadAhead reading(checkpoint, std::move(mine), threads);
+    ReadAhead reading(checkpoint, std::move(mine), options);
     for (size_t i = 0; i < units.size(); ++i) {
         const size_t root = i % size;
         std::string bytes;  // empty: the root could not read it
@@ -230,8 +239,8 @@ void load(const Checkpoint& checkpoint, core::Ranks& ranks,
     for (const core::StateTensor& tensor : tensors)
         if (!std::binary_search(replicas.begin(), replicas.end(), &tensor))
             add_units(checkpoint, tensor, own);
-    rethrow(agree(ranks, load_replicas(checkpoint, ranks, shared, options.threads)));
-    rethrow(agree(ranks, ReadAhead(checkpoint, std::move(own), options.threads).wait_all()));
+    rethrow(agree(ranks, load_replicas(checkpoint, ranks, shared, options)));
+    rethrow(agree(ranks, ReadAhead(checkpoint, std::move(own), options).wait_all()));
 }
 
 std::optional<Restored> restore_newest(core::io::FileSystem& files, core::Ranks& ranks,

@@ -22,6 +22,9 @@ struct LoadOptions {
     /// that it needs.
     bool distribute = true;
     int threads = 2;  ///< of reading
+    /// Called on the thread that loads, each time that more of this rank's bytes are in place: at
+    /// most 16 MiB of a file later. A load may last longer than a rank may stand still.
+    std::function<void()> progress = {};
 };
 
 /// Collective. Fills `tensors` from an open checkpoint in any layout. Tensors that are missing, not

@@ -38,7 +38,8 @@ bool CheckpointKeeper::resume(TrainingState& state,
                               const std::function<void(const checkpoints::Manifest&)>& accept) {
     const auto warn = [this](const std::string& line) { session_.warn(line); };
     const auto restored = checkpoints::restore_newest(session_.files(), session_.ranks(),
-                                                      config_.folder, tensors_, warn, {}, accept);
+                                                      config_.folder, tensors_, warn,
+                                                      load_options(session_, false), accept);
     if (!restored) return false;
     const std::string difference = environment_difference(
         restored->manifest.properties, environment_properties(session_.device()));
@@ -130,6 +131,10 @@ void CheckpointKeeper::finish(const TrainingState& state) {
     REQUIRE(io, outcome.committed, "{}", outcome.message);
     report(outcome);
     settle();
+}
+
+checkpoints::LoadOptions load_options(Session& session, bool subset) {
+    return {.subset = subset, .progress = [&session] { session.activity().tick(); }};
 }
 
 checkpoints::Checkpoint open_checkpoint(const std::string& path, Session& session) {

@@ -88,6 +88,9 @@ class CheckpointKeeper {
     bool time_due_ = false;
 };
 
+/// How tensors are read on behalf of a session: the bytes that come are progress of this rank.
+checkpoints::LoadOptions load_options(Session& session, bool subset);
+
 /// The checkpoint that a path names: a checkpoint folder, a folder of checkpoints, or a run folder.
 checkpoints::Checkpoint open_checkpoint(const std::string& path, Session& session);
 /// Collective. The same, as rank 0 finds it: the ranks agree also while a run writes newer ones.

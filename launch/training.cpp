@@ -108,7 +108,7 @@ void Training::begin_fresh() {
     const auto given = engine_.weights(
         [this](const auto& parameter) { return !options_.is_new || !options_.is_new(parameter); });
     session_.stream().synchronize();  // the initial weights are in place
-    checkpoints::load(base, session_.ranks(), given, {.subset = true});
+    checkpoints::load(base, session_.ranks(), given, load_options(session_, true));
     session_.say(fmt::format("weights from {}", config_.checkpoint.init));
 }
 

@@ -176,5 +176,70 @@ TEST(SlowDisk, AnAsynchronousSaveEndsWithItsRetention) {
     }
 }
 
+/// Before it reads more tensor bytes, waits until the loader has said that it has those before, or
+/// for ten seconds. Passes everything on until it is closed.
+class Gate final : public plinth::test::ForwardingFiles {
+  public:
+    using ForwardingFiles::ForwardingFiles;
+    std::unique_ptr<core::io::ReadableFile> open_read(const std::string& path) override {
+        return std::make_unique<Readable>(*this, ForwardingFiles::open_read(path));
+    }
+
+    std::atomic<bool> closed{false};
+    std::atomic<int> reads{0}, said{0};
+
+  private:
+    class Readable final : public core::io::ReadableFile {
+      public:
+        Readable(Gate& gate, std::unique_ptr<core::io::ReadableFile> base)
+            : gate_(gate), base_(std::move(base)) {}
+        const std::string& path() const override { return base_->path(); }
+        uint64_t size() const override { return base_->size(); }
+        void read_at(uint64_t offset, std::span<std::byte> out) const override {
+            if (gate_.closed) {
+                const int before = gate_.reads++;
+                for (int i = 0; i < 1000 && gate_.said < before; ++i)
+                    std::this_thread::sleep_for(std::chrono::milliseconds(10));
+                REQUIRE(io, gate_.said >= before, "nobody said that {} reads are done", before);
+            }
+            base_->read_at(offset, out);
+        }
+
+      private:
+        Gate& gate_;
+        std::unique_ptr<core::io::ReadableFile> base_;
+    };
+};
+
+// Each rank reads a part of its own, so that no collective shows how far it has come.
+TEST(SlowDisk, ALoadSaysHowItGoesOn) {
+    constexpr int count = 20;
+    std::vector<Entry> table;
+    for (int i = 0; i < count; ++i)
+        table.push_back({fmt::format("model.{}", i), DType::f32, {64}});
+    plinth::test::MemoryFiles memory;
+    core::SelfRanks alone;
+    Writer writer(memory, alone, {});
+    ASSERT_TRUE(writer.save(request(replicated(table, 1), 1)).committed);
+
+    plinth::test::ThreadRanks::run(2, [&](core::Ranks& ranks) {
+        State half;
+        for (const Entry& entry : table) {
+            core::Shard shard = core::Shard::whole(entry.shape);
+            (ranks.rank() == 0 ? shard.end : shard.begin) = 32;
+            half.add(entry.name, entry.dtype, shard, 1);
+        }
+        const State wanted = half;
+        half.clear();
+        Gate gate(memory);
+        const auto checkpoint = open_newest(gate, "run", {});
+        gate.closed = true;
+        load(*checkpoint, ranks, half.tensors, {.threads = 1, .progress = [&] { ++gate.said; }});
+        EXPECT_EQ(gate.reads, count);
+        EXPECT_EQ(gate.said, count);
+        EXPECT_TRUE(half == wanted);
+    });
+}
+
 }  // namespace
 }  // namespace plinth::checkpoints::test

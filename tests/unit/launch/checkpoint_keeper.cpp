@@ -97,6 +97,21 @@ TEST_F(CheckpointKeeperTest, ASaveByTheClockMovesNoLaterOne) {
     EXPECT_TRUE(is_due(10));
 }
 
+TEST_F(CheckpointKeeperTest, BytesThatAResumeReadsAreProgress) {
+    constexpr size_t count = 100;
+    std::vector<float> values(count, 1.0f);
+    std::vector<core::StateTensor> tensors;
+    for (size_t i = 0; i < count; ++i)
+        tensors.push_back(
+            {fmt::format("tensor.{}", i), DType::f32, core::Shard::whole({}), &values[i]});
+    CheckpointKeeper saver{config, session, tensors, {}};
+    saver.save(state);
+    const auto ticks = [this] { return session.activity().look().ticks; };
+    const uint64_t before = ticks();
+    EXPECT_TRUE(saver.resume(state, {}));
+    EXPECT_GE(ticks() - before, count);
+}
+
 TEST_F(CheckpointKeeperTest, KeepsTheNewestAndEveryNth) {
     const auto kept_of = [&](CheckpointSection section) {
         const test::TemporaryFolder root;
