@@ -25,7 +25,8 @@ std::unique_ptr<core::optim::FlatTensors> restore_weights(core::models::Model& m
     const auto parameters = model.parameters().all();
     auto weights = std::make_unique<core::optim::FlatTensors>(
         core::optim::materialize(parameters, session.allocator()));
-    checkpoints::load(checkpoint, session.ranks(), state_tensors(parameters), load_options(session, true));
+    checkpoints::load(checkpoint, session.ranks(), state_tensors(parameters),
+                      load_options(session, true));
     for (core::Parameter* parameter : parameters)
         parameter->changed();
     return weights;

@@ -4,7 +4,7 @@
 # programs are built and run; tests of whole programs (labels mpi and slow) are not.
 #   launch/sanitize.sh                     both
 #   launch/sanitize.sh asan-ubsan [ctest arguments]
-#   launch/sanitize.sh tsan [ctest arguments]      by default the parts that run threads
+#   launch/sanitize.sh tsan [ctest arguments]      by default all unit tests
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -25,11 +25,7 @@ address() {
 
 threads() {
     export TSAN_OPTIONS=halt_on_error=1:second_deadlock_stack=1
-    # The tests of the idle thread that takes our signals (launch/signal_thread.h) hang under ThreadSanitizer, which puts handlers
-    # off until their thread makes a call that it knows. That this is the cause is likely, not shown.
-    [ $# -gt 0 ] || echo "sanitize: tsan leaves out unit_launch (its tests of signal handlers hang under it)" \
-        "and unit_io (no threads)"
-    [ $# -gt 0 ] || set -- -L cpu -LE slow -R '^unit_(kernels|tensor|ops|data|parallel|checkpoints)'
+    [ $# -gt 0 ] || set -- -L cpu -LE slow -R '^unit_'
     sanitize tsan "$@"
 }
 

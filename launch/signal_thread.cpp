@@ -9,7 +9,7 @@ constexpr int own[] = {SIGSEGV, SIGBUS, SIGFPE, SIGILL, SIGTRAP, SIGABRT, SIGSYS
 
 }  // namespace
 
-SignalThread::SignalThread() : thread_([this] { end_.wait(); }) {
+SignalThread::SignalThread() : thread_([this] { idle(); }) {
     sigset_t signals;
     sigfillset(&signals);
     for (int signal : own)
@@ -19,8 +19,17 @@ SignalThread::SignalThread() : thread_([this] { end_.wait(); }) {
 
 SignalThread::~SignalThread() {
     pthread_sigmask(SIG_SETMASK, &before_, nullptr);
-    end_.count_down();
+    {
+        const std::lock_guard lock(mutex_);
+        is_over_ = true;
+    }
+    changed_.notify_one();
     thread_.join();
+}
+
+void SignalThread::idle() {
+    std::unique_lock lock(mutex_);
+    changed_.wait(lock, [this] { return is_over_; });
 }
 
 }  // namespace plinth::launch

@@ -3,7 +3,8 @@
 
 #include <signal.h>
 
-#include <latch>
+#include <condition_variable>
+#include <mutex>
 #include <thread>
 
 namespace plinth::launch {
@@ -22,7 +23,13 @@ class SignalThread {
     SignalThread& operator=(const SignalThread&) = delete;
 
   private:
-    std::latch end_{1};
+    void idle();
+
+    // Not a latch: that waits by a system call of its own, and ThreadSanitizer puts handlers off
+    // until their thread is in a call that it knows, which then never comes.
+    std::mutex mutex_;
+    std::condition_variable changed_;
+    bool is_over_ = false;
     sigset_t before_;
     std::thread thread_;
 };

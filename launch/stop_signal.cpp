@@ -1,25 +1,29 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "launch/stop_signal.h"
 
+#include <atomic>
 #include <csignal>
 
 namespace plinth::launch {
 
 namespace {
 
-volatile std::sig_atomic_t stop_requested = 0;  // a signal handler can reach nothing else
+// A global: a signal handler can reach nothing else. Atomic: it runs on another thread than those
+// that ask.
+std::atomic<bool> stop_requested{false};
+static_assert(std::atomic<bool>::is_always_lock_free);
 
 constexpr int stop_signals[] = {SIGUSR1, SIGTERM, SIGINT};
 
 void on_signal(int signal) {
-    stop_requested = 1;
+    stop_requested = true;
     if (signal == SIGINT) std::signal(SIGINT, SIG_DFL);
 }
 
 }  // namespace
 
 StopSignal::StopSignal() {
-    stop_requested = 0;
+    stop_requested = false;
     struct sigaction action = {};
     action.sa_handler = on_signal;
     action.sa_flags = SA_RESTART;
@@ -36,7 +40,7 @@ StopSignal::~StopSignal() {
 }
 
 bool StopSignal::requested() const {
-    return stop_requested != 0;
+    return stop_requested;
 }
 
 }  // namespace plinth::launch
