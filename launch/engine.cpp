@@ -1,6 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "launch/engine.h"
 
+#include <algorithm>
+#include <cmath>
+
 #include "core/nn/init.h"
 #include "core/optim/grad_norm.h"
 #include "launch/build.h"
@@ -29,6 +32,10 @@ parallel::GradientShare gradient_share(int64_t zero) {
 }
 
 }  // namespace
+
+bool StepMeans::is_finite() const {
+    return std::isfinite(gradient_norm) && std::isfinite(loss);
+}
 
 Engine::Engine(const RunConfig& config, Session& session, parallel::Groups& groups,
                core::models::Model& model)
@@ -94,7 +101,15 @@ void Engine::run_micro_batches(const core::models::Phase& phase, const parallel:
     pipeline_waited_ = stages.seconds_waited() + shared_.seconds_waited() - waited;
 }
 
-double Engine::gradient_norm() {
+StepMeans Engine::means(const parallel::StepScalars& scalars) {
+    const auto weight = static_cast<double>(std::max<int64_t>(1, scalars.weight()));
+    return {.weight = weight,
+            .loss = scalars.loss_sum() / weight,
+            .z_loss = scalars.z_loss_sum() / weight,
+            .gradient_norm = gradient_sum_norm() / weight};
+}
+
+double Engine::gradient_sum_norm() {
     const PhaseMark mark(session_.activity(), Phase::reduce);
     // Each element once: of what the stages hold alike one gives it, with what was added to it.
     std::vector<ParameterGradient> mine;
@@ -119,9 +134,15 @@ std::vector<core::StateTensor> Engine::gradients() {
     return pieces;
 }
 
-void Engine::update(const core::optim::AdamW::Step& step) {
+void Engine::update(const StepMeans& means, double learning_rate) {
+    if (!means.is_finite()) return;
     const PhaseMark mark(session_.activity(), Phase::optimizer);
-    optimizer_.step(stage_.gradients(), step, session_.stream());
+    const double limit = config_.optimizer.clip;
+    const double clip =
+        limit > 0 && means.gradient_norm > limit ? limit / means.gradient_norm : 1.0;
+    optimizer_.step(stage_.gradients(),
+                    {.learning_rate = learning_rate, .gradient_scale = clip / means.weight},
+                    session_.stream());
     stage_.masters_changed();
 }
 

@@ -19,6 +19,17 @@ namespace plinth::launch {
 /// Gives a micro-batch slot of this rank; slots are asked for in the order of LanePlan::slots_of.
 using BatchSource = std::function<core::Batch(int64_t slot)>;
 
+/// What a step came to, the same on every rank: means over its global weight.
+struct StepMeans {
+    double weight = 1.0;  ///< at least 1
+    double loss = 0.0;    ///< cross-entropy
+    double z_loss = 0.0;
+    double gradient_norm = 0.0;  ///< before clipping
+
+    /// A step that is not finite updates nothing, on all ranks.
+    bool is_finite() const;
+};
+
 /// This rank's part of model, gradients and optimizer in the run's layout: what a training step is
 /// made of, without data, files or logs.
 class Engine {
@@ -38,13 +49,14 @@ class Engine {
     void run_micro_batches(const core::models::Phase& phase, const parallel::LanePlan& plan,
                            const core::StepState& step, const BatchSource& source,
                            parallel::StepScalars& scalars);
-    /// Collective. L2 norm of the summed gradient, not yet divided by the global weight; NaN where
-    /// an element is not finite.
-    double gradient_norm();
+    /// Collective. `scalars` are reduced. The norm is that of the mean gradient; NaN where an
+    /// element is not finite.
+    StepMeans means(const parallel::StepScalars& scalars);
     /// The summed gradients of this step, as this rank holds them: gradient.NAME.
     std::vector<core::StateTensor> gradients();
-    /// Collective. One optimizer update with that gradient.
-    void update(const core::optim::AdamW::Step& step);
+    /// Collective. One optimizer update with the mean gradient, scaled down to optimizer.clip where
+    /// its norm is larger; none where the step is not finite.
+    void update(const StepMeans& means, double learning_rate);
 
     /// Adam's t.
     int64_t update_count() const { return optimizer_.update_count(); }
@@ -63,6 +75,8 @@ class Engine {
     parallel::Groups& groups() { return groups_; }
 
   private:
+    double gradient_sum_norm();
+
     const RunConfig& config_;
     Session& session_;
     parallel::Groups& groups_;

@@ -2,7 +2,6 @@
 #include "launch/layout_run.h"
 
 #include <bit>
-#include <cmath>
 #include <mutex>
 
 #include "core/tensor/shard_runs.h"
@@ -108,7 +107,6 @@ class LayoutRank {
               config.optimizer, total_steps(config.train, config.data.sequence_length))) {
         step_.seed = static_cast<uint64_t>(config.train.seed);
         engine_.initialize(step_.seed);
-        engine_.weights_changed();
     }
 
     Engine& engine() { return engine_; }
@@ -125,18 +123,13 @@ class LayoutRank {
 
     void update(parallel::StepScalars& scalars, LayoutRecord& record) {
         scalars.reduce(session_.world());
-        const auto weight = static_cast<double>(scalars.weight());
-        const double norm = engine_.gradient_norm() / weight;
+        const StepMeans means = engine_.means(scalars);
         if (speaks()) {
-            record.losses.push_back(scalars.loss_sum() / weight);
-            record.norms.push_back(norm);
+            record.losses.push_back(means.loss);
+            record.norms.push_back(means.gradient_norm);
         }
         step_.learning_rate = schedule_.rate(step_.step);
-        const double clip = config_.optimizer.clip > 0 && norm > config_.optimizer.clip
-                                ? config_.optimizer.clip / norm
-                                : 1.0;
-        if (std::isfinite(norm))
-            engine_.update({.learning_rate = step_.learning_rate, .gradient_scale = clip / weight});
+        engine_.update(means, step_.learning_rate);
         step_.update_count = engine_.update_count();
         ++step_.step;
     }

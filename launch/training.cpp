@@ -5,7 +5,6 @@
 
 #include <algorithm>
 #include <chrono>
-#include <cmath>
 #include <cstdio>
 
 #include "launch/build.h"
@@ -75,11 +74,13 @@ void Training::start() {
     const bool resumed = checkpoints_.resume(state, [this](const checkpoints::Manifest& manifest) {
         require_resumable(manifest, config_, data_, options_.compare, session_);
     });
-    if (!resumed) begin_fresh();
+    if (resumed)
+        engine_.weights_changed();
+    else
+        begin_fresh();
     session_.say(fmt::format("run {} ({}) in {}: ranks {}, steps {}", config_.run.name,
                              state.run_id, config_.run.folder, session_.world().size(),
                              schedule_.total_steps));
-    engine_.weights_changed();
     engine_.set_update_count(state.step.update_count);
     core::data::reblend(state.sampler, data_.blend);
     core::data::set_skips(state.sampler, skips_of(config_.data));
@@ -109,6 +110,7 @@ void Training::begin_fresh() {
         [this](const auto& parameter) { return !options_.is_new || !options_.is_new(parameter); });
     session_.stream().synchronize();  // the initial weights are in place
     checkpoints::load(base, session_.ranks(), given, load_options(session_, true));
+    engine_.weights_changed();
     session_.say(fmt::format("weights from {}", config_.checkpoint.init));
 }
 
@@ -207,14 +209,13 @@ StepResult Training::update(parallel::StepScalars& scalars) {
         const PhaseMark mark(session_.activity(), Phase::reduce);
         scalars.reduce(session_.world());
     }
-    const auto weight = static_cast<double>(std::max<int64_t>(1, scalars.weight()));
-    const double norm = engine_.gradient_norm() / weight;
-    StepResult result{.loss = scalars.loss_sum() / weight,
-                      .z_loss = scalars.z_loss_sum() / weight,
+    const StepMeans means = engine_.means(scalars);
+    StepResult result{.loss = means.loss,
+                      .z_loss = means.z_loss,
                       .samples = global_batch_at(config_.train, state.consumed_samples()),
                       .tokens = scalars.tokens(),
-                      .gradient_norm = norm};
-    result.skipped = !std::isfinite(norm) || !std::isfinite(result.loss);
+                      .gradient_norm = means.gradient_norm,
+                      .skipped = !means.is_finite()};
     skipped_in_a_row_ = result.skipped ? skipped_in_a_row_ + 1 : 0;
     result.diverged =
         config_.train.max_skipped_steps > 0 && skipped_in_a_row_ >= config_.train.max_skipped_steps;
@@ -227,12 +228,7 @@ StepResult Training::update(parallel::StepScalars& scalars) {
         checkpoints_.before_update();
     }
     state.step.learning_rate = schedule_.rate(state.steps_done());
-    const double clip = config_.optimizer.clip > 0 && norm > config_.optimizer.clip
-                            ? config_.optimizer.clip / norm
-                            : 1.0;
-    if (!result.skipped)
-        engine_.update(
-            {.learning_rate = state.step.learning_rate, .gradient_scale = clip / weight});
+    engine_.update(means, state.step.learning_rate);
     state.step.update_count = engine_.update_count();
     state.skipped_steps += result.skipped;
     state.sampler.consumed += result.samples;

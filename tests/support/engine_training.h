@@ -104,12 +104,10 @@ inline EngineOutcome train_rank(const launch::RunConfig& config, parallel::Commu
             },
             scalars);
         scalars.reduce(world);
-        const auto weight = static_cast<double>(scalars.weight());
-        const double norm = engine.gradient_norm() / weight;
-        outcome.losses.push_back(scalars.loss_sum() / weight);
-        outcome.norms.push_back(norm);
-        const double clip = norm > config.optimizer.clip ? config.optimizer.clip / norm : 1.0;
-        engine.update({.learning_rate = 1e-2, .gradient_scale = clip / weight});
+        const launch::StepMeans means = engine.means(scalars);
+        outcome.losses.push_back(means.loss);
+        outcome.norms.push_back(means.gradient_norm);
+        engine.update(means, 1e-2);
         engine.check_replicas(step);
     }
     for (core::Parameter* parameter : model->parameters().all())

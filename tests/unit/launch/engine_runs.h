@@ -89,12 +89,10 @@ class EngineRank {
             model.phases().front(), plan(), step, [this](int64_t slot) { return batch(slot); },
             scalars);
         scalars.reduce(session.world());
-        const auto weight = static_cast<double>(scalars.weight());
-        const double norm = engine.gradient_norm() / weight;
-        const double clip = norm > config.optimizer.clip ? config.optimizer.clip / norm : 1.0;
-        engine.update({.learning_rate = 1e-2, .gradient_scale = clip / weight});
+        const StepMeans means = engine.means(scalars);
+        engine.update(means, 1e-2);
         ++step.step;
-        return {scalars.loss_sum() / weight, norm};
+        return {means.loss, means.gradient_norm};
     }
 
     RunConfig config;

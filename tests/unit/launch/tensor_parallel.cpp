@@ -282,7 +282,6 @@ std::vector<std::vector<std::vector<int32_t>>> texts(RunConfig config, int ranks
         const auto model = language_model(config, groups);
         Engine engine(config, session, groups, *model);
         engine.initialize(5);
-        engine.weights_changed();
         const core::Scope scope(session.scope(DType::f32));
         all[static_cast<size_t>(world.rank())] = core::inference::decode(
             dynamic_cast<const core::models::Transformer&>(*model), {{3}, {1, 2, 3, 4, 5}},
@@ -339,7 +338,6 @@ Measured measure_step(RunConfig config, int tensor) {
         const auto model = language_model(config, groups);
         Engine engine(config, session, groups, *model);
         engine.initialize(5);
-        engine.weights_changed();
         const int64_t slots = config.train.global_batch / config.train.micro_batch;
         parallel::StepScalars scalars(slots, world);
         const int64_t before = world.bytes_sent();
@@ -348,7 +346,7 @@ Measured measure_step(RunConfig config, int tensor) {
             [&](int64_t slot) { return counting_batch(config, slot, session.allocator()); },
             scalars);
         const int64_t sent = world.bytes_sent() - before;
-        engine.update({.learning_rate = 1e-3, .gradient_scale = 1.0});
+        engine.update({}, 1e-3);
         const std::lock_guard lock(mutex);
         measured.bytes_sent = std::max(measured.bytes_sent, sent);
         measured.peak =
