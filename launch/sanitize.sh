@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # SPDX-License-Identifier: Apache-2.0
-# The unit tests under the sanitizers (gcc's own; nothing to install beyond launch/install_packages.sh). Only the GoogleTest
-# programs are built and run; tests of whole programs (labels mpi and slow) are not.
+# The unit tests and `plinth verify` under the sanitizers (gcc's own; nothing to install beyond launch/install_packages.sh). Only these
+# programs are built and run; the other tests of whole programs (labels mpi and slow) are not.
 #   launch/sanitize.sh                     both
 #   launch/sanitize.sh asan-ubsan [ctest arguments]
 #   launch/sanitize.sh tsan [ctest arguments]      by default all unit tests
@@ -12,7 +12,7 @@ sanitize() {
     local preset=$1
     shift
     cmake --preset "$preset" >/dev/null
-    NINJA_STATUS="[$preset %f/%t %es] " cmake --build --preset "$preset" -j "$(nproc)" --target unit_tests
+    NINJA_STATUS="[$preset %f/%t %es] " cmake --build --preset "$preset" -j "$(nproc)" --target unit_tests plinth
     ctest --preset "$preset" -j "$(nproc)" "$@"
 }
 
