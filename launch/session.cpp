@@ -56,6 +56,8 @@ Session::Session(parallel::Communicator& world, const SessionOptions& options)
     if (device().type != DeviceType::cpu) {
         pinned_ = std::make_unique<CachingAllocator>(cuda_module().pinned_memory());
         world.set_device(parallel::device_staging(stream_));
+    } else if (options.device == DeviceKind::automatic && has_cuda_driver() && !has_cuda_device()) {
+        warn(fmt::format("run.device=auto computes on the CPU: {}", no_cuda_device_reason()));
     }
     world.activity().count(stream_.pool().progress());
 }

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 #include <cublasLt.h>
-#include <cudnn_version.h>
+#include <cudnn.h>
 
 #include <map>
 #include <mutex>
@@ -62,9 +62,8 @@ class PinnedMemory final : public MemorySource {
 };
 
 std::string version_text(int driver) {
-    return fmt::format("CUDA driver {}.{}, cuBLASLt {}, cuDNN {}.{}.{}", driver / 1000,
-                       driver % 1000 / 10, cublasLtGetVersion(), CUDNN_MAJOR, CUDNN_MINOR,
-                       CUDNN_PATCHLEVEL);
+    return fmt::format("CUDA driver {}.{}, cuBLASLt {}, cuDNN {}", driver / 1000, driver % 1000 / 10,
+                       cublasLtGetVersion(), cudnnGetVersion());
 }
 
 class Module final : public DeviceModule {
@@ -140,7 +139,9 @@ Queue::Queue(int device, const StreamOptions& options) : device_(device), option
     void* fault = nullptr;
     CUDA_CHECK(cudaHostAlloc(&fault, sizeof(Fault), cudaHostAllocMapped));
     fault_ = new (fault) Fault;
-    CUDA_CHECK(cudaMalloc(&fault_->writer, sizeof(int32_t)));
+    void* writer = nullptr;
+    CUDA_CHECK(cudaMalloc(&writer, sizeof(int32_t)));
+    fault_->writer = static_cast<int32_t*>(writer);
     CUDA_CHECK(cudaMemset(fault_->writer, 0, sizeof(int32_t)));
 }
 

@@ -75,11 +75,14 @@ DeviceModule& cuda_module() {
     return *loaded.module;
 }
 
+bool has_cuda_driver() {
+    return access("/dev/nvidiactl", F_OK) == 0 || access("/dev/dxg", F_OK) == 0;
+}
+
 const std::string& no_cuda_device_reason() {
     static const std::string no_driver =
         "no NVIDIA driver on this machine (neither /dev/nvidiactl nor /dev/dxg)";
-    const bool has_driver = access("/dev/nvidiactl", F_OK) == 0 || access("/dev/dxg", F_OK) == 0;
-    return has_driver ? loaded_once().reason : no_driver;
+    return has_cuda_driver() ? loaded_once().reason : no_driver;
 }
 
 bool has_cuda_device() {

@@ -67,6 +67,8 @@ DeviceModule& cuda_module();
 /// True if the module loads and finds a device. Looks for the driver first: a machine without one
 /// does not pay for loading the module.
 bool has_cuda_device();
+/// True if the machine has an NVIDIA driver.
+bool has_cuda_driver();
 /// Why `has_cuda_device` is false; empty if it is true.
 const std::string& no_cuda_device_reason();
 
