@@ -73,12 +73,15 @@ int64_t passing_through_block(const RunConfig& config) {
     const int64_t t = config.parallel.tensor, share = m.width / t;
     const int64_t hidden = m.activation == Activation::swiglu ? 2 * m.ffn_width : m.ffn_width;
     const int64_t remade = config.train.recompute == Recompute::selective ? m.ffn_width : 0;
-    if (t == 1) return 2 * m.width + hidden + remade;
+    // The weight half of the MLP with GELU, one op, makes its hidden layer again beside the
+    // gradient of its input.
+    const int64_t of_input = m.activation == Activation::swiglu || remade == 0 ? 0 : m.width;
+    if (t == 1) return 2 * m.width + of_input + hidden + remade;
     // A sum over the ranks: what is sent, in the order of the tokens and in that of the ranks, what
     // is received, and the result in fp32. In the forward pass the output of the activation
     // function is still there; backwards it is made again beside its gradient.
     return std::max({3 * m.width + remade / t + 2 * share + folding(config),
-                     m.width + (m.ffn_width + remade) / t + 2 * share,
+                     m.width + of_input + (m.ffn_width + remade) / t + 2 * share,
                      (hidden + remade) / t + 3 * share});
 }
 
