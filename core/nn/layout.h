@@ -19,6 +19,9 @@ class Ends {
     virtual Tensor enter(const Tensor& x, const TokenSlice& tokens) const = 0;
     /// After it: what the layer behind expects, from what this rank's part gave.
     virtual Tensor leave(const Tensor& y, const TokenSlice& tokens) const = 0;
+    /// True where `enter` gives x itself, or `leave` y: an op may then reach over it.
+    virtual bool enters_as_is() const { return false; }
+    virtual bool leaves_as_is() const { return false; }
     /// Of a head: the ranks that hold its columns together.
     virtual const ops::ColumnRanks* columns() const { return nullptr; }
 };

@@ -3,7 +3,7 @@
 
 #include "core/nn/declaration.h"
 #include "core/ops/add.h"
-#include "core/ops/matmul.h"
+#include "core/ops/gelu_mlp.h"
 
 namespace plinth::core::nn {
 
@@ -32,21 +32,31 @@ class Linear {
     int64_t first_feature() const { return weight_.boxes()[0].offset[0]; }
 
     Tensor operator()(const Tensor& x, const TokenSlice& tokens = {}) const {
-        if (!ends_) return ops::linear(x, {weight_, use_}, bias_);
-        // A whole bias beside a cut weight belongs to the sum of the ranks' products, once.
-        const bool bias_last = bias_ && bias_->is_whole();
-        Tensor y = ops::linear(enter(x, tokens), {weight_, use_}, bias_last ? nullptr : bias_);
-        y = ends_->leave(y, tokens);
-        return bias_last ? ops::add_bias(y, *bias_) : y;
+        const ops::LinearUse use = product();
+        return leave(ops::linear(enter(x, tokens), use.weight, use.bias), tokens);
     }
+    /// The product between `enter` and `leave`, for an op that has it in it.
+    ops::LinearUse product() const { return {{weight_, use_}, adds_bias_last() ? nullptr : bias_}; }
+    /// True where `enter` gives x itself, or `leave` y.
+    bool enters_as_is() const { return !ends_ || ends_->enters_as_is(); }
+    bool leaves_as_is() const { return !ends_ || (ends_->leaves_as_is() && !adds_bias_last()); }
     /// What the weight multiplies, for a caller that does so by itself.
     Tensor enter(const Tensor& x, const TokenSlice& tokens) const {
         return ends_ ? ends_->enter(x, tokens) : x;
+    }
+    /// From the product to what the layer behind expects.
+    Tensor leave(const Tensor& y, const TokenSlice& tokens) const {
+        if (!ends_) return y;
+        const Tensor left = ends_->leave(y, tokens);
+        return adds_bias_last() ? ops::add_bias(left, *bias_) : left;
     }
     /// Of a head: the ranks that hold its columns together; null for one.
     const ops::ColumnRanks* columns() const { return ends_ ? ends_->columns() : nullptr; }
 
   private:
+    /// A whole bias beside a cut weight belongs to the sum of the ranks' products, once.
+    bool adds_bias_last() const { return ends_ && bias_ && bias_->is_whole(); }
+
     Parameter& weight_;
     int use_;
     Parameter* bias_ = nullptr;

@@ -30,10 +30,13 @@ class Mlp {
                 config.output_init_stddev) {}
 
     Tensor operator()(const Tensor& x, const TokenSlice& tokens = {}) const {
-        const Tensor hidden = up_(x, tokens);
-        if (is_gated()) return down_(ops::swiglu(hidden), tokens);
+        if (is_gated()) return down_(ops::swiglu(up_(x, tokens)), tokens);
         const bool exact = activation_ == MlpConfig::Activation::gelu_erf;
-        return down_(ops::gelu(hidden, exact ? kernels::Gelu::erf : kernels::Gelu::tanh), tokens);
+        const auto form = exact ? kernels::Gelu::erf : kernels::Gelu::tanh;
+        if (!up_.leaves_as_is() || !down_.enters_as_is())
+            return down_(ops::gelu(up_(x, tokens), form), tokens);
+        const Tensor y = ops::gelu_mlp(up_.enter(x, tokens), up_.product(), down_.product(), form);
+        return down_.leave(y, tokens);
     }
 
   private:

@@ -7,56 +7,61 @@
 
 namespace plinth::core::ops {
 
-namespace {
+void check_linear(const Tensor& x, const Parameter& weight) {
+    const Shape w = weight.local_shape();
+    CHECK(w.rank() == 2 && x.shape().rank() >= 1 && x.dim(-1) == w[1],
+          "{}: input {} does not fit weight {}", weight.name(), x.shape().text(), w.text());
+}
 
-void linear_input_grad(NodeGradients& gradients, Parameter& weight, const Shape& x_shape) {
-    if (!gradients.wants_input(0)) return;
-    Scope& scope = Scope::current();
-    const Tensor& dy = gradients.of_output(0);
+Tensor linear_forward(const Tensor& x, Parameter& weight, Parameter* bias) {
+    const Scope& scope = Scope::current();
+    check_linear(x, weight);
+    Tensor y = scope.empty(with_last_dim(x.shape(), weight.local_shape()[0]), x.dtype());
+    Tensor y_matrix = as_matrix(y);
+    kernels::matmul(y_matrix.out(), as_matrix(x).in(), weight.acquire(x.dtype()).in(),
+                    bias ? bias->acquire(DType::f32).in() : ConstView{}, {.transpose_b = true},
+                    scope.stream());
+    weight.release();
+    if (bias) bias->release();
+    return y;
+}
+
+Tensor linear_input_gradient(const Tensor& dy, Parameter& weight, const Shape& x_shape) {
+    const Scope& scope = Scope::current();
     Tensor dx = scope.empty(x_shape, dy.dtype());
     Tensor dx_matrix = as_matrix(dx);
     kernels::matmul(dx_matrix.out(), as_matrix(dy).in(), weight.acquire(dy.dtype()).in(), {}, {},
                     scope.stream());
     weight.release();
-    gradients.set_input(0, std::move(dx));
+    return dx;
 }
 
-void linear_weight_grad(NodeGradients& gradients, WeightUse weight, Parameter* bias,
-                        const Tensor& x) {
-    Scope& scope = Scope::current();
-    const Tensor dy = as_matrix(gradients.of_output(0));
+void add_linear_weight_gradients(const Tensor& dy, const Tensor& x, WeightUse weight,
+                                 Parameter* bias) {
+    const Scope& scope = Scope::current();
+    const Tensor gradient = as_matrix(dy);
     weight.parameter.add_gradient(weight.use, [&](View dweight) {
-        kernels::matmul(dweight, dy.in(), as_matrix(x).in(), {}, {.transpose_a = true},
+        kernels::matmul(dweight, gradient.in(), as_matrix(x).in(), {}, {.transpose_a = true},
                         scope.stream());
     });
     if (bias)
         bias->add_gradient(
-            0, [&](View dbias) { kernels::column_sum(dbias, dy.in(), scope.stream()); });
+            0, [&](View dbias) { kernels::column_sum(dbias, gradient.in(), scope.stream()); });
 }
 
-}  // namespace
-
 Tensor linear(const Tensor& x, WeightUse weight, Parameter* bias) {
-    Scope& scope = Scope::current();
-    const Shape w = weight.parameter.local_shape();
-    CHECK(w.rank() == 2 && x.shape().rank() >= 1 && x.dim(-1) == w[1],
-          "{}: input {} does not fit weight {}", weight.parameter.name(), x.shape().text(),
-          w.text());
-    Tensor y = scope.empty(with_last_dim(x.shape(), w[0]), x.dtype());
-    Tensor y_matrix = as_matrix(y);
-    kernels::matmul(y_matrix.out(), as_matrix(x).in(), weight.parameter.acquire(x.dtype()).in(),
-                    bias ? bias->acquire(DType::f32).in() : ConstView{}, {.transpose_b = true},
-                    scope.stream());
-    weight.parameter.release();
-    if (bias) bias->release();
+    const Scope& scope = Scope::current();
+    Tensor y = linear_forward(x, weight.parameter, bias);
     if (scope.tape()) {
         scope.tape()->record(
             "linear", {&x}, {&y},
             [weight, shape = x.shape()](NodeGradients& gradients) {
-                linear_input_grad(gradients, weight.parameter, shape);
+                if (!gradients.wants_input(0)) return;
+                gradients.set_input(
+                    0, linear_input_gradient(gradients.of_output(0), weight.parameter, shape));
             },
             [weight, bias, x = SavedTensor(x)](NodeGradients& gradients) {
-                linear_weight_grad(gradients, weight, bias, x.get("linear"));
+                add_linear_weight_gradients(gradients.of_output(0), x.get("linear"), weight, bias);
             },
             /*has_parameters=*/true);
     }

@@ -16,4 +16,13 @@ struct WeightUse {
 /// Backward: dx = dy weight; dweight = dy^T x; dbias = column sums of dy.
 Tensor linear(const Tensor& x, WeightUse weight, Parameter* bias = nullptr);
 
+/// The parts of `linear`, unrecorded, for ops that have it in them.
+Tensor linear_forward(const Tensor& x, Parameter& weight, Parameter* bias);
+/// dx in that shape.
+Tensor linear_input_gradient(const Tensor& dy, Parameter& weight, const Shape& x_shape);
+void add_linear_weight_gradients(const Tensor& dy, const Tensor& x, WeightUse weight,
+                                 Parameter* bias);
+/// Throws an internal error that names the weight unless x[..., K] fits weight[N, K].
+void check_linear(const Tensor& x, const Parameter& weight);
+
 }  // namespace plinth::core::ops

@@ -47,6 +47,23 @@ bool splits_sums(const cublasLtMatmulAlgo_t& algorithm) {
                CUBLASLT_REDUCTION_SCHEME_NONE;
 }
 
+cublasLtEpilogue_t epilogue_of(const MatmulProblem& problem) {
+    switch (problem.gelu) {
+        case GeluEnd::forward:
+            return problem.has_bias ? CUBLASLT_EPILOGUE_GELU_AUX_BIAS : CUBLASLT_EPILOGUE_GELU_AUX;
+        case GeluEnd::backward:
+            return CUBLASLT_EPILOGUE_DGELU;
+        case GeluEnd::none:
+            break;
+    }
+    return problem.has_bias ? CUBLASLT_EPILOGUE_BIAS : CUBLASLT_EPILOGUE_DEFAULT;
+}
+
+/// Never read from.
+const void* address_aligned_to(int64_t bytes) {
+    return reinterpret_cast<const void*>(static_cast<uintptr_t>(bytes));
+}
+
 MatmulPreference preference_for(const MatmulProblem& problem) {
     MatmulPreference preference = make_preference();
     set(preference, CUBLASLT_MATMUL_PREF_MAX_WORKSPACE_BYTES, workspace_limit);
@@ -107,14 +124,19 @@ void LibraryMatmul::describe(PreparedMatmul& matmul) {
     const cublasOperation_t op_b = p.transpose_b ? CUBLAS_OP_T : CUBLAS_OP_N;
     set(matmul.operation, CUBLASLT_MATMUL_DESC_TRANSA, op_a);
     set(matmul.operation, CUBLASLT_MATMUL_DESC_TRANSB, op_b);
+    set(matmul.operation, CUBLASLT_MATMUL_DESC_EPILOGUE, epilogue_of(p));
+    // Proposals read alignments off the addresses: every bias has at least this one.
     if (p.has_bias) {
-        const cublasLtEpilogue_t epilogue = CUBLASLT_EPILOGUE_BIAS;
         const int32_t type = cuda_type(p.result);
-        // Proposals read the alignment off the address: every bias has at least this one.
-        const void* const aligned = reinterpret_cast<const void*>(uintptr_t{16});
-        set(matmul.operation, CUBLASLT_MATMUL_DESC_EPILOGUE, epilogue);
         set(matmul.operation, CUBLASLT_MATMUL_DESC_BIAS_DATA_TYPE, type);
-        set(matmul.operation, CUBLASLT_MATMUL_DESC_BIAS_POINTER, aligned);
+        set(matmul.operation, CUBLASLT_MATMUL_DESC_BIAS_POINTER, address_aligned_to(16));
+    }
+    if (p.gelu != GeluEnd::none) {
+        const int32_t type = cuda_type(p.result);
+        set(matmul.operation, CUBLASLT_MATMUL_DESC_EPILOGUE_AUX_DATA_TYPE, type);
+        set(matmul.operation, CUBLASLT_MATMUL_DESC_EPILOGUE_AUX_LD, p.ld_aux);
+        set(matmul.operation, CUBLASLT_MATMUL_DESC_EPILOGUE_AUX_POINTER,
+            address_aligned_to(p.alignment_aux));
     }
     matmul.a = make_layout(cuda_type(p.inputs), p.rows_a(), p.columns_a(), p.lda);
     matmul.b = make_layout(cuda_type(p.inputs), p.rows_b(), p.columns_b(), p.ldb);
@@ -205,6 +227,8 @@ void LibraryMatmul::run(PreparedMatmul& matmul, const MatmulMemory& memory) {
           text_of(matmul.problem), cublasLtGetStatusString(matmul.refusal));
     if (matmul.problem.has_bias)
         set(matmul.operation, CUBLASLT_MATMUL_DESC_BIAS_POINTER, memory.bias);
+    if (matmul.problem.gelu != GeluEnd::none)
+        set(matmul.operation, CUBLASLT_MATMUL_DESC_EPILOGUE_AUX_POINTER, memory.aux);
     // While a graph is captured nothing runs, so nothing can be timed.
     if (!matmul.is_chosen && !is_capturing(queue_.stream())) choose(matmul, memory);
     CUBLAS_CHECK(launch(matmul, 0, memory, memory.d));

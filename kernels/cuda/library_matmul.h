@@ -38,6 +38,7 @@ struct MatmulMemory {
     const void* b = nullptr;
     void* d = nullptr;
     const void* bias = nullptr;
+    const void* aux = nullptr;  ///< GeluEnd::forward writes it
     void* workspace = nullptr;
     void* trial = nullptr;
 };

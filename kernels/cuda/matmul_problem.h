@@ -8,15 +8,24 @@
 
 #include <algorithm>
 #include <cstdint>
+#include <optional>
 #include <string>
 
+#include "kernels/gelu.h"
 #include "kernels/matmul.h"
 #include "kernels/view.h"
 
 namespace plinth::kernels::cuda {
 
-/// D[m, n] = op(A)[m, k] op(B)[k, n] (+ D) (+ bias[m] to each column), all column-major. Two calls
-/// with equal problems can take the same algorithm.
+/// What the library does to a product, bias added, before it rounds it. It knows GELU by tanh only.
+enum class GeluEnd {
+    none,
+    forward,  ///< keeps it in a second result, aux[m, n], and writes gelu of it
+    backward  ///< multiplies it by gelu'(aux)
+};
+
+/// D[m, n] = op(A)[m, k] op(B)[k, n] (+ D) (+ bias[m] to each column), all column-major, then GELU
+/// or its derivative where asked for. Two calls with equal problems can take the same algorithm.
 struct MatmulProblem {
     int64_t m = 0, n = 0, k = 0;
     bool transpose_a = false, transpose_b = false;
@@ -28,6 +37,8 @@ struct MatmulProblem {
     bool is_reproducible = false;  ///< one result for one input: no split sums
     /// Bytes that divide the addresses: a power of two.
     int64_t alignment_a = 0, alignment_b = 0, alignment_d = 0;
+    GeluEnd gelu = GeluEnd::none;
+    int64_t ld_aux = 0, alignment_aux = 0;  ///< of aux, which has the result's dtype
 
     bool operator==(const MatmulProblem&) const = default;
     int64_t rows_a() const { return transpose_a ? k : m; }
@@ -38,22 +49,43 @@ struct MatmulProblem {
 
 /// One line without tabs that tells two problems apart; the key of an AlgorithmTable.
 inline std::string text_of(const MatmulProblem& p) {
-    return fmt::format("{}x{}x{} {}{} ld {} {} {} {}->{}{}{}{}{} aligned {} {} {}", p.m, p.n, p.k,
+    const auto aux = [&p](const char* what) {
+        return fmt::format("{} ld {} aligned {}", what, p.ld_aux, p.alignment_aux);
+    };
+    const std::string gelu = p.gelu == GeluEnd::forward    ? aux(" gelu")
+                             : p.gelu == GeluEnd::backward ? aux(" gelu'")
+                                                           : "";
+    return fmt::format("{}x{}x{} {}{} ld {} {} {} {}->{}{}{}{}{} aligned {} {} {}{}", p.m, p.n, p.k,
                        p.transpose_a ? 'T' : 'N', p.transpose_b ? 'T' : 'N', p.lda, p.ldb, p.ldd,
                        name_of(p.inputs), name_of(p.result), p.has_bias ? " bias" : "",
                        p.accumulates ? " accumulates" : "", p.tf32 ? " tf32" : "",
                        p.is_reproducible ? " reproducible" : "", p.alignment_a, p.alignment_b,
-                       p.alignment_d);
+                       p.alignment_d, gelu);
 }
 
 struct MatmulProblemHash {
     size_t operator()(const MatmulProblem& p) const {
         uint64_t hash = 0;
-        for (const int64_t word :
-             {p.m, p.n, p.k, p.lda, p.ldb, p.ldd, p.alignment_a, p.alignment_b, p.alignment_d,
-              static_cast<int64_t>(p.inputs), static_cast<int64_t>(p.result),
-              int64_t{p.transpose_a}, int64_t{p.transpose_b}, int64_t{p.has_bias},
-              int64_t{p.accumulates}, int64_t{p.tf32}, int64_t{p.is_reproducible}})
+        for (const int64_t word : {p.m,
+                                   p.n,
+                                   p.k,
+                                   p.lda,
+                                   p.ldb,
+                                   p.ldd,
+                                   p.alignment_a,
+                                   p.alignment_b,
+                                   p.alignment_d,
+                                   static_cast<int64_t>(p.inputs),
+                                   static_cast<int64_t>(p.result),
+                                   int64_t{p.transpose_a},
+                                   int64_t{p.transpose_b},
+                                   int64_t{p.has_bias},
+                                   int64_t{p.accumulates},
+                                   int64_t{p.tf32},
+                                   int64_t{p.is_reproducible},
+                                   static_cast<int64_t>(p.gelu),
+                                   p.ld_aux,
+                                   p.alignment_aux})
             hash = (hash ^ static_cast<uint64_t>(word)) * 0x9E3779B97F4A7C15u + (hash >> 29);
         return static_cast<size_t>(hash);
     }
@@ -141,6 +173,44 @@ inline MatmulPlan plan_matmul(const View& c, const ConstView& a, const ConstView
         plan.copies_bias =
             p.has_bias && (c.dtype != DType::f32 || alignment_of(bias.data, 16) < 16);
     }
+    return plan;
+}
+
+/// Whether the library's GELU can stand behind a product of these types with this aux: that by
+/// tanh, in bf16, with rows of aux that begin at multiples of 16 bytes.
+inline bool takes_gelu(const View& result, const ConstView& a, const ConstView& aux, Gelu form,
+                       const Matmul& options) {
+    return form == Gelu::tanh && a.dtype == DType::bf16 && result.dtype == DType::bf16 &&
+           aux.dtype == DType::bf16 && a.dim(options.transpose_a ? 0 : 1) > 0 &&
+           leading_dimension(aux) % 8 == 0 && alignment_of(aux.data, 16) == 16;
+}
+
+/// The plan of h = gelu(pre), pre = op(a) op(b) + bias, by the library alone; none where it takes a
+/// product and a kernel of its own. The library applies GELU before it rounds pre. Where bits are
+/// promised, gelu of the rounded pre must give h again, which rules the library's out.
+inline std::optional<MatmulPlan> plan_matmul_gelu(const View& h, const View& pre,
+                                                  const ConstView& a, const ConstView& b,
+                                                  const ConstView& bias, Gelu form,
+                                                  const Matmul& options,
+                                                  const StreamOptions& stream) {
+    if (stream.reproducible || !takes_gelu(h, a, pre, form, options)) return {};
+    MatmulPlan plan = plan_matmul(h, a, b, bias, options, stream);
+    plan.problem.gelu = GeluEnd::forward;
+    plan.problem.ld_aux = leading_dimension(pre);
+    plan.problem.alignment_aux = alignment_of(pre.data, 256);
+    return plan;
+}
+
+/// The same of dpre = (op(a) op(b)) gelu'(pre). Here pre is only read.
+inline std::optional<MatmulPlan> plan_matmul_gelu_backward(const View& dpre, const ConstView& a,
+                                                           const ConstView& b, const ConstView& pre,
+                                                           Gelu form, const Matmul& options,
+                                                           const StreamOptions& stream) {
+    if (!takes_gelu(dpre, a, pre, form, options)) return {};
+    MatmulPlan plan = plan_matmul(dpre, a, b, {}, options, stream);
+    plan.problem.gelu = GeluEnd::backward;
+    plan.problem.ld_aux = leading_dimension(pre);
+    plan.problem.alignment_aux = alignment_of(pre.data, stream.reproducible ? 16 : 256);
     return plan;
 }
 

@@ -47,6 +47,7 @@ class ColumnEnds final : public GroupEnds {
         return entered(x, tokens);
     }
     Tensor leave(const Tensor& y, const TokenSlice&) const override { return y; }
+    bool leaves_as_is() const override { return true; }
 };
 
 /// Of row products and tables.
@@ -54,6 +55,7 @@ class SumEnds final : public GroupEnds {
   public:
     using GroupEnds::GroupEnds;
     Tensor enter(const Tensor& x, const TokenSlice&) const override { return x; }
+    bool enters_as_is() const override { return true; }
     Tensor leave(const Tensor& y, const TokenSlice& tokens) const override {
         return summed(y, tokens);
     }

@@ -137,6 +137,62 @@ TEST(MatmulProblem, TheBiasIsTheLibrarysWhereItTakesIt) {
     EXPECT_TRUE(plan_matmul(half, wide, other, bias, {}, {}).is_finished_apart);
 }
 
+/// Operands of h[3, 8] = gelu(a b + bias), as the library takes them but for what a test changes.
+struct GeluOperands {
+    View h = at(0x1000, DType::bf16, {3, 8}), pre = at(0x5000, DType::bf16, {3, 8});
+    View a = at(0x2000, DType::bf16, {3, 16}), b = at(0x3000, DType::bf16, {16, 8});
+    kernels::Gelu form = kernels::Gelu::tanh;
+
+    std::optional<MatmulPlan> forward(const StreamOptions& stream) const {
+        return plan_matmul_gelu(h, pre, a, b, at(0x4000, DType::f32, {8}), form, {}, stream);
+    }
+    std::optional<MatmulPlan> backward(const StreamOptions& stream) const {
+        return plan_matmul_gelu_backward(h, a, b, pre, form, {}, stream);
+    }
+};
+
+TEST(MatmulProblem, TheLibrarysGeluStandsBehindAProductInBf16) {
+    const GeluOperands o;
+    const auto forward = o.forward({}), backward = o.backward({});
+    ASSERT_TRUE(forward && backward);
+    EXPECT_EQ(forward->problem.gelu, GeluEnd::forward);
+    EXPECT_TRUE(forward->problem.has_bias && forward->copies_bias);
+    EXPECT_EQ(forward->problem.ld_aux, 8);
+    EXPECT_EQ(forward->problem.alignment_aux, 256);
+    EXPECT_EQ(backward->problem.gelu, GeluEnd::backward);
+    EXPECT_FALSE(backward->problem.has_bias);
+    EXPECT_EQ(backward->problem.ld_aux, 8);
+}
+
+TEST(MatmulProblem, WhereBitsArePromisedGeluIsTakenOfTheRoundedValues) {
+    EXPECT_FALSE(GeluOperands().forward({.reproducible = true}));
+    const auto backward = GeluOperands().backward({.reproducible = true});
+    ASSERT_TRUE(backward);
+    EXPECT_TRUE(backward->problem.is_reproducible);
+    EXPECT_EQ(backward->problem.alignment_aux, 16);
+}
+
+TEST(MatmulProblem, OtherGelusAreKernelsOfTheirOwn) {
+    const auto refused = [](const std::function<void(GeluOperands&)>& change) {
+        GeluOperands o;
+        change(o);
+        return !o.forward({}) && !o.backward({});
+    };
+    EXPECT_FALSE(refused([](GeluOperands&) {}));
+    EXPECT_TRUE(refused([](GeluOperands& o) { o.form = kernels::Gelu::erf; }));
+    EXPECT_TRUE(refused([](GeluOperands& o) { o.pre = at(0x5002, DType::bf16, {3, 8}); }));
+    EXPECT_TRUE(refused([](GeluOperands& o) { o.pre = at(0x5000, DType::f32, {3, 8}); }));
+    EXPECT_TRUE(refused([](GeluOperands& o) { o.pre.strides[0] = 9; }));
+    EXPECT_TRUE(refused([](GeluOperands& o) {
+        o.h = at(0x1000, DType::f32, {3, 8});
+        o.pre = at(0x5000, DType::f32, {3, 8});
+    }));
+    EXPECT_TRUE(refused([](GeluOperands& o) {
+        o.a = at(0x2000, DType::bf16, {3, 0});
+        o.b = at(0x3000, DType::bf16, {0, 8});
+    }));
+}
+
 TEST(MatmulProblem, AlignmentIsThatOfTheAddressUpToTheWidestThatCounts) {
     const View c = at(0x1004, DType::f32, {3, 5}), a = at(0x2040, DType::f32, {3, 8}),
                b = at(0x3000, DType::f32, {8, 5});
@@ -184,6 +240,16 @@ TEST(MatmulProblem, EveryPartIsInTheKey) {
         [](auto& p) { p.alignment_a = 2; },
         [](auto& p) { p.alignment_b = 2; },
         [](auto& p) { p.alignment_d = 2; },
+        [](auto& p) { p.gelu = GeluEnd::forward; },
+        [](auto& p) { p.gelu = GeluEnd::backward; },
+        [](auto& p) {
+            p.gelu = GeluEnd::forward;
+            p.ld_aux = 2;
+        },
+        [](auto& p) {
+            p.gelu = GeluEnd::forward;
+            p.alignment_aux = 2;
+        },
     };
     std::set<std::string> texts;
     std::set<size_t> hashes;

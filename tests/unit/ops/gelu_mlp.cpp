@@ -1,0 +1,175 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "core/ops/gelu_mlp.h"
+
+#include "core/ops/gelu.h"
+#include "tests/support/cases/matmul.h"
+#include "tests/support/expect_error.h"
+#include "tests/support/op_fixture.h"
+
+namespace plinth::test {
+namespace {
+
+using core::Parameter;
+using core::Tensor;
+using kernels::Gelu;
+
+struct Result {
+    std::vector<double> y, dx;
+    std::map<std::string, std::vector<double>> parameters;
+    size_t kept = 0;  ///< bytes from the forward to the backward pass, y's beside
+    bool operator==(const Result& other) const {
+        return y == other.y && dx == other.dx && parameters == other.parameters;
+    }
+};
+
+struct How {
+    bool fused = true;
+    bool remake = false;
+    bool later = false;
+    bool watch = true;  ///< the gradient of x is wanted
+    Gelu form = Gelu::tanh;
+    bool with_biases = true;
+    int threads = 2;
+};
+
+class GeluMlpTest : public OpTest {
+  protected:
+    /// x is [rows, inputs], the hidden layer has `outputs`.
+    void declare(const MatmulCase& c) {
+        parameters_.clear();
+        parameter("up", {c.outputs, c.inputs});
+        parameter("up bias", {c.outputs});
+        parameter("down", {c.inputs, c.outputs});
+        parameter("down bias", {c.inputs});
+    }
+    Tensor input(const MatmulCase& c, DType dtype) {
+        return tensor(random_values(c.rows * c.inputs, "x"), {1, c.rows, c.inputs}, dtype);
+    }
+    Tensor apply(const Tensor& x, const How& how) {
+        Parameter *up_bias = how.with_biases ? parameters_[1].get() : nullptr,
+                  *down_bias = how.with_biases ? parameters_[3].get() : nullptr;
+        const core::ops::LinearUse up{{*parameters_[0]}, up_bias},
+            down{{*parameters_[2]}, down_bias};
+        if (how.fused) return core::ops::gelu_mlp(x, up, down, how.form);
+        const Tensor hidden = core::ops::gelu(core::ops::linear(x, up.weight, up.bias), how.form);
+        return core::ops::linear(hidden, down.weight, down.bias);
+    }
+    Result differentiate(Tensor x, const How& how) {
+        sink_->clear();
+        Stream stream(how.threads);
+        core::Tape tape;
+        const core::Scope scope({.stream = &stream,
+                                 .allocator = allocator_.get(),
+                                 .tape = &tape,
+                                 .remake = how.remake,
+                                 .compute = x.dtype()});
+        for (const auto& made : parameters_) {  // makes the copies that are cached
+            made->acquire(made->read_as(x.dtype()));
+            made->release();
+        }
+        if (how.watch) tape.watch(x);
+        const size_t before = allocator_->use().in_use;
+        Tensor y = apply(x, how);
+        Result result{.y = to_doubles(y), .dx = {}, .parameters = {}};
+        result.kept = allocator_->use().in_use - before - y.in().bytes();
+        Tensor dy = tensor(random_values(y.elements(), "dy"), y.shape(), y.dtype());
+        core::WeightHalves halves;
+        auto dx = tape.backward({{y, std::move(dy)}}, {&x, 1}, {}, how.later ? &halves : nullptr);
+        halves.run();
+        if (how.watch) result.dx = to_doubles(dx[0]);
+        for (const auto& made : parameters_)
+            result.parameters[made->name()] = sink_->of(*made);
+        return result;
+    }
+};
+
+TEST_F(GeluMlpTest, HasTheBitsOfTheComposition) {
+    for (const MatmulCase& c : matmul_test_cases) {
+        declare(c);
+        for (const DType dtype : {DType::f32, DType::bf16})
+            for (const Gelu form : {Gelu::tanh, Gelu::erf})
+                for (const bool with_biases : {false, true}) {
+                    const How composed{.fused = false, .form = form, .with_biases = with_biases};
+                    const Result expected = differentiate(input(c, dtype), composed);
+                    for (const bool remake : {false, true})
+                        for (const bool later : {false, true})
+                            EXPECT_EQ(differentiate(input(c, dtype), {.remake = remake,
+                                                                      .later = later,
+                                                                      .form = form,
+                                                                      .with_biases = with_biases}),
+                                      expected)
+                                << c.name << " " << name_of(dtype) << " " << with_biases << remake
+                                << later;
+                }
+    }
+}
+
+TEST_F(GeluMlpTest, AnotherFunctionHasOtherBits) {
+    const MatmulCase c{"", 33, 65, 17};
+    declare(c);
+    for (const DType dtype : {DType::f32, DType::bf16}) {
+        const Result expected = differentiate(input(c, dtype), {});
+        const Result no_biases = differentiate(input(c, dtype), {.with_biases = false});
+        const Result other_form = differentiate(input(c, dtype), {.form = Gelu::erf});
+        for (const Result& other : {no_biases, other_form}) {
+            EXPECT_NE(other.y, expected.y);
+            EXPECT_NE(other.dx, expected.dx);
+            for (const char* weight : {"up", "down"})
+                EXPECT_NE(other.parameters.at(weight), expected.parameters.at(weight));
+        }
+    }
+}
+
+TEST_F(GeluMlpTest, GradientsMatchFiniteDifferences) {
+    for (const Gelu form : {Gelu::tanh, Gelu::erf}) {
+        declare({"", 6, 5, 7});
+        expect_gradients_match_differences(
+            [&](const auto& in) { return apply(in[0], {.form = form}); },
+            {tensor(random_values(2 * 3 * 5, "x"), {2, 3, 5})});
+    }
+}
+
+TEST_F(GeluMlpTest, KeepsTheHiddenLayerOnceWhereItIsMadeAgain) {
+    const MatmulCase c{"", 64, 32, 128};
+    declare(c);
+    const size_t hidden = static_cast<size_t>(c.rows * c.outputs) * sizeof(float);
+    EXPECT_EQ(differentiate(input(c, DType::f32), {.remake = true}).kept, hidden);
+    EXPECT_EQ(differentiate(input(c, DType::f32), {.remake = false}).kept, 2 * hidden);
+}
+
+TEST_F(GeluMlpTest, WeightsHaveGradientsWhereTheInputNeedsNone) {
+    const MatmulCase c{"", 13, 31, 7};
+    declare(c);
+    const Result wanted = differentiate(input(c, DType::f32), {});
+    EXPECT_EQ(differentiate(input(c, DType::f32), {.watch = false}).parameters, wanted.parameters);
+}
+
+TEST_F(GeluMlpTest, WithoutATapeItHasTheSameBits) {
+    const MatmulCase c{"", 13, 31, 7};
+    declare(c);
+    const Result recorded = differentiate(input(c, DType::f32), {});
+    EXPECT_EQ(run([&](const auto& in) { return apply(in[0], {}); }, {input(c, DType::f32)}),
+              recorded.y);
+}
+
+TEST_F(GeluMlpTest, ThreadsDoNotChangeBits) {
+    const MatmulCase c{"", 97, 101, 303};
+    declare(c);
+    for (const DType dtype : {DType::f32, DType::bf16}) {
+        const Result one = differentiate(input(c, dtype), {.threads = 1});
+        for (int threads = 2; threads <= 8; ++threads)
+            EXPECT_EQ(differentiate(input(c, dtype), {.threads = threads}), one) << threads;
+    }
+}
+
+TEST_F(GeluMlpTest, ShapesThatDoNotFitAreRefusedByName) {
+    declare({"", 13, 31, 7});
+    const Tensor narrow = tensor(random_values(8, "x"), {2, 4});
+    expect_error(
+        ErrorKind::internal,
+        [&] { run([&](const auto& in) { return apply(in[0], {}); }, {narrow}); },
+        "up: input [2, 4] does not fit weight [7, 31]");
+}
+
+}  // namespace
+}  // namespace plinth::test
