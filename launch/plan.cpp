@@ -73,15 +73,20 @@ int64_t passing_through_block(const RunConfig& config) {
     const int64_t t = config.parallel.tensor, share = m.width / t;
     const int64_t hidden = m.activation == Activation::swiglu ? 2 * m.ffn_width : m.ffn_width;
     const int64_t remade = config.train.recompute == Recompute::selective ? m.ffn_width : 0;
-    // The weight half of the MLP with GELU, one op, makes its hidden layer again beside the
-    // gradient of its input.
-    const int64_t of_input = m.activation == Activation::swiglu || remade == 0 ? 0 : m.width;
-    if (t == 1) return 2 * m.width + of_input + hidden + remade;
+    // The MLP with GELU is one op, whose weight half makes its hidden layer again beside the
+    // gradients of that layer's input, of its own input and of its output.
+    const bool is_one_op = m.activation != Activation::swiglu && remade > 0;
+    if (t == 1) return (is_one_op ? 3 : 2) * m.width + hidden + remade;
     // A sum over the ranks: what is sent, in the order of the tokens and in that of the ranks, what
-    // is received, and the result in fp32. In the forward pass the output of the activation
-    // function is still there; backwards it is made again beside its gradient.
+    // is received, and the result in fp32.
+    if (is_one_op)
+        return std::max(3 * m.width + std::max(remade / t, folding(config)),
+                        2 * m.width + (hidden + remade) / t) +
+               2 * share;
+    // In the forward pass the output of the activation function is still there; backwards it is
+    // made again beside its gradient.
     return std::max({3 * m.width + remade / t + 2 * share + folding(config),
-                     m.width + of_input + (m.ffn_width + remade) / t + 2 * share,
+                     m.width + (m.ffn_width + remade) / t + 2 * share,
                      (hidden + remade) / t + 3 * share});
 }
 

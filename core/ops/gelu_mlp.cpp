@@ -77,6 +77,7 @@ Tensor gelu_mlp(const Tensor& x, const LinearUse& up, const LinearUse& down, ker
          after = SavedTensor(hidden.after)](NodeGradients& gradients) {
             add_linear_weight_gradients(gradients.of_output(0), after.get("gelu_mlp"), down.weight,
                                         down.bias);
+            gradients.drop_outputs();  // x may be gathered again, into as much memory
             add_linear_weight_gradients(kept->gradient, x.get("gelu_mlp"), up.weight, up.bias);
         },
         /*has_parameters=*/true);
