@@ -62,8 +62,8 @@ class PinnedMemory final : public MemorySource {
 };
 
 std::string version_text(int driver) {
-    return fmt::format("CUDA driver {}.{}, cuBLASLt {}, cuDNN {}", driver / 1000, driver % 1000 / 10,
-                       cublasLtGetVersion(), cudnnGetVersion());
+    return fmt::format("CUDA driver {}.{}, cuBLASLt {}, cuDNN {}", driver / 1000,
+                       driver % 1000 / 10, cublasLtGetVersion(), cudnnGetVersion());
 }
 
 class Module final : public DeviceModule {

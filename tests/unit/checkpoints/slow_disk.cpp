@@ -6,6 +6,7 @@
 #include <atomic>
 #include <thread>
 
+#include "checkpoints/restore.h"
 #include "checkpoints/format.h"
 #include "checkpoints/reader.h"
 #include "checkpoints/writer.h"
@@ -232,9 +233,9 @@ TEST(SlowDisk, ALoadSaysHowItGoesOn) {
         const State wanted = half;
         half.clear();
         Gate gate(memory);
-        const auto checkpoint = open_newest(gate, "run", {});
+        const auto checkpoint = checkpoints::open_newest(gate, "run", {});
         gate.closed = true;
-        load(*checkpoint, ranks, half.tensors, {.threads = 1, .progress = [&] { ++gate.said; }});
+        checkpoints::load(*checkpoint, ranks, half.tensors, {.threads = 1, .progress = [&] { ++gate.said; }});
         EXPECT_EQ(gate.reads, count);
         EXPECT_EQ(gate.said, count);
         EXPECT_TRUE(half == wanted);
