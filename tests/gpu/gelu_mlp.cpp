@@ -110,22 +110,6 @@ TEST_F(FastGeluMlpTest, Gpt2Sizes) {
     }
 }
 
-TEST_F(FastGeluMlpTest, NoInnerExtent) {
-    for (const DType dtype : {DType::f32, DType::bf16})
-        expect_same(
-            {output("h", {5, 8}, dtype, usual_tolerance(dtype)), output("pre", {5, 8}, dtype, 0.0),
-             output("dpre", {5, 8}, dtype, 0.0), input("the bias", {8}),
-             input("memory", {1}, dtype)},
-            [](const std::vector<View>& v, Stream& stream) {
-                // Operands without elements have no memory: any address serves.
-                const View a(v[4].data, v[4].dtype, {5, 0}, v[4].device),
-                    b(v[4].data, v[4].dtype, {0, 8}, v[4].device);
-                kernels::matmul_gelu(v[0], v[1], a, b, v[3], Gelu::tanh, {}, stream);
-                kernels::matmul_gelu_backward(v[2], a, b, v[1], Gelu::tanh, {}, stream);
-            },
-            std::string(name_of(dtype)));
-}
-
 /// Which way the work went shows in the names of the library's algorithms.
 std::string algorithms_after(const std::vector<View>& v, Stream& stream) {
     std::string saved;

@@ -6,9 +6,9 @@
 #include <atomic>
 #include <thread>
 
-#include "checkpoints/restore.h"
 #include "checkpoints/format.h"
 #include "checkpoints/reader.h"
+#include "checkpoints/restore.h"
 #include "checkpoints/writer.h"
 #include "tests/support/faulty_files.h"
 #include "tests/support/forwarding_files.h"
@@ -235,7 +235,8 @@ TEST(SlowDisk, ALoadSaysHowItGoesOn) {
         Gate gate(memory);
         const auto checkpoint = checkpoints::open_newest(gate, "run", {});
         gate.closed = true;
-        checkpoints::load(*checkpoint, ranks, half.tensors, {.threads = 1, .progress = [&] { ++gate.said; }});
+        checkpoints::load(*checkpoint, ranks, half.tensors,
+                          {.threads = 1, .progress = [&] { ++gate.said; }});
         EXPECT_EQ(gate.reads, count);
         EXPECT_EQ(gate.said, count);
         EXPECT_TRUE(half == wanted);
