@@ -5,8 +5,8 @@ namespace plinth::launch {
 
 void LossReader::add(int64_t slot, const core::ops::Loss& loss) {
     losses_.emplace_back(slot, loss);
-    // A host that has given a device the work of a whole step waits for all of it at once, which may
-    // take longer than other ranks take for a hang. So it stays within a micro-batch.
+    // A host that has given a device the work of a whole step waits for all of it at once, which
+    // may take longer than other ranks take for a hang. So it stays within a micro-batch.
     if (session_.world().size() > 1) session_.stream().synchronize();
 }
 
