@@ -31,7 +31,6 @@ class Queue final : public DeviceQueue {
     /// `scratch` may give the same memory, which is safe because the stream is in order. Growing
     /// waits for the stream.
     void* scratch(size_t bytes);
-    size_t scratch_bytes() const { return scratch_bytes_; }
 
     /// State of a library that belongs to this queue (handles, plans), made by the first call.
     template <typename T>
