@@ -251,20 +251,21 @@ int doctor(const std::vector<std::string>& words) {
     parallel::MpiWorld world;
     return world.run([&](parallel::Communicator& communicator) {
         Session session(communicator, {.local_ranks = world.local_size()});
-        session.say(version_text());
-        session.say(device_text() + "\n");
+        session.print_result(version_text());
+        session.print_result(device_text() + "\n");
         std::vector<RankReport> ranks;
         for (const std::string& text : communicator.all_gather("doctor", encode(examine(session))))
             ranks.push_back(decode(text));
-        session.say(table_of(ranks));
+        session.print_result(table_of(ranks));
         if (session.speaks())
-            session.say(folder.empty() ? "disk: not measured; name a folder with folder=PATH"
-                                       : disk_text(session, folder));
+            session.print_result(folder.empty()
+                                     ? "disk: not measured; name a folder with folder=PATH"
+                                     : disk_text(session, folder));
         const std::vector<std::string> problems = problems_of(ranks);
         for (const std::string& problem : problems)
             session.warn(problem);
-        session.say(problems.empty() ? "no problem found"
-                                     : fmt::format("problems found: {}", problems.size()));
+        session.print_result(problems.empty() ? "no problem found"
+                                              : fmt::format("problems found: {}", problems.size()));
         return problems.empty() ? 0 : exit_code(ErrorKind::io);
     });
 }

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "launch/evaluate.h"
 
-#include <fmt/core.h>
+#include <fmt/format.h>
 
 #include <algorithm>
 #include <array>
@@ -9,6 +9,7 @@
 #include <numbers>
 
 #include "core/autograd/scope.h"
+#include "core/io/print.h"
 #include "launch/evaluate_classifier.h"
 #include "launch/loss_reader.h"
 #include "launch/micro_batch.h"
@@ -69,7 +70,8 @@ class Progress {
         next_ = now + interval;
         const double left =
             (now - began_) * static_cast<double>(batches_ - batch) / static_cast<double>(batch);
-        fmt::print(stderr, "{}: {}/{} micro-batches, ETA {:.0f} s\n", what_, batch, batches_, left);
+        core::io::print_best_effort(stderr, fmt::format("{}: {}/{} micro-batches, ETA {:.0f} s\n",
+                                                        what_, batch, batches_, left));
     }
 
   private:
@@ -228,12 +230,13 @@ int evaluate(const EvaluateConfig& config, Session& session) {
     std::vector<Score> scores;
     for (const TokenRow& row : rows)
         scores.push_back(score(restored, row, options, session));
-    session.say(fmt::format("{} at step {}, windows of {} tokens, stride {}", restored.folder,
-                            restored.step, options.length, options.stride));
-    session.say(to_table(scores));
     if (!section.output.empty() && session.speaks())
         core::io::write_atomically(session.files(), section.output,
                                    report(restored, options, scores).dump(2) + "\n");
+    session.print_result(fmt::format("{} at step {}, windows of {} tokens, stride {}",
+                                     restored.folder, restored.step, options.length,
+                                     options.stride));
+    session.print_result(to_table(scores));
     return 0;
 }
 

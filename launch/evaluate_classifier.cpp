@@ -37,12 +37,13 @@ int evaluate_classifier(const EvaluateSection& section, Session& session) {
     core::io::Json json = core::io::Json::object();
     json["checkpoint"] = restored.folder;
     json["step"] = restored.step;
-    session.say(fmt::format("{} at step {}, texts of up to {} tokens", restored.folder,
-                            restored.step, options.window));
+    session.print_result(fmt::format("{} at step {}, texts of up to {} tokens", restored.folder,
+                                     restored.step, options.window));
     for (size_t i = 0; i < sets.size(); ++i) {
         const ClassificationMetrics metrics =
             classification_metrics(classify(restored, sets[i], options, session));
-        session.say(fmt::format("{}\n{}", section.data[i], to_table(metrics, restored.labels)));
+        session.print_result(
+            fmt::format("{}\n{}", section.data[i], to_table(metrics, restored.labels)));
         core::io::Json result = to_json(metrics, restored.labels);
         result["name"] = section.data[i];
         json["results"].push_back(std::move(result));

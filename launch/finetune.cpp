@@ -299,7 +299,7 @@ int finetune(const FinetuneConfig& config, Session& session, bool dry_run) {
     if (dry_run) {
         const std::string beginning =
             preflight(run, {data, *model, options.compare, options.is_new}, session);
-        session.say(plan_text(run, session.world().size()) + beginning);
+        session.print_result(plan_text(run, session.world().size()) + beginning);
         return exit_done;
     }
     session.lock_folders(run);

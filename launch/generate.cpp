@@ -1,11 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "launch/generate.h"
 
-#include <fmt/core.h>
-
-#include <cstdio>
+#include <fmt/format.h>
 
 #include "core/inference/decoder.h"
+#include "core/io/print.h"
 #include "launch/restored_model.h"
 
 namespace plinth::launch {
@@ -80,8 +79,8 @@ class Printer {
         if (config_.stream) flush();
     }
     void flush() {
-        fmt::print("{}", pending_);
-        std::fflush(stdout);
+        core::io::print_result(pending_);
+        core::io::flush_result();
         pending_.clear();
     }
 
@@ -121,9 +120,11 @@ int generate(const GenerateConfig& config, Session& session) {
         [&](size_t sequence, int32_t token) { printer.token(sequence, token); });
     printer.finish();
     const double seconds = session.seconds() - began;
-    fmt::print(stderr, "{} tokens in {:.2f} s ({:.0f} tokens/s), {} at step {}\n", printer.tokens(),
-               seconds, static_cast<double>(printer.tokens()) / seconds, restored.folder,
-               restored.step);
+    core::io::print_best_effort(
+        stderr,
+        fmt::format("{} tokens in {:.2f} s ({:.0f} tokens/s), {} at step {}\n", printer.tokens(),
+                    seconds, static_cast<double>(printer.tokens()) / seconds, restored.folder,
+                    restored.step));
     return 0;
 }
 

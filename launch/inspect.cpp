@@ -1,15 +1,15 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "launch/inspect.h"
 
-#include <fmt/core.h>
+#include <fmt/format.h>
 
 #include <algorithm>
-#include <cstdio>
 
 #include "checkpoints/reader.h"
 #include "checkpoints/verify.h"
 #include "core/data/byte_entropy.h"
 #include "core/data/dataset.h"
+#include "core/io/print.h"
 #include "launch/config/text.h"
 #include "launch/metrics/loss_curve.h"
 #include "launch/operands.h"
@@ -81,7 +81,7 @@ int inspect_data(const std::vector<std::string>& words) {
     const Operands operands(words, {});
     core::io::FileSystem& files = core::io::posix();
     const std::string& folder = operands.paths().front();
-    fmt::print("{}", data_text(files, folder, core::data::inspect_dataset(files, folder)));
+    core::io::print_result(data_text(files, folder, core::data::inspect_dataset(files, folder)));
     return 0;
 }
 
@@ -102,7 +102,7 @@ int inspect_checkpoint(const std::vector<std::string>& words) {
     const Operands operands(words, {});
     core::io::FileSystem& files = core::io::posix();
     const std::string newest = checkpoints_at(files, operands.paths().front()).front();
-    fmt::print("{}", checkpoints::inspect(files, newest));
+    core::io::print_result(checkpoints::inspect(files, newest));
     return 0;
 }
 
@@ -113,10 +113,11 @@ int verify_checkpoint(const std::vector<std::string>& words) {
     for (const std::string& folder : checkpoints_at(files, operands.paths().front())) {
         const std::vector<std::string> problems = checkpoints::verify(files, folder);
         for (const std::string& problem : problems)
-            fmt::print("{}\n", problem);
-        fmt::print("{}: {}\n", folder,
-                   problems.empty() ? "sound, every byte checked"
-                                    : fmt::format("damaged, {} problems", problems.size()));
+            core::io::print_result(problem + "\n");
+        core::io::print_result(
+            fmt::format("{}: {}\n", folder,
+                        problems.empty() ? "sound, every byte checked"
+                                         : fmt::format("damaged, {} problems", problems.size())));
         sound = sound && problems.empty();
     }
     return sound ? 0 : exit_code(ErrorKind::checkpoint);
@@ -134,12 +135,12 @@ int plot_metrics(const std::vector<std::string>& words) {
     const std::string& svg = operands.setting("svg");
     if (!svg.empty()) {
         core::io::write_atomically(files, svg, plot_svg(curves, options));
-        fmt::print("wrote {}\n", svg);
+        core::io::print_best_effort(stdout, fmt::format("wrote {}\n", svg));
         return 0;
     }
     options.width = plot_columns;
     options.height = plot_rows;
-    fmt::print("{}", plot_terminal(curves, options));
+    core::io::print_result(plot_terminal(curves, options));
     return 0;
 }
 

@@ -1,12 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "launch/prepare_data.h"
 
-#include <fmt/core.h>
+#include <fmt/format.h>
 #include <unistd.h>
 
 #include <cstdio>
 
 #include "core/data/prepare.h"
+#include "core/io/print.h"
 #include "launch/pipeline_config.h"
 
 namespace plinth::launch {
@@ -32,21 +33,25 @@ core::data::PrepareConfig pipeline_config(const PrepareSection& section) {
     return config;
 }
 
+/// The data set is the result: a full disk behind standard output does not end its making.
+void print(const std::string& text) {
+    core::io::print_best_effort(stdout, text);
+}
+
 /// One line in place on a terminal, a line every few seconds elsewhere.
 class ProgressPrinter {
   public:
     void operator()(const core::data::PrepareProgress& progress) {
         if (!terminal_ && progress.seconds < next_) return;
         next_ = progress.seconds + 5.0;
-        fmt::print(
+        print(fmt::format(
             "{}{}  {:.1f}/{:.1f} MB  documents {}  tokens {}  {:.1f} MB/s  ETA {:.0f} s{}",
             terminal_ ? "\r" : "", progress.phase, static_cast<double>(progress.bytes_done) * 1e-6,
             static_cast<double>(progress.bytes_total) * 1e-6, progress.documents, progress.tokens,
-            progress.bytes_per_second() * 1e-6, progress.seconds_left(), terminal_ ? "   " : "\n");
-        std::fflush(stdout);
+            progress.bytes_per_second() * 1e-6, progress.seconds_left(), terminal_ ? "   " : "\n"));
     }
     void end() const {
-        if (terminal_) fmt::print("\n");
+        if (terminal_) print("\n");
     }
 
   private:
@@ -62,14 +67,14 @@ int prepare_data(const PrepareConfig& config) {
         pipeline_config(config.prepare), core::io::posix(),
         [&](const core::data::PrepareProgress& progress) { printer(progress); });
     printer.end();
-    fmt::print("read {} documents, {:.1f} MB, in {:.1f} s\n", report.documents_read,
-               static_cast<double>(report.input_bytes) * 1e-6, report.seconds);
+    print(fmt::format("read {} documents, {:.1f} MB, in {:.1f} s\n", report.documents_read,
+                      static_cast<double>(report.input_bytes) * 1e-6, report.seconds));
     for (const auto& [reason, count] : report.manifest.dropped)
-        fmt::print("dropped {} documents: {}\n", count, reason);
+        print(fmt::format("dropped {} documents: {}\n", count, reason));
     for (const auto& [name, split] : report.manifest.splits)
-        fmt::print("{}: {} documents, {} tokens, {} bytes of text\n", name, split.documents(),
-                   split.tokens(), split.bytes());
-    fmt::print("wrote {}\n", config.prepare.output);
+        print(fmt::format("{}: {} documents, {} tokens, {} bytes of text\n", name,
+                          split.documents(), split.tokens(), split.bytes()));
+    print(fmt::format("wrote {}\n", config.prepare.output));
     return 0;
 }
 

@@ -33,7 +33,7 @@ int train(Training& run, core::models::Model& model) {
 int pretrain(const RunConfig& config, Session& session, bool dry_run) {
     if (dry_run) {
         const std::string beginning = preflight(config, session);
-        session.say(plan_text(config, session.world().size()) + beginning);
+        session.print_result(plan_text(config, session.world().size()) + beginning);
         return exit_done;
     }
     parallel::Groups groups(session.world(), mesh_config(config.parallel));

@@ -82,6 +82,12 @@ void Session::warn(const std::string& line) const {
     if (speaks()) core::io::print_best_effort(stderr, fmt::format("warning: {}\n", line));
 }
 
+void Session::print_result(const std::string& text) const {
+    if (!speaks()) return;
+    core::io::print_result(text + "\n");
+    core::io::flush_result();
+}
+
 double Session::seconds() const {
     return std::chrono::duration<double>(std::chrono::steady_clock::now() - started_).count();
 }

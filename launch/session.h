@@ -56,6 +56,8 @@ class Session {
     /// One line on rank 0's standard output, or standard error for warnings; nothing elsewhere.
     void say(const std::string& line) const;
     void warn(const std::string& line) const;
+    /// What the stage was asked for, on rank 0's standard output, whose failure is an error.
+    void print_result(const std::string& text) const;
     bool speaks() const { return world_.rank() == 0; }
 
     /// Seconds since the session began.

@@ -84,7 +84,7 @@ int run_on_ranks(const StageArguments& arguments, Section Config::*section,
                                 .local_ranks = world.local_size(),
                                 .device = own.device});
         if (!arguments.dry_run) return stage(config, session);
-        session.say(to_yaml(config));
+        session.print_result(to_yaml(config));
         return 0;
     });
 }
@@ -99,7 +99,7 @@ int run_generate(const StageArguments& arguments) {
 
 int print_reference(const std::vector<std::string>& words) {
     REQUIRE(config, words.empty(), "{}: config reference takes no operands", words.front());
-    fmt::print("{}", configuration_reference());
+    core::io::print_result(configuration_reference());
     return 0;
 }
 
@@ -108,7 +108,7 @@ template <class Config>
 int run_alone(const StageArguments& arguments, int (*stage)(const Config&)) {
     const auto config = load_words<Config>(arguments.words);
     if (!arguments.dry_run) return stage(config);
-    fmt::print("{}", to_yaml(config));
+    core::io::print_result(to_yaml(config));
     return 0;
 }
 
@@ -193,7 +193,9 @@ const std::vector<Stage>& stages() {
 
 int run_stage(const Stage& stage, const StageArguments& arguments) {
     try {
-        return stage.run(arguments);
+        const int code = stage.run(arguments);
+        core::io::flush_result();
+        return code;
     } catch (const Error& error) {
         let_first_rank_speak();
         core::io::print_best_effort(stderr, fmt::format("plinth: {}\n", error.what()));

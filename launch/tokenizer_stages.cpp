@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "launch/tokenizer_stages.h"
 
-#include <fmt/core.h>
+#include <fmt/format.h>
 #include <fmt/ranges.h>
 
 #include <cstdio>
@@ -13,6 +13,7 @@
 #include "core/data/cleaning.h"
 #include "core/data/text_source.h"
 #include "core/data/tokenizer.h"
+#include "core/io/print.h"
 #include "kernels/runtime/error.h"
 #include "launch/operands.h"
 #include "launch/pipeline_config.h"
@@ -39,7 +40,8 @@ void for_each_text(core::data::TextSource& source, const std::string& field, Tak
             bad_lines.add(document, problem);
     }
     if (bad_lines.count() > 0)
-        fmt::print(stderr, "warning: {} JSON lines were skipped\n", bad_lines.count());
+        core::io::print_best_effort(
+            stderr, fmt::format("warning: {} JSON lines were skipped\n", bad_lines.count()));
 }
 
 std::string read_standard_input() {
@@ -60,12 +62,16 @@ class IdPrinter {
         ++documents_;
         bytes_ += text.size();
         tokens_ += ids_.size();
-        if (print_ids_) fmt::print("{}\n", fmt::join(ids_, " "));
+        if (print_ids_) core::io::print_result(fmt::format("{}\n", fmt::join(ids_, " ")));
     }
     void finish() const {
         if (print_ids_) return;
-        fmt::print("documents {}\nbytes {}\ntokens {}\n", documents_, bytes_, tokens_);
-        if (tokens_ > 0) fmt::print("bytes per token {:.4f}\n", double(bytes_) / double(tokens_));
+        core::io::print_result(
+            fmt::format("documents {}\nbytes {}\ntokens {}\n", documents_, bytes_, tokens_));
+        if (tokens_ > 0)
+            core::io::print_result(
+                fmt::format("bytes per token {:.4f}\n",
+                            static_cast<double>(bytes_) / static_cast<double>(tokens_)));
     }
 
   private:
@@ -76,14 +82,17 @@ class IdPrinter {
 };
 
 void report_training(const core::data::BpeTrainerReport& report, const std::string& output) {
-    fmt::print("read {:.1f} MB: {} words, {} distinct\n", static_cast<double>(report.bytes) * 1e-6,
-               report.words, report.distinct_words);
+    core::io::print_best_effort(stdout, fmt::format("read {:.1f} MB: {} words, {} distinct\n",
+                                                    static_cast<double>(report.bytes) * 1e-6,
+                                                    report.words, report.distinct_words));
     if (report.cuts > 0)
-        fmt::print(stderr,
-                   "warning: the table of words outgrew tokenizer.memory {} times: {} occurrences "
-                   "of rare words were dropped, at most {} of one word\n",
-                   report.cuts, report.dropped_occurrences, report.most_lost_per_word);
-    fmt::print("wrote {}: {} merges\n", output, report.merges);
+        core::io::print_best_effort(
+            stderr,
+            fmt::format("warning: the table of words outgrew tokenizer.memory {} times: {} "
+                        "occurrences of rare words were dropped, at most {} of one word\n",
+                        report.cuts, report.dropped_occurrences, report.most_lost_per_word));
+    core::io::print_best_effort(stdout,
+                                fmt::format("wrote {}: {} merges\n", output, report.merges));
 }
 
 }  // namespace

@@ -14,7 +14,8 @@ namespace plinth::launch {
 namespace {
 
 void say(const std::string& line) {
-    core::io::print_best_effort(stdout, line + "\n");
+    core::io::print_result(line + "\n");
+    core::io::flush_result();  // a layout takes seconds
 }
 
 LayoutVerdict differs(std::string text) {

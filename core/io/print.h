@@ -3,6 +3,7 @@
 
 #include <cstdio>
 #include <string>
+#include <string_view>
 
 namespace plinth::core::io {
 
@@ -13,5 +14,11 @@ inline void print_best_effort(std::FILE* out, const std::string& text) noexcept 
     std::fflush(out);
     std::clearerr(out);
 }
+
+/// What a stage was asked for, to standard output, buffered. A stage whose result is cut must not
+/// end as if it were whole: an error of kind io with the system's reason.
+void print_result(std::string_view text);
+/// The rest of it; the same error, also for what was lost before.
+void flush_result();
 
 }  // namespace plinth::core::io

@@ -188,14 +188,20 @@ void bf16_gemm(int64_t m, int64_t n, int64_t k, Operand a, Operand b, void* c, D
     omp_set_num_threads(1);
     const auto primitive = bf16_primitive(m, n, k, a, b, c_dtype, c_stride);
     dnnl::stream stream(cpu_engine());
-    const std::unique_ptr<void, decltype(&std::free)> scratch(
-        std::aligned_alloc(4096, (primitive->scratchpad.get_size() + 4096) / 4096 * 4096),
-        &std::free);
+    const PageMemory scratch = page_memory(primitive->scratchpad.get_size());
     primitive->primitive.execute(
         stream, {{DNNL_ARG_SRC, {primitive->a, cpu_engine(), const_cast<void*>(a.data)}},
                  {DNNL_ARG_WEIGHTS, {primitive->b, cpu_engine(), const_cast<void*>(b.data)}},
                  {DNNL_ARG_DST, {primitive->c, cpu_engine(), c}},
                  {DNNL_ARG_SCRATCHPAD, {primitive->scratchpad, cpu_engine(), scratch.get()}}});
+}
+
+PageMemory page_memory(size_t bytes) {
+    constexpr size_t page = 4096;
+    PageMemory memory(std::aligned_alloc(page, (bytes / page + 1) * page), &std::free);
+    REQUIRE(io, memory != nullptr,
+            "out of memory: the system has no {} bytes left for a matrix product", bytes);
+    return memory;
 }
 
 bool bf16_products_are_native() {

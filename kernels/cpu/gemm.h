@@ -1,7 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
+#include <memory>
 
 #include "kernels/runtime/dtype.h"
 
@@ -29,5 +31,10 @@ bool bf16_products_are_native();
 /// What bf16_gemm does there, on any CPU.
 void widened_gemm(int64_t m, int64_t n, int64_t k, Operand a, Operand b, void* c, DType c_dtype,
                   int64_t c_stride);
+
+using PageMemory = std::unique_ptr<void, void (*)(void*)>;
+/// What bf16_gemm hands to oneDNN, which would take a null pointer for memory. An error of kind io
+/// where the system has no `bytes`.
+PageMemory page_memory(size_t bytes);
 
 }  // namespace plinth::kernels::cpu

@@ -10,6 +10,7 @@
 #include <cstdlib>
 #include <cstring>
 #include <list>
+#include <new>
 #include <thread>
 
 #include "core/io/print.h"
@@ -336,6 +337,11 @@ int MpiWorld::run(const std::function<int(Communicator&)>& program) {
         return program(*communicator_);
     } catch (const Error& error) {
         return fail(error.what(), error.kind());
+    } catch (const std::bad_alloc&) {
+        return fail(
+            "out of memory: the system has none left for what this rank keeps beside its "
+            "tensors",
+            ErrorKind::io);
     } catch (const std::exception& error) {
         return fail(fmt::format("unexpected: {}", error.what()), ErrorKind::internal);
     }

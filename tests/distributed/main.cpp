@@ -4,6 +4,7 @@
 #include <cstring>
 #include <functional>
 #include <map>
+#include <new>
 #include <string>
 #include <thread>
 
@@ -38,6 +39,11 @@ void error_on_one_rank(Communicator& comm) {
     comm.barrier("for ever");
 }
 
+void no_memory_on_one_rank(Communicator& comm) {
+    if (comm.rank() + 1 == comm.size()) throw std::bad_alloc();
+    comm.barrier("for ever");
+}
+
 void device_communicator(Communicator& comm) {
     WithFakeDevice device(comm);
     DeviceBuffers memory(*device);
@@ -45,9 +51,13 @@ void device_communicator(Communicator& comm) {
 }
 
 const std::map<std::string, std::function<void(Communicator&)>> cases = {
-    {"communicator", check_communicator}, {"device_communicator", device_communicator},
-    {"lanes", check_all_lanes},           {"hang", hang},
-    {"lost_message", lost_message},       {"error_on_one_rank", error_on_one_rank},
+    {"communicator", check_communicator},
+    {"device_communicator", device_communicator},
+    {"lanes", check_all_lanes},
+    {"hang", hang},
+    {"lost_message", lost_message},
+    {"error_on_one_rank", error_on_one_rank},
+    {"no_memory_on_one_rank", no_memory_on_one_rank},
 };
 
 int run(int argc, char** argv) {

@@ -273,6 +273,34 @@ def full_disk(lab, options):
     if (code, refused) != (0, CONFIG):
         runs.fail(f"output on a full disk: exit codes {code} and {refused}, expected 0 and {CONFIG}", [])
     print("a run whose output goes to a full disk reaches its end")
+    results_on_full_disk(lab)
+
+
+def results_on_full_disk(lab):
+    """A result that is cut is no success; what a stage only says beside its files may be lost."""
+    trained = lab.train("trained", TINY, OVERRIDES)
+    corpus = lab.folder / "corpus.jsonl"
+    results = {
+        "tokenizer encode": ["byte", corpus], "tokenizer encode counts": ["byte", corpus, "print=counts"],
+        "data inspect": [lab.data], "checkpoint inspect": [trained], "checkpoint verify": [trained],
+        "plot": [trained / "metrics.jsonl"], "config reference": [],
+        "generate": [f"generate.checkpoint={trained}", "generate.prompts=[a, b]", "generate.max_tokens=2"],
+        "evaluate": [f"evaluate.checkpoint={trained}", f"evaluate.data=[{lab.data}]", "evaluate.max_tokens=64"],
+        "pretrain --dry-run": lab.command("planned", TINY, OVERRIDES)[2:]}
+    for stage, words in results.items():
+        command = [str(word) for word in [lab.plinth, *stage.removesuffix(" counts").split(), *words]]
+        with open("/dev/full", "w") as full:
+            done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, timeout=60)
+        said = [line for line in done.stderr.splitlines() if line.startswith("plinth: ")]
+        sound = subprocess.run(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, timeout=60).returncode
+        if done.returncode != IO or len(said) != 1 or "standard output: No space left" not in said[0] or sound != 0:
+            problems.append(f"{stage} on a full disk: exit code {done.returncode}, expected {IO}, elsewhere {sound}: {said}")
+    with open("/dev/full", "w") as full:
+        command = [lab.plinth, "data", "prepare", f"prepare.inputs=[{corpus}]", f"prepare.output={lab.folder}/silent"]
+        code = subprocess.run(command, stdout=full, timeout=60).returncode
+    if code != 0 or not (lab.folder / "silent" / "manifest.json").exists():
+        problems.append(f"a preparation that cannot say how far it is: exit code {code}, expected 0")
+    print(f"{len(results)} stages end with {IO} when their result goes to a full disk")
 
 
 def table(case):

@@ -6,8 +6,12 @@
 
 #include <array>
 #include <cmath>
+#include <cstdint>
+#include <cstring>
 #include <string>
 #include <vector>
+
+#include "tests/support/expect_error.h"
 
 namespace plinth::test {
 namespace {
@@ -104,6 +108,18 @@ TEST(Gemm, WidenedProductsAndThoseOfTheLibraryEqualSumsInDouble) {
             EXPECT_LT(bf16_error<float>(c, product), 1e-6) << name_of_case(c);
             EXPECT_LT(bf16_error<BFloat16>(c, product), 5e-3) << name_of_case(c);
         }
+}
+
+TEST(Gemm, MemoryThatIsNotThereIsAnErrorAndNoNullPointer) {
+    const kernels::cpu::PageMemory some = kernels::cpu::page_memory(5000);
+    EXPECT_EQ(reinterpret_cast<uintptr_t>(some.get()) % 4096, 0u);
+    std::memset(some.get(), 1, 5000);
+#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
+    GTEST_SKIP() << "a sanitizer's allocator ends the process instead of refusing";
+#endif
+    expect_error(
+        ErrorKind::io, [] { kernels::cpu::page_memory(SIZE_MAX / 4); }, "out of memory",
+        std::to_string(SIZE_MAX / 4));
 }
 
 }  // namespace
