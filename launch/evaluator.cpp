@@ -75,20 +75,8 @@ EvaluationRecord Evaluator::evaluate(int64_t steps_done, int64_t samples,
     if (data_.bits_per_byte_factor > 0)
         record.bits_per_byte = record.loss * data_.bits_per_byte_factor;
     record.seconds = session_.seconds() - began;
-    warn_of_overfitting(record.loss, training_loss);
+    if (const auto warning = overfitting_.add(record.loss, training_loss)) session_.warn(*warning);
     return record;
-}
-
-void Evaluator::warn_of_overfitting(double held_out_loss, std::optional<double> training_loss) {
-    if (last_held_out_ && last_training_ && training_loss && held_out_loss > *last_held_out_ &&
-        *training_loss < *last_training_)
-        session_.warn(fmt::format(
-            "overfitting: training loss fell from {:.4f} to {:.4f} while held-out loss rose from "
-            "{:.4f} to {:.4f} (best {:.4f})",
-            *last_training_, *training_loss, *last_held_out_, held_out_loss, best_held_out_));
-    best_held_out_ = last_held_out_ ? std::min(best_held_out_, held_out_loss) : held_out_loss;
-    last_held_out_ = held_out_loss;
-    last_training_ = training_loss;
 }
 
 }  // namespace plinth::launch

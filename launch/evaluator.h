@@ -5,6 +5,7 @@
 
 #include "core/models/model.h"
 #include "launch/metrics/sink.h"
+#include "launch/overfitting.h"
 #include "launch/session.h"
 #include "launch/training_data.h"
 #include "parallel/comm/groups.h"
@@ -26,8 +27,6 @@ class Evaluator {
                               std::optional<double> training_loss);
 
   private:
-    void warn_of_overfitting(double held_out_loss, std::optional<double> training_loss);
-
     const RunConfig& config_;
     Session& session_;
     const parallel::Groups& groups_;
@@ -35,8 +34,7 @@ class Evaluator {
     const TrainingData& data_;
     parallel::PipelineRunner pipeline_;
     const int64_t last_step_;
-    std::optional<double> last_held_out_, last_training_;
-    double best_held_out_ = 0.0;
+    OverfittingWatch overfitting_;
 };
 
 }  // namespace plinth::launch

@@ -65,7 +65,8 @@ int prepare_data(const PrepareConfig& config) {
     ProgressPrinter printer;
     const auto report = core::data::prepare(
         pipeline_config(config.prepare), core::io::posix(),
-        [&](const core::data::PrepareProgress& progress) { printer(progress); });
+        [&](const core::data::PrepareProgress& progress) { printer(progress); },
+        [](const std::string& line) { core::io::print_best_effort(stderr, line + "\n"); });
     printer.end();
     print(fmt::format("read {} documents, {:.1f} MB, in {:.1f} s\n", report.documents_read,
                       static_cast<double>(report.input_bytes) * 1e-6, report.seconds));

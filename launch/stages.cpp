@@ -194,7 +194,7 @@ const std::vector<Stage>& stages() {
 int run_stage(const Stage& stage, const StageArguments& arguments) {
     try {
         const int code = stage.run(arguments);
-        core::io::flush_result();
+        if (code == 0) core::io::flush_result();  // else the code says already that it is not whole
         return code;
     } catch (const Error& error) {
         let_first_rank_speak();

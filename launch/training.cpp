@@ -123,7 +123,8 @@ void Training::open_metrics() {
     files.make_directories(config_.run.folder);
     const std::string jsonl = core::io::join(config_.run.folder, "metrics.jsonl"),
                       tensorboard = core::io::join(config_.run.folder, "tensorboard");
-    cut_metrics(files, jsonl, state.steps_done());
+    cut_metrics(files, jsonl, state.steps_done(),
+                [this](const std::string& line) { session_.warn(line); });
     // mpirun gives every rank a pseudo-terminal and sends what it says through a pipe.
     const bool is_terminal = session_.world().size() == 1 && isatty(STDOUT_FILENO) == 1;
     std::vector<std::unique_ptr<MetricsSink>> sinks;

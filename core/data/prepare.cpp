@@ -10,6 +10,7 @@
 #include "core/data/document_spill.h"
 #include "core/data/token_shard.h"
 #include "core/data/tokenizer.h"
+#include "core/io/run_lock.h"
 #include "kernels/runtime/error.h"
 
 namespace plinth::core::data {
@@ -50,37 +51,74 @@ class PhaseClock {
     double next_ = 0;
 };
 
-/// Removes the unfinished data set unless it was committed.
+void require_free_output(io::FileSystem& files, const std::string& output) {
+    if (!files.exists(output)) return;
+    REQUIRE(config, files.is_directory(output), "prepare.output: {} is a file", output);
+    REQUIRE(config, !files.exists(io::join(output, DatasetManifest::kFileName)),
+            "prepare.output: {} holds a finished data set; remove it or choose another folder",
+            output);
+    REQUIRE(config, files.list(output).empty(),
+            "prepare.output: {} is not empty; choose another folder", output);
+    files.remove_all(output);
+}
+
+/// OUTPUT.partial, locked: the unfinished data set in it is removed unless it was committed.
 class PartialFolder {
   public:
-    PartialFolder(io::FileSystem& files, std::string path) : files_(files), path_(std::move(path)) {
-        files_.remove_all(path_);
-        files_.make_directories(path_);
-    }
-    ~PartialFolder() {
-        if (committed_) return;
+    PartialFolder(io::FileSystem& files, std::string output,
+                  const std::function<void(const std::string&)>& say)
+        : files_(files),
+          output_(std::move(output)),
+          folder_(output_ + ".partial"),
+          lock_(files, folder_,
+                {.key = "prepare.output", .loses = "makes no data set", .say = say}) {
+        files_.make_directories(folder_);
+        while (!lock_.try_acquire())
+            std::this_thread::sleep_for(std::chrono::milliseconds(200));
         try {
-            files_.remove_all(path_);
+            clear();
+            require_free_output(files_, output_);  // another may have finished meanwhile
+            files_.make_directories(path());
+        } catch (...) {
+            remove();
+            throw;
+        }
+    }
+    ~PartialFolder() { remove(); }
+    PartialFolder(const PartialFolder&) = delete;
+    PartialFolder& operator=(const PartialFolder&) = delete;
+
+    std::string path() const { return io::join(folder_, "data"); }
+    void commit() {
+        files_.sync_directory(path());
+        const std::string loss = lock_.loss();
+        REQUIRE(io, loss.empty(), "{}", loss);
+        files_.rename(path(), output_);
+        const size_t slash = output_.rfind('/');
+        files_.sync_directory(slash == std::string::npos ? "." : output_.substr(0, slash + 1));
+    }
+
+  private:
+    /// What an earlier preparation left, or this one.
+    void clear() {
+        for (const std::string& name : files_.list(folder_))
+            if (name != io::run_lock_name) files_.remove_all(io::join(folder_, name));
+    }
+    /// Not another's, should this one have lost its lock.
+    void remove() noexcept {
+        try {
+            if (!lock_.is_held() || !lock_.loss().empty()) return;
+            clear();
+            lock_.release();
+            files_.remove(folder_);
         } catch (const Error&) {
             // The error under way says what happened; the next run removes the folder.
         }
     }
-    PartialFolder(const PartialFolder&) = delete;
-    PartialFolder& operator=(const PartialFolder&) = delete;
 
-    const std::string& path() const { return path_; }
-    void commit(const std::string& output) {
-        files_.sync_directory(path_);
-        files_.rename(path_, output);
-        committed_ = true;
-        const size_t slash = output.rfind('/');
-        files_.sync_directory(slash == std::string::npos ? "." : output.substr(0, slash + 1));
-    }
-
-  private:
     io::FileSystem& files_;
-    std::string path_;
-    bool committed_ = false;
+    const std::string output_, folder_;
+    io::RunLock lock_;
 };
 
 /// Writes one split: shards of bounded size, opened when a document comes.
@@ -135,17 +173,6 @@ std::string without_trailing_slashes(std::string path) {
     while (path.size() > 1 && path.ends_with('/'))
         path.pop_back();
     return path;
-}
-
-void require_free_output(io::FileSystem& files, const std::string& output) {
-    if (!files.exists(output)) return;
-    REQUIRE(config, files.is_directory(output), "prepare.output: {} is a file", output);
-    REQUIRE(config, !files.exists(io::join(output, DatasetManifest::kFileName)),
-            "prepare.output: {} holds a finished data set; remove it or choose another folder",
-            output);
-    REQUIRE(config, files.list(output).empty(),
-            "prepare.output: {} is not empty; choose another folder", output);
-    files.remove_all(output);
 }
 
 /// One preparation: its parts and the two phases.
@@ -292,13 +319,14 @@ void PrepareConfig::validate() const {
 }
 
 PrepareReport prepare(const PrepareConfig& config, io::FileSystem& files,
-                      const std::function<void(const PrepareProgress&)>& progress) {
+                      const std::function<void(const PrepareProgress&)>& progress,
+                      const std::function<void(const std::string&)>& say) {
     config.validate();
     const std::string output = without_trailing_slashes(config.output);
     require_free_output(files, output);
-    PartialFolder partial(files, output + ".partial");
+    PartialFolder partial(files, output, say);
     PrepareReport report = Preparation(config, files, partial.path(), progress).run();
-    partial.commit(output);
+    partial.commit();
     return report;
 }
 

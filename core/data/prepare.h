@@ -57,10 +57,12 @@ struct PrepareReport {
 /// Reads, cleans, tokenises, drops exact duplicates, shuffles, splits and writes. The order of the
 /// documents and the split are functions of their cleaned text and the seed, so the shards are the
 /// same, byte for byte, for any memory and any number of threads. Everything is made in
-/// OUTPUT.partial, the manifest last, which then becomes OUTPUT in one rename: an interruption
-/// leaves no OUTPUT, and the next run begins by removing what it left. Memory: `config.memory`, and
-/// a few times the longest document.
+/// OUTPUT.partial/data, the manifest last, which then becomes OUTPUT in one rename: an interruption
+/// leaves no OUTPUT, and the next run begins by removing what it left. OUTPUT.partial is locked
+/// meanwhile: a second preparation is refused (kind io), or waits for a lock that may be left over
+/// and says so. Memory: `config.memory`, and a few times the longest document.
 PrepareReport prepare(const PrepareConfig& config, io::FileSystem& files,
-                      const std::function<void(const PrepareProgress&)>& progress = {});
+                      const std::function<void(const PrepareProgress&)>& progress = {},
+                      const std::function<void(const std::string&)>& say = {});
 
 }  // namespace plinth::core::data

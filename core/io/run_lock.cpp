@@ -108,7 +108,7 @@ void RunLock::refuse(const std::string& bytes) const {
     CHECK(record, "{}: what is no lock refuses nobody", path_);
     const bool in_sight = why_out_of_sight(record->holder, options_.self).empty();
     FAIL(io,
-         "{}: another job trains into this folder: {} holds {}{}; stop that job, or choose another "
+         "{}: another job writes into this folder: {} holds {}{}; stop that job, or choose another "
          "{}",
          folder_, name_of(record->holder), run_lock_name,
          in_sight ? "" : ", and its heartbeat moves", options_.key);
@@ -193,18 +193,15 @@ void RunLock::discard(const std::string& path) noexcept {
 std::string RunLock::loss() const {
     const auto bytes = read_if_there(files_, path_);
     if (!bytes)
-        return fmt::format(
-            "{}: this job's lock was removed: this job ends, and saves nothing more; the last "
-            "checkpoint stays",
-            path_);
+        return fmt::format("{}: this job's lock was removed: this job ends, and {}", path_,
+                           options_.loses);
     const auto record = LockRecord::parse(*bytes);
     if (record && record->token == record_.token) return "";
     const std::string other = record ? name_of(record->holder) +
                                            " has taken over this job's lock, "
                                            "which had stood still for too long"
                                      : "another program has overwritten this job's lock";
-    return fmt::format("{}: {}: this job ends, and saves nothing more; the last checkpoint stays",
-                       path_, other);
+    return fmt::format("{}: {}: this job ends, and {}", path_, other, options_.loses);
 }
 
 void RunLock::beat() {

@@ -22,6 +22,8 @@ inline constexpr const char* run_lock_name = "run.lock";
 
 struct RunLockOptions {
     std::string key = "run.folder";  ///< of the configuration: what one who is refused may change
+    std::string loses =
+        "saves nothing more; the last checkpoint stays";  ///< a job without its lock
     ProcessIdentity self = this_process();
     std::function<Life(const ProcessIdentity&)> life_of = io::life_of;
     std::function<std::chrono::steady_clock::time_point()> now = std::chrono::steady_clock::now;

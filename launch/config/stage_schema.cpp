@@ -26,13 +26,6 @@ void declare_device(Schema& schema, const std::string& path, DeviceKind* device)
                   {.doc = "Where it computes: `auto` on a GPU where the machine has one."});
 }
 
-void declare_memory(Schema& schema, const std::string& path, int64_t* memory) {
-    schema.bytes(path, memory,
-                 {.doc = "Bound on working memory; what does not fit is spilled to disk.",
-                  .unit = "bytes",
-                  .min = 1 << 20});
-}
-
 }  // namespace
 
 void declare(Schema& schema, PrepareConfig& config) {
@@ -61,7 +54,10 @@ void declare(Schema& schema, PrepareConfig& config) {
                {.doc = "Tokens in one shard file.", .unit = "tokens", .min = 1});
     schema.key("prepare.seed", &prepare.seed,
                {.doc = "Keys the shuffle of documents and the held-out choice.", .min = 0});
-    declare_memory(schema, "prepare.memory", &prepare.memory);
+    schema.bytes("prepare.memory", &prepare.memory,
+                 {.doc = "Bound on working memory; what does not fit is spilled to disk.",
+                  .unit = "bytes",
+                  .min = 1 << 20});
     declare_threads(schema, "prepare.threads", &prepare.threads);
 }
 
@@ -83,7 +79,11 @@ void declare(Schema& schema, TokenizerConfig& config) {
                {.doc = "The token that ends a document."});
     schema.choice("tokenizer.normalize", &tokenizer.normalize, normal_forms,
                   {.doc = "Unicode normal form of the text."});
-    declare_memory(schema, "tokenizer.memory", &tokenizer.memory);
+    schema.bytes("tokenizer.memory", &tokenizer.memory,
+                 {.doc = "Bound on the table of distinct words; when it outgrows that, the rarest "
+                         "are dropped, with a warning that says how many.",
+                  .unit = "bytes",
+                  .min = 1 << 20});
 }
 
 void declare(Schema& schema, FinetuneSection& finetune) {

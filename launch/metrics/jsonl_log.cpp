@@ -66,7 +66,9 @@ Json parse_line(const Line& line, const std::string& path) {
     return object;
 }
 
-void copy_head(FileSystem& files, const std::string& path, uint64_t length) {
+// Shortens the file to its first bytes; whole or shortened is on the disk at any time. `kept_as`,
+// if given, is where the whole file goes.
+void cut(FileSystem& files, const std::string& path, uint64_t length, const std::string& kept_as) {
     const std::string shortened = path + ".tmp";
     const auto from = files.open_read(path);
     const auto to = files.open_write(shortened, OpenMode::truncate);
@@ -78,7 +80,16 @@ void copy_head(FileSystem& files, const std::string& path, uint64_t length) {
     }
     to->sync();
     to->close();
+    if (!kept_as.empty()) files.rename(path, kept_as);
     files.rename(shortened, path);
+    files.sync_directory(path.substr(0, path.rfind('/') + 1));
+}
+
+// Whether a run that goes on after `step` keeps the line.
+bool is_before(const Line& line, const std::string& path, int64_t step) {
+    const Json object = parse_line(line, path);
+    const int64_t last = object.get_string("kind") == "step" ? step : step - 1;
+    return object.get_int("step") <= last;
 }
 
 }  // namespace
@@ -150,15 +161,26 @@ void read_metrics(FileSystem& files, const std::string& path,
     });
 }
 
-uint64_t cut_metrics(FileSystem& files, const std::string& path, int64_t step) {
+uint64_t cut_metrics(FileSystem& files, const std::string& path, int64_t step,
+                     const std::function<void(const std::string&)>& warn) {
     if (!files.exists(path)) return 0;
+    std::string problem;
     const uint64_t keep = for_each_line(files, path, [&](const Line& line) {
-        const Json object = parse_line(line, path);
-        const int64_t last = object.get_string("kind") == "step" ? step : step - 1;
-        return object.get_int("step") <= last;
+        try {
+            return is_before(line, path, step);
+        } catch (const Error& error) {
+            if (error.kind() != ErrorKind::data) throw;
+            problem = error.what();
+            return false;
+        }
     });
     const uint64_t size = files.open_read(path)->size();
-    if (keep < size) copy_head(files, path, keep);
+    if (keep == size) return 0;
+    const std::string kept_as = problem.empty() ? "" : path + ".damaged";
+    cut(files, path, keep, kept_as);
+    if (!problem.empty())
+        warn(fmt::format("{}; the log goes on behind the lines before it, and {} holds all of them",
+                         problem, kept_as));
     return size - keep;
 }
 

@@ -38,8 +38,10 @@ void read_metrics(core::io::FileSystem& files, const std::string& path,
 
 /// Drops what a run wrote after the checkpoint it resumes from: every line from the first whose
 /// step is over `step`, the evaluations of `step` itself, which are made again (a checkpoint is
-/// written before them), and a last line without its end. No file is no error. Returns the number
-/// of bytes dropped.
-uint64_t cut_metrics(core::io::FileSystem& files, const std::string& path, int64_t step);
+/// written before them), and a last line without its end. No file is no error. A line that cannot
+/// be read, as a power cut may leave, ends what is kept, with a warning; the file as it was stays
+/// beside the new one as PATH.damaged. Returns the number of bytes dropped.
+uint64_t cut_metrics(core::io::FileSystem& files, const std::string& path, int64_t step,
+                     const std::function<void(const std::string&)>& warn);
 
 }  // namespace plinth::launch

@@ -7,6 +7,7 @@ import re
 import resource
 import shutil
 import subprocess
+import sys
 
 import plinth_runs as runs
 
@@ -94,7 +95,7 @@ def configuration(lab, options):
            {"parallel.zero": 2, "train.lanes": 2}, 2)
     refuse(lab, "no such configuration file", CONFIG, ["missing.yaml"], {}, config="gpt/missing.yaml")
     for what, text, words in (
-            ("unknown key in the file", "train:\n  steps: 2\n  stepz: 3\n", ["wrong.yaml", "stepz", "3"]),
+            ("unknown key in the file", "train:\n  steps: 2\n  stepz: 3\n", ["wrong.yaml:3:3: ", "train.stepz", "did you mean steps"]),
             ("not YAML", "train: [\n", ["wrong.yaml"]),
             ("binary file", "\x00\x01\x02", ["wrong.yaml"])):
         (lab.folder / "wrong.yaml").write_text(text)
@@ -244,15 +245,44 @@ def system(lab, options):
     refuse(lab, "run folder that cannot be made", IO, ["/proc/plinth"], {"run.folder": "/proc/plinth"})
     (lab.folder / "occupied").write_text("")
     refuse(lab, "a file where the run folder belongs", IO, ["occupied"], {"run.folder": lab.folder / "occupied"})
-    if os.geteuid() == 0:
-        print("no permission: not tested, root may read and write everything")
+
+
+def permission(lab, options):
+    """As a user who may not: root, who may read and write everything, becomes nobody for that."""
+    def become_nobody():
+        if os.geteuid() == 0:
+            os.setgroups([])
+            os.setgid(65534)
+            os.setuid(65534)
+
+    try:
+        sound = subprocess.run([lab.plinth, "--version"], preexec_fn=become_nobody, capture_output=True).returncode == 0
+    except (OSError, subprocess.SubprocessError) as error:
+        sound, reason = False, error
     else:
-        closed = lab.folder / "closed"
-        closed.mkdir(mode=0o500)
-        refuse(lab, "no permission to write", IO, ["closed"], {"run.folder": closed / "run"})
-        corpus = shutil.copytree(lab.data, lab.folder / "unreadable")
-        (corpus / "manifest.json").chmod(0)
-        refuse(lab, "no permission to read", IO, ["unreadable"], {"data.sources.0.path": corpus})
+        reason = "it does not start"
+    if not sound:
+        print(f"SKIPPED: another user than root cannot run {lab.plinth}: {reason}")
+        sys.exit(77)
+    lab.folder.chmod(0o755)
+    closed = lab.folder / "closed"
+    closed.mkdir(mode=0o555)
+    unreadable = shutil.copytree(lab.data, lab.folder / "unreadable")
+    (unreadable / "manifest.json").chmod(0)
+    hidden = shutil.copytree(lab.data, lab.folder / "hidden")
+    hidden.chmod(0)
+    open_to_all = lab.folder / "open"
+    open_to_all.mkdir()
+    open_to_all.chmod(0o777)
+    for what, words, changes in (
+            ("no permission to write", ["closed", "Permission denied"], {"run.folder": closed / "run"}),
+            ("no permission to read", ["unreadable", "Permission denied"],
+             {"data.sources.0.path": unreadable, "run.folder": open_to_all / "run"}),
+            ("no permission to enter", ["hidden", "Permission denied"],
+             {"data.sources.0.path": hidden, "run.folder": open_to_all / "run"})):
+        run = runs.Process(lab.command("nobody", TINY, {**OVERRIDES, **changes}), preexec=become_nobody)
+        expect_refusal(what, run, IO, words)
+    hidden.chmod(0o755)
 
 
 def full_disk(lab, options):
@@ -313,5 +343,5 @@ def table(case):
 
 
 if __name__ == "__main__":
-    CASES = (command_line, doctor, configuration, data, prepare, checkpoint, dry_run, system, full_disk)
+    CASES = (command_line, doctor, configuration, data, prepare, checkpoint, dry_run, system, permission, full_disk)
     runs.main({case.__name__: table(case) for case in CASES})

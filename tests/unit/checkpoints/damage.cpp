@@ -30,13 +30,16 @@ std::string save(MemoryFiles& files, const State& state, int64_t step,
     return outcome.folder;
 }
 
-/// Empty if verify names `path` and reading everything fails; else what went wrong.
-std::string undetected(MemoryFiles& files, const std::string& folder, const std::string& path) {
+/// Empty if a line of verify names `path` and `cause`, and reading everything fails;
+/// else what went wrong.
+std::string undetected(MemoryFiles& files, const std::string& folder, const std::string& path,
+                       const std::string& cause = "") {
     const std::vector<std::string> problems = verify(files, folder);
     const bool named = std::any_of(problems.begin(), problems.end(), [&](const std::string& line) {
-        return line.find(path) != std::string::npos;
+        return line.find(path) != std::string::npos && line.find(cause) != std::string::npos;
     });
-    if (!named) return problems.empty() ? "not found" : "not named: " + problems.front();
+    if (!named)
+        return problems.empty() ? "not found" : "'" + cause + "' not named: " + problems.front();
     try {
         const Checkpoint checkpoint = Checkpoint::open(files, folder);
         for (const TensorInfo& info : checkpoint.manifest().tensors) {
@@ -50,6 +53,22 @@ std::string undetected(MemoryFiles& files, const std::string& folder, const std:
     return "loaded";
 }
 
+/// What verify must say is wrong when one bit differs at `offset` of a file of `size` bytes.
+std::string cause_of_flip(const std::string& path, size_t offset, size_t size) {
+    if (path.ends_with("/COMMIT")) return "its checksum does not hold";
+    if (path.find("/files/") != std::string::npos) return "its hash is not the one in the manifest";
+    const bool is_first = offset < superblock_bytes;
+    if (is_first || offset >= size - superblock_bytes) {
+        const size_t within = is_first ? offset : offset - (size - superblock_bytes);
+        const char* const place = is_first ? "first" : "last";
+        return within < 8 ? fmt::format("the {} block is not a Plinth superblock", place)
+                          : fmt::format("the checksum of the {} block is wrong", place);
+    }
+    if (path.ends_with("/manifest")) return "its hash is not the one in COMMIT";
+    if (path.ends_with(".index")) return "its checksum is not the one in the manifest";
+    return "the checksum does not hold";
+}
+
 TEST(Damage, EverySingleBitFlipIsFoundAndNamed) {
     MemoryFiles files;
     const std::string folder = save(files, replicated(tiny_table(), 1), 1);
@@ -59,7 +78,9 @@ TEST(Damage, EverySingleBitFlipIsFoundAndNamed) {
         std::string& bytes = files.bytes(path);
         for (size_t bit = 0; bit < 8 * bytes.size(); ++bit, ++flips) {
             bytes[bit / 8] ^= static_cast<char>(1 << bit % 8);
-            ASSERT_EQ(undetected(files, folder, path), "") << path << " bit " << bit;
+            ASSERT_EQ(undetected(files, folder, path, cause_of_flip(path, bit / 8, bytes.size())),
+                      "")
+                << path << " bit " << bit;
             bytes[bit / 8] ^= static_cast<char>(1 << bit % 8);
         }
     }

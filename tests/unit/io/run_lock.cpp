@@ -56,7 +56,7 @@ TEST_F(RunLockTest, IsHeldByOneAndFreeAfterItsRelease) {
     EXPECT_TRUE(first->try_acquire());
     EXPECT_EQ(first->loss(), "");
     expect_error(
-        ErrorKind::io, [&] { acquire(*second); }, "run: another job trains into this folder",
+        ErrorKind::io, [&] { acquire(*second); }, "run: another job writes into this folder",
         "process 1 on here", "stop that job, or choose another run.folder");
     EXPECT_EQ(first->loss(), "");
     first->release();

@@ -94,6 +94,10 @@ TEST(ProgressSink, PlainFilesGetEveryNthLineTerminalsTheRestInPlace) {
     std::fclose(terminal);
 }
 
+void no_warning(const std::string& line) {
+    ADD_FAILURE() << line;
+}
+
 TEST(JsonlLog, WritesNumbersAndTheirBits) {
     const test::TemporaryFolder folder;
     const std::string path = folder / "metrics.jsonl";
@@ -138,7 +142,7 @@ TEST(JsonlLog, EveryTruncationReadsTheWholeLinesAndResumes) {
         read_metrics(posix(), path,
                      [&](const Json& line) { EXPECT_EQ(line.get_int("step"), ++read); });
         EXPECT_EQ(read, complete);
-        cut_metrics(posix(), path, 2);
+        cut_metrics(posix(), path, 2, no_warning);
         JsonlLog log(posix(), path);
         log.step(sample_step(3));
         int64_t expected = 0;
@@ -154,7 +158,7 @@ TEST(JsonlLog, EveryTruncationReadsTheWholeLinesAndResumes) {
 TEST(JsonlLog, CutKeepsTheResumedStepWithoutItsEvaluation) {
     const test::TemporaryFolder folder;
     const std::string path = folder / "metrics.jsonl";
-    EXPECT_EQ(cut_metrics(posix(), path, 3), 0u);
+    EXPECT_EQ(cut_metrics(posix(), path, 3, no_warning), 0u);
     {
         JsonlLog log(posix(), path);
         for (int64_t step = 1; step <= 5000; ++step) {
@@ -164,10 +168,10 @@ TEST(JsonlLog, CutKeepsTheResumedStepWithoutItsEvaluation) {
     }
     const std::string whole = read_all(posix(), path);
     ASSERT_GT(whole.size(), size_t{2} << 20);  // several pieces
-    EXPECT_EQ(cut_metrics(posix(), path, 5001), 0u);
+    EXPECT_EQ(cut_metrics(posix(), path, 5001, no_warning), 0u);
     EXPECT_EQ(read_all(posix(), path), whole);
-    EXPECT_GT(cut_metrics(posix(), path, 5000), 0u);  // the last evaluation
-    EXPECT_GT(cut_metrics(posix(), path, 4000), 0u);
+    EXPECT_GT(cut_metrics(posix(), path, 5000, no_warning), 0u);  // the last evaluation
+    EXPECT_GT(cut_metrics(posix(), path, 4000, no_warning), 0u);
     int64_t lines = 0;
     std::string last;
     read_metrics(posix(), path, [&](const Json& line) {
@@ -226,7 +230,7 @@ TEST(BestEffortSink, AFullDiskDropsLinesAndTearsNone) {
     };
     EXPECT_EQ(steps(), (std::vector<int64_t>{1, 4, 5}));
     // Resuming at a step whose line was dropped.
-    cut_metrics(posix(), path, 3);
+    cut_metrics(posix(), path, 3, no_warning);
     JsonlLog(posix(), path).step(sample_step(4));
     EXPECT_EQ(steps(), (std::vector<int64_t>{1, 4}));
 }
@@ -237,6 +241,34 @@ TEST(ProgressSink, AFullDiskEndsNothing) {
     ProgressSink sink(full, 1, false);
     EXPECT_NO_THROW(sink.step(sample_step(1)));
     std::fclose(full);
+}
+
+TEST(JsonlLog, ALineThatCannotBeReadEndsWhatIsKept) {
+    const test::TemporaryFolder folder;
+    const std::string path = folder / "metrics.jsonl";
+    {
+        JsonlLog log(posix(), path);
+        for (int64_t step = 1; step <= 4; ++step)
+            log.step(sample_step(step));
+    }
+    const std::string whole = read_all(posix(), path);
+    const size_t second = whole.find('\n') + 1, third = whole.find('\n', second) + 1;
+    const std::string head = whole.substr(0, third);
+    for (const std::string& damage : {std::string(40, '\0'), std::string("[1]"), std::string("{"),
+                                      std::string("{\"step\": 3}")}) {
+        const std::string damaged = head + damage + "\n" + whole.substr(third);
+        core::io::write_atomically(posix(), path, damaged);
+        std::vector<std::string> warnings;
+        const auto warn = [&](const std::string& line) { warnings.push_back(line); };
+        EXPECT_EQ(cut_metrics(posix(), path, 4, warn), damaged.size() - head.size());
+        EXPECT_EQ(read_all(posix(), path), head);
+        EXPECT_EQ(read_all(posix(), path + ".damaged"), damaged);
+        ASSERT_EQ(warnings.size(), 1u);
+        EXPECT_NE(warnings[0].find("metrics.jsonl: line 3"), std::string::npos) << warnings[0];
+    }
+    core::io::write_atomically(posix(), path, whole);
+    EXPECT_EQ(cut_metrics(posix(), path, 4, no_warning), 0u);
+    EXPECT_EQ(read_all(posix(), path), whole);
 }
 
 TEST(JsonlLog, ForeignLinesAreNamed) {
