@@ -143,7 +143,7 @@ class Tensor {
     /// From here on, whoever keeps this tensor for the backward pass may keep the recipe instead of
     /// the memory. Views of another shape have none, nor has a tensor that was changed since.
     void set_recipe(std::function<Tensor()> make) {
-        recipe_ = std::make_shared<Recipe>(std::move(make), storage_->version());
+        recipe_ = std::make_shared<Recipe>(Recipe{std::move(make), storage_->version()});
     }
     std::shared_ptr<const Recipe> recipe() const {
         return recipe_ && recipe_->version == storage_->version() ? recipe_ : nullptr;

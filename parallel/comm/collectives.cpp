@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cstring>
 #include <numeric>
+#include <type_traits>
 
 #include "parallel/comm/communicator.h"
 
@@ -30,11 +31,20 @@ class Chain final : public Transfer {
     std::unique_ptr<Transfer> current_;
 };
 
+/// Integers wrap around, as MPI's do: what another rank sent must not be able to make a sum
+/// undefined.
+template <typename T>
+T plus(T a, T b) {
+    if constexpr (std::is_integral_v<T>)
+        return static_cast<T>(std::make_unsigned_t<T>(a) + std::make_unsigned_t<T>(b));
+    else
+        return a + b;
+}
+
 template <typename T>
 void fold(T* sum, const T* values, size_t count, Reduce reduce) {
     for (size_t i = 0; i < count; ++i)
-        sum[i] = reduce == Reduce::sum ? static_cast<T>(sum[i] + values[i])
-                                       : std::max(sum[i], values[i]);
+        sum[i] = reduce == Reduce::sum ? plus(sum[i], values[i]) : std::max(sum[i], values[i]);
 }
 
 void fold(void* sum, const std::byte* values, size_t count, DType dtype, Reduce reduce) {

@@ -103,7 +103,7 @@ class Communicator {
     Pending start_all_gather(std::string label, ConstBytes mine, std::span<const Bytes> pieces);
     /// The root's bytes on every rank.
     Pending start_broadcast(std::string label, Bytes bytes, int root);
-    /// In place on every rank. T is int64_t, float or double.
+    /// In place on every rank. T is int64_t, whose sums wrap around, float or double.
     template <typename T>
     Pending start_all_reduce(std::string label, std::span<T> values, Reduce reduce) {
         return start_reduction(std::move(label), values.data(), values.size(), DTypeOf<T>::value,

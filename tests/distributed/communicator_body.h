@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <cstring>
+#include <limits>
 #include <string>
 #include <vector>
 
@@ -173,6 +174,13 @@ inline void check_integers(const Setting& at) {
     const Buffer<int64_t> largest(at.memory, std::vector<int64_t>{-5 - comm.rank()});
     comm.all_reduce("largest", largest.span(), Reduce::max);
     CHECK(largest.values()[0] == -5, "{}", largest.values()[0]);
+    // From three ranks on the first addition leaves the range of the type; the last comes back.
+    constexpr int64_t limit = std::numeric_limits<int64_t>::max();
+    const bool last = comm.rank() == comm.size() - 1;
+    const int64_t mine = (comm.rank() == 0 ? limit : 1) - (last ? n : 0);
+    const Buffer<int64_t> wrapped(at.memory, std::vector<int64_t>{mine});
+    comm.all_reduce("wrapped", wrapped.span(), Reduce::sum);
+    CHECK(wrapped.values()[0] == limit - 1, "{}", wrapped.values()[0]);
 }
 
 inline void check_broadcast_and_messages(const Setting& at) {

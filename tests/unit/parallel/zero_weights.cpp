@@ -115,8 +115,8 @@ class Rank {
         FAIL(internal, "{}: unknown", parameter.name());
     }
 
+    CachingAllocator allocator{host_memory()};  // outlives the parameters' tensors
     Model model;
-    CachingAllocator allocator{host_memory()};
     int gathers = 0;
 
   private:
