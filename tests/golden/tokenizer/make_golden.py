@@ -4,11 +4,19 @@
     python3 -m venv venv && venv/bin/pip install tokenizers tiktoken xxhash
     venv/bin/python make_golden.py vocab   TEXT...          trains tiny/ on plain text or JSONL files
     venv/bin/python make_golden.py hostile                  hostile.json: ids of hostile texts
+    venv/bin/python make_golden.py large   TEXT...          trains large/ and makes large.json
+    venv/bin/python make_golden.py large                    large.json of the vocabulary that is there
     venv/bin/python make_golden.py corpora GPT2_DIR FILE... gpt2_corpora.json: counts and hashes
 
-The oracle is Hugging Face's `tokenizers`; with GPT-2's own vocabulary every text is also encoded by
-tiktoken, and the script stops where the two differ.
+The oracle is Hugging Face's `tokenizers`; with the vocabularies of 50,257 tokens texts are also encoded
+by tiktoken, and the script stops where the two differ.
+
+large/ has GPT-2's size, order of ids and pattern, but not its merges, which are no part of the project:
+it was trained on texts in the public domain, the Universal Declaration of Human Rights in 380
+languages and Shakespeare's plays. merges.txt.gz is all of it: the vocabulary follows from the merges.
+passages.json holds texts in the public domain and some made for the test.
 """
+import gzip
 import json
 import pathlib
 import sys
@@ -101,19 +109,109 @@ def make_hostile():
     write("hostile.json", cases)
 
 
-def make_corpora(folder, paths):
-    oracle = load(folder)
+def byte_level():
+    """The printable character of each byte, in the order of GPT-2's first ids."""
+    plain = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
+    others = [byte for byte in range(256) if byte not in plain]
+    return {**{byte: chr(byte) for byte in plain}, **{byte: chr(256 + i) for i, byte in enumerate(others)}}
+
+
+def train_large(paths):
+    """merges.txt.gz: 50,000 merges, less those whose result an earlier one has made (the ids would
+    leave a gap)."""
+    oracle = tokenizers.Tokenizer(tokenizers.models.BPE())
+    oracle.pre_tokenizer = tokenizers.pre_tokenizers.ByteLevel(add_prefix_space=False)
+    trainer = tokenizers.trainers.BpeTrainer(
+        vocab_size=51_000,
+        initial_alphabet=tokenizers.pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
+    )
+    oracle.train_from_iterator((d for p in paths for d in documents(pathlib.Path(p))), trainer)
+    made, kept = set(), []
+    for left, right in json.loads(oracle.to_str())["model"]["merges"]:
+        if left + right not in made and len(kept) < 50_000:
+            made.add(left + right)
+            kept.append(f"{left} {right}\n")
+    (HERE / "large").mkdir(exist_ok=True)
+    text = "".join(["#version: 0.2\n", *kept]).encode()
+    (HERE / "large" / "merges.txt.gz").write_bytes(gzip.compress(text, 9, mtime=0))
+    print(f"wrote large/merges.txt.gz: {len(kept)} merges")
+
+
+def large_oracles():
+    """The two oracles, and the bytes of each token but the last."""
+    text = gzip.decompress((HERE / "large" / "merges.txt.gz").read_bytes()).decode()
+    merges = [tuple(line.split(" ")) for line in text.splitlines()[1:]]
+    characters = byte_level()
+    tokens = [*characters.values(), *(left + right for left, right in merges)]
+    model = tokenizers.models.BPE({token: i for i, token in enumerate([*tokens, END])}, merges)
+    oracle = tokenizers.Tokenizer(model)
+    oracle.pre_tokenizer = tokenizers.pre_tokenizers.ByteLevel(add_prefix_space=False)
+    byte_of = {character: byte for byte, character in characters.items()}
+    content = [bytes(byte_of[character] for character in token) for token in tokens]
+    return oracle, second_oracle({token: i for i, token in enumerate(content)}), content
+
+
+def is_text(content):
+    try:
+        content.decode()
+        return True
+    except UnicodeDecodeError:
+        return False
+
+
+def soups(texts):
+    """20 texts of 1,000 pseudo-random tokens each: words that no training text had, in which the order of
+    merges decides. The generator is a linear congruential one, written again in the test."""
+    state = 7
+    for _ in range(20):
+        soup = b""
+        for _ in range(1000):
+            state = (state * 6364136223846793005 + 1442695040888963407) % 2**64
+            soup += texts[(state >> 33) % len(texts)]
+        yield soup.decode()
+
+
+def golden_case(name, ids, longest):
+    case = {"name": name, "count": len(ids), "xxh3_64": digest(ids)}
+    return {**case, "ids": ids} if len(ids) <= longest else case
+
+
+def make_large():
+    oracle, second, tokens = large_oracles()
+
+    def encode(text):
+        ids = oracle.encode(text).ids
+        assert ids == second.encode_ordinary(text), f"the oracles differ: {text!r}"
+        return ids
+
+    texts = [token for token in tokens if is_text(token)]
+    passages = json.loads((HERE / "passages.json").read_text())
+    write("large.json", {
+        "vocabulary": len(tokens) + 1,
+        "passages": [golden_case(p["name"], encode(p["text"]), 60) for p in passages],
+        "hostile": [golden_case(name, encode("".join(text * times for text, times in parts)), 60)
+                    for name, parts in HOSTILE],
+        "each_token": golden_case("", [i for text in texts for i in encode(text.decode())], 0),
+        "soups": [golden_case("", encode(soup), 0) for soup in soups(texts)],
+    })
+
+
+def second_oracle(ranks):
     import tiktoken
-    from tiktoken.load import data_gym_to_mergeable_bpe_ranks
     from tiktoken_ext.openai_public import r50k_pat_str
 
-    second = tiktoken.Encoding(
-        "gpt2",
-        pat_str=r50k_pat_str,
-        mergeable_ranks=data_gym_to_mergeable_bpe_ranks(
-            str(folder / "merges.txt"), str(folder / "vocab.json")
-        ),
-        special_tokens={END: 50256},
+    return tiktoken.Encoding(
+        "gpt2", pat_str=r50k_pat_str, mergeable_ranks=ranks, special_tokens={END: len(ranks)}
+    )
+
+
+def make_corpora(folder, paths):
+    oracle = load(folder)
+    from tiktoken.load import data_gym_to_mergeable_bpe_ranks
+
+    second = second_oracle(
+        data_gym_to_mergeable_bpe_ranks(str(folder / "merges.txt"), str(folder / "vocab.json"))
     )
     result = {}
     for path in map(pathlib.Path, paths):
@@ -141,6 +239,10 @@ if __name__ == "__main__":
         make_vocab(arguments)
     elif command == "hostile":
         make_hostile()
+    elif command == "large":
+        if arguments:
+            train_large(arguments)
+        make_large()
     elif command == "corpora":
         make_corpora(pathlib.Path(arguments[0]), arguments[1:])
     else:
