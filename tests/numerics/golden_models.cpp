@@ -133,7 +133,7 @@ TEST_P(GoldenModels, RecomputeChangesNoBit) {
 TEST_P(GoldenModels, ThreadsChangeNoBit) {
     for (const DType compute : {DType::f32, DType::bf16}) {
         const TrainingResult one = train(golden_, {.threads = 1, .compute = compute});
-        for (int threads = 2; threads <= 4; ++threads)
+        for (int threads = 2; threads <= 8; ++threads)
             expect_same_bits(train(golden_, {.threads = threads, .compute = compute}), one,
                              fmt::format("{} threads", threads));
     }

@@ -7,6 +7,7 @@
 
 #include "kernels/runtime/stream.h"
 #include "tests/support/expect_error.h"
+#include "tests/support/same_bits.h"
 
 namespace plinth::test {
 namespace {
@@ -75,6 +76,27 @@ TEST(ParallelFor, TheCutDependsOnTheShapeAlone) {
     const std::vector<std::pair<int64_t, int64_t>> expected{{0, 32}, {32, 64}, {64, 96}, {96, 100}};
     for (const int threads : {1, 2, 3, 8})
         EXPECT_EQ(ranges(threads), expected);
+}
+
+/// Sums of `grain` values each, added in order.
+std::vector<float> sum_in_chunks(Stream& stream, int64_t grain) {
+    constexpr int64_t items = 10'007;
+    std::vector<float> parts(static_cast<size_t>((items + grain - 1) / grain), 0.0f);
+    parallel_for(stream, items, grain, [&](int64_t begin, int64_t end) {
+        for (int64_t i = begin; i < end; ++i)
+            parts[static_cast<size_t>(begin / grain)] += 1.0f / static_cast<float>(i + 1);
+    });
+    float sum = 0.0f;
+    for (const float part : parts)
+        sum += part;
+    return {sum};
+}
+
+TEST(ThreadPool, ASumInChunksOfTheShapeIsTheSameWithAnyThreads) {
+    expect_threads_do_not_change_bits([](Stream& stream) { return sum_in_chunks(stream, 256); });
+    // The mutant of every test that uses this comparison: chunks cut by the number of threads.
+    expect_threads_change_bits(
+        [](Stream& stream) { return sum_in_chunks(stream, 10'007 / stream.pool().threads() + 1); });
 }
 
 }  // namespace

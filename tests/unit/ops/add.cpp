@@ -4,6 +4,7 @@
 #include "kernels/add.h"
 #include "tests/support/cases/rows.h"
 #include "tests/support/op_fixture.h"
+#include "tests/support/same_bits.h"
 
 namespace plinth::test {
 namespace {
@@ -78,6 +79,32 @@ TEST_F(AddTest, ScaleAndFillTouchEveryElementAndNoOther) {
             expect_close(to_doubles(y), std::vector<double>(static_cast<size_t>(n), 3.0), 0.0,
                          "fill");
         }
+}
+
+TEST_F(AddTest, ThreadsDoNotChangeBits) {
+    constexpr int64_t rows = 1031, width = 97;
+    for (const DType dtype : {DType::f32, DType::bf16}) {
+        const auto a = tensor(random_values(rows * width, "a"), {rows, width}, dtype);
+        const auto b = tensor(random_values(rows * width, "b"), {rows, width}, dtype);
+        const auto row = tensor(random_values(width, "row"), {width});
+        expect_threads_do_not_change_bits([&](Stream& stream) {
+            std::vector<double> all;
+            core::Tensor y = core::Tensor::empty({rows, width}, dtype, *allocator_);
+            const auto append = [&] {
+                const auto values = to_doubles(y);
+                all.insert(all.end(), values.begin(), values.end());
+            };
+            kernels::add(y.out(), a.in(), b.in(), stream);
+            append();
+            kernels::add_row(y.out(), a.in(), row.in(), stream);
+            append();
+            kernels::scale(y.out(), a.in(), 0.7f, stream);
+            append();
+            kernels::fill(y.out(), 3.0f, stream);
+            append();
+            return all;
+        });
+    }
 }
 
 }  // namespace

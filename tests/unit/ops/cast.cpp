@@ -4,7 +4,9 @@
 #include <cmath>
 #include <limits>
 
+#include "kernels/cast.h"
 #include "tests/support/op_fixture.h"
+#include "tests/support/same_bits.h"
 
 namespace plinth::test {
 namespace {
@@ -44,6 +46,19 @@ TEST_F(CastTest, GradientsComeBackInTheInputsType) {
     const auto r = rounded_to_bf16(random_values(1031, "projection"));
     expect_close(gradients(there_and_back, {tensor(x, {1031})}).inputs[0], {r.begin(), r.end()},
                  0.0, "dx");
+}
+
+TEST_F(CastTest, ThreadsDoNotChangeBits) {
+    constexpr int64_t n = 100'003;
+    for (const DType from : {DType::f32, DType::bf16}) {
+        const DType to = from == DType::f32 ? DType::bf16 : DType::f32;
+        const auto x = tensor(random_values(n, "x"), {n}, from);
+        expect_threads_do_not_change_bits([&](Stream& stream) {
+            core::Tensor y = core::Tensor::empty({n}, to, *allocator_);
+            kernels::cast(y.out(), x.in(), stream);
+            return to_doubles(y);
+        });
+    }
 }
 
 }  // namespace

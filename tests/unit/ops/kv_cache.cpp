@@ -2,6 +2,7 @@
 #include "kernels/kv_cache.h"
 
 #include "tests/support/op_fixture.h"
+#include "tests/support/same_bits.h"
 
 namespace plinth::test {
 namespace {
@@ -34,6 +35,22 @@ TEST_F(KvCacheTest, AFullCacheIsRefused) {
     EXPECT_THROW(
         kernels::kv_cache_append(k.out(), v.out(), qkv.in(), indices({1}, {1}).in(), stream_),
         Error);
+}
+
+TEST_F(KvCacheTest, ThreadsDoNotChangeBits) {
+    constexpr int64_t batch = 13, tokens = 5, width = 7, capacity = 20;
+    const auto qkv =
+        tensor(random_values(batch * tokens * 3 * width, "qkv"), {batch, tokens, 3 * width});
+    const auto starts = indices({0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12}, {batch});
+    expect_threads_do_not_change_bits([&](Stream& stream) {
+        const std::vector<float> old(batch * capacity * width, -1.0f);
+        core::Tensor k = tensor(old, {batch, capacity, width}), v = tensor(old, k.shape());
+        kernels::kv_cache_append(k.out(), v.out(), qkv.in(), starts.in(), stream);
+        auto all = k.values<float>();
+        const auto more = v.values<float>();
+        all.insert(all.end(), more.begin(), more.end());
+        return all;
+    });
 }
 
 }  // namespace

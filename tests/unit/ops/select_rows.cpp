@@ -6,6 +6,7 @@
 #include "tests/support/cases/rows.h"
 #include "tests/support/expect_error.h"
 #include "tests/support/op_fixture.h"
+#include "tests/support/same_bits.h"
 
 namespace plinth::test {
 namespace {
@@ -105,6 +106,23 @@ TEST_F(SelectRowsTest, RefusesSamplesWithoutLabelAndRowsThatDoNotAscend) {
             run(select, {x, indices({1, 4}, {2})});
         },
         "within 4 rows");
+}
+
+TEST_F(SelectRowsTest, ThreadsDoNotChangeBits) {
+    const RowsCase c{"", 4093, 67};
+    const auto rows = rows_of(c);
+    const Tensor at = indices(rows, {static_cast<int64_t>(rows.size())});
+    const Tensor x = tensor(random_values(c.rows * c.width, "x"), {c.rows, c.width});
+    expect_threads_do_not_change_bits([&](Stream& stream) {
+        Tensor y = Tensor::empty({at.elements(), c.width}, DType::f32, *allocator_);
+        Tensor dx = Tensor::empty(x.shape(), DType::f32, *allocator_);
+        kernels::select_rows_forward(y.out(), x.in(), at.in(), stream);
+        kernels::select_rows_backward(dx.out(), y.in(), at.in(), stream);
+        auto all = y.values<float>();
+        const auto more = dx.values<float>();
+        all.insert(all.end(), more.begin(), more.end());
+        return all;
+    });
 }
 
 }  // namespace
