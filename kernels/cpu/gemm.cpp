@@ -182,9 +182,8 @@ void widened_gemm(int64_t m, int64_t n, int64_t k, Operand a, Operand b, void* c
         narrow_row(static_cast<BFloat16*>(c) + r * c_stride, product.get() + r * n, n);
 }
 
-void bf16_gemm(int64_t m, int64_t n, int64_t k, Operand a, Operand b, void* c, DType c_dtype,
-               int64_t c_stride) {
-    if (!has_fast_bf16()) return widened_gemm(m, n, k, a, b, c, c_dtype, c_stride);
+void library_gemm(int64_t m, int64_t n, int64_t k, Operand a, Operand b, void* c, DType c_dtype,
+                  int64_t c_stride) {
     omp_set_num_threads(1);
     const auto primitive = bf16_primitive(m, n, k, a, b, c_dtype, c_stride);
     dnnl::stream stream(cpu_engine());
@@ -202,6 +201,18 @@ PageMemory page_memory(size_t bytes) {
     REQUIRE(io, memory != nullptr,
             "out of memory: the system has no {} bytes left for a matrix product", bytes);
     return memory;
+}
+
+void bf16_gemm(int64_t m, int64_t n, int64_t k, Operand a, Operand b, void* c, DType c_dtype,
+               int64_t c_stride) {
+    const auto product = has_fast_bf16() ? &library_gemm : &widened_gemm;
+    product(m, n, k, a, b, c, c_dtype, c_stride);
+}
+
+bool library_has_bf16() {
+    const auto isa = static_cast<unsigned>(dnnl::get_effective_cpu_isa());
+    const auto needed = static_cast<unsigned>(dnnl::cpu_isa::avx512_core);
+    return (isa & needed) == needed;
 }
 
 bool bf16_products_are_native() {

@@ -28,9 +28,14 @@ void bf16_gemm(int64_t m, int64_t n, int64_t k, Operand a, Operand b, void* c, D
 
 /// Whether bf16_gemm uses bf16 instructions on this CPU; else it widens.
 bool bf16_products_are_native();
-/// What bf16_gemm does there, on any CPU.
+/// What bf16_gemm does where they are not, on any CPU.
 void widened_gemm(int64_t m, int64_t n, int64_t k, Operand a, Operand b, void* c, DType c_dtype,
                   int64_t c_stride);
+/// What it does where they are: oneDNN's bf16 product. It needs a CPU with `library_has_bf16`, and
+/// is emulated, slowly, where that has no bf16 instructions.
+void library_gemm(int64_t m, int64_t n, int64_t k, Operand a, Operand b, void* c, DType c_dtype,
+                  int64_t c_stride);
+bool library_has_bf16();
 
 using PageMemory = std::unique_ptr<void, void (*)(void*)>;
 /// What bf16_gemm hands to oneDNN, which would take a null pointer for memory. An error of kind io

@@ -11,6 +11,7 @@
 #include <string>
 #include <vector>
 
+#include "kernels/runtime/thread_pool.h"
 #include "tests/support/expect_error.h"
 
 namespace plinth::test {
@@ -102,12 +103,43 @@ double bf16_error(const Case& c, decltype(kernels::cpu::bf16_gemm)* product) {
     });
 }
 
-TEST(Gemm, WidenedProductsAndThoseOfTheLibraryEqualSumsInDouble) {
-    for (const auto product : {&kernels::cpu::widened_gemm, &kernels::cpu::bf16_gemm})
-        for (const Case& c : cases()) {
-            EXPECT_LT(bf16_error<float>(c, product), 1e-6) << name_of_case(c);
-            EXPECT_LT(bf16_error<BFloat16>(c, product), 5e-3) << name_of_case(c);
-        }
+void expect_sums_in_double(decltype(kernels::cpu::bf16_gemm)* product) {
+    for (const Case& c : cases()) {
+        EXPECT_LT(bf16_error<float>(c, product), 1e-6) << name_of_case(c);
+        EXPECT_LT(bf16_error<BFloat16>(c, product), 5e-3) << name_of_case(c);
+    }
+}
+
+TEST(Gemm, WidenedProductsEqualSumsInDouble) {
+    expect_sums_in_double(&kernels::cpu::widened_gemm);
+}
+
+TEST(Gemm, TheLibrarysBf16ProductsEqualSumsInDouble) {
+    if (!kernels::cpu::library_has_bf16())
+        GTEST_SKIP() << "oneDNN has bf16 products on CPUs with AVX-512 only";
+    expect_sums_in_double(&kernels::cpu::library_gemm);
+}
+
+TEST(Gemm, TheChosenBf16ProductsEqualSumsInDouble) {
+    expect_sums_in_double(&kernels::cpu::bf16_gemm);
+}
+
+TEST(Gemm, TheLibrarysBf16ProductsOfManyThreadsHaveTheBitsOfOne) {
+    if (!kernels::cpu::library_has_bf16())
+        GTEST_SKIP() << "oneDNN has bf16 products on CPUs with AVX-512 only";
+    constexpr int64_t m = 61, n = 83, k = 801, products = 64;
+    const auto a = matrix<BFloat16>(k, m, 1), b = matrix<BFloat16>(k, n, 2);
+    const auto multiply = [&](float* out) {
+        kernels::cpu::library_gemm(m, n, k, {a.data(), m, true}, {b.data(), n, false}, out,
+                                   DType::f32, n);
+    };
+    std::vector<float> expected(m * n);
+    multiply(expected.data());
+    std::vector<std::vector<float>> found(products, std::vector<float>(m * n));
+    ThreadPool pool(8);
+    pool.run(products, [&](int64_t i) { multiply(found[static_cast<size_t>(i)].data()); });
+    for (const auto& each : found)
+        EXPECT_EQ(each, expected);
 }
 
 TEST(Gemm, MemoryThatIsNotThereIsAnErrorAndNoNullPointer) {
