@@ -1,9 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "tests/support/op_fixture.h"
 
+#include <fmt/format.h>
+
+#include <algorithm>
 #include <cmath>
 #include <cstring>
 
+#include "kernels/runtime/error.h"
 #include "kernels/runtime/philox.h"
 
 namespace plinth::test {
@@ -85,6 +89,16 @@ std::vector<double> to_doubles(const core::Tensor& tensor) {
                         ? static_cast<double>(view.as<float>()[i])
                         : static_cast<double>(static_cast<float>(view.as<BFloat16>()[i]));
     return values;
+}
+
+double norm_error(const std::vector<double>& actual, const std::vector<double>& expected) {
+    CHECK(actual.size() == expected.size(), "{} values against {}", actual.size(), expected.size());
+    double difference = 0.0, size = 0.0;
+    for (size_t i = 0; i < actual.size(); ++i) {
+        difference += std::pow(actual[i] - expected[i], 2);
+        size += std::pow(expected[i], 2);
+    }
+    return std::sqrt(difference / size);
 }
 
 void expect_close(const std::vector<double>& actual, const std::vector<double>& expected,
@@ -214,6 +228,43 @@ void OpTest::expect_gradients_match_differences(const Function& f, std::vector<c
     for (const auto& made : parameters_)
         check(made->master(), analytic.parameters.at(made->name()), made->name(),
               [&] { made->changed(); });
+}
+
+void OpTest::expect_bf16_gradients_follow_fp32(const Function& f,
+                                               const std::vector<core::Tensor>& inputs,
+                                               double tolerance, const Function& wrong) {
+    using Named = std::map<std::string, std::vector<double>>;
+    const auto gradients_in = [&](DType dtype, const Function& function) {
+        std::vector<core::Tensor> typed;
+        for (const core::Tensor& input : inputs)
+            typed.push_back(
+                input.dtype() == DType::f32
+                    ? tensor(rounded_to_bf16(input.values<float>()), input.shape(), dtype)
+                    : input);
+        compute_ = dtype;
+        Gradients found = gradients(function, typed);
+        compute_ = DType::f32;
+        Named named = std::move(found.parameters);
+        for (size_t i = 0; i < found.inputs.size(); ++i)
+            if (!found.inputs[i].empty()) named[fmt::format("input {}", i)] = found.inputs[i];
+        return named;
+    };
+    const Named wide = gradients_in(DType::f32, f), narrow = gradients_in(DType::bf16, f);
+    double largest_of_wrong = 0.0;
+    const Named mutant = wrong ? gradients_in(DType::bf16, wrong) : Named{};
+    for (const auto& [name, expected] : wide) {
+        const double error = norm_error(narrow.at(name), expected);
+        EXPECT_LE(error, tolerance) << name;
+        std::vector<double> holed = narrow.at(name);
+        for (size_t i = 0; i < holed.size(); i += 5)
+            holed[i] = 0.0;
+        EXPECT_GT(norm_error(holed, expected), tolerance) << name << ": lost elements unseen";
+        if (wrong)
+            largest_of_wrong = std::max(largest_of_wrong, norm_error(mutant.at(name), expected));
+    }
+    if (wrong) {
+        EXPECT_GT(largest_of_wrong, tolerance) << "another function's gradients pass";
+    }
 }
 
 }  // namespace plinth::test

@@ -77,6 +77,14 @@ class OpTest : public ::testing::Test {
     void expect_gradients_match_differences(const Function& f, std::vector<core::Tensor> inputs,
                                             double step = 1e-2, double tolerance = 2e-3);
 
+    /// bf16 gradients of f against fp32 ones at the same points: the norm of each difference must
+    /// be at most `tolerance` of the norm of the gradient. `inputs` hold fp32 values, which are
+    /// rounded first. Mutants, which must not pass: each gradient with one part in five of it lost,
+    /// and those of `wrong`, another function of the same inputs and parameters, if there is one.
+    void expect_bf16_gradients_follow_fp32(const Function& f,
+                                           const std::vector<core::Tensor>& inputs,
+                                           double tolerance, const Function& wrong = {});
+
     core::StepState step_;
     GuardedMemory memory_;
     std::unique_ptr<CachingAllocator> allocator_;
@@ -92,6 +100,8 @@ class OpTest : public ::testing::Test {
 };
 
 std::vector<double> to_doubles(const core::Tensor& tensor);
+/// Norm of the difference in parts of the norm of `expected`.
+double norm_error(const std::vector<double>& actual, const std::vector<double>& expected);
 /// Largest |a - b| / (|b| + 1) of all elements must be at most `tolerance`.
 void expect_close(const std::vector<double>& actual, const std::vector<double>& expected,
                   double tolerance, const std::string& what);

@@ -3,11 +3,11 @@
 
 #include <array>
 #include <cmath>
-#include <cstring>
 
 #include "kernels/add.h"
 #include "kernels/cross_entropy.h"
 #include "tests/support/op_fixture.h"
+#include "tests/support/same_bits.h"
 
 namespace plinth::test {
 namespace {
@@ -101,6 +101,10 @@ TEST_F(CrossEntropyTest, LossAndGradientEqualTheFormulaInDouble) {
             EXPECT_EQ(*loss.weight.data<int64_t>(), naive.weight);
             EXPECT_EQ(*loss.correct.data<int64_t>(), naive.correct);
             expect_close(dlogits, naive.dlogits, dtype == DType::f32 ? 2e-6 : 3e-3, "dlogits");
+            if (c.valid == 1) continue;  // the gradient is 0
+            const double bound = dtype == DType::f32 ? 2e-6 : 4e-3;
+            EXPECT_LE(norm_error(dlogits, naive.dlogits), bound);
+            EXPECT_GT(norm_error(dlogits, Naive(x, targets, c, 0.505).dlogits), bound);  // a mutant
         }
 }
 
@@ -252,24 +256,48 @@ TEST_F(CrossEntropyTest, ThreadsDoNotChangeBits) {
     const Case c{67, 1031, 1031, 1e-3};
     const Tensor start = tensor(random_values(c.rows * c.columns, "x"), {c.rows, c.columns});
     const Tensor target_tensor = indices(targets_for(c), {c.rows});
-    std::vector<float> first;
-    for (int threads = 1; threads <= 8; ++threads) {
-        Stream stream(threads);
+    expect_threads_do_not_change_bits([&](Stream& stream) {
         Tensor logits = tensor(start.values<float>(), start.shape());
-        Tensor a = tensor(random_values(c.rows, "a"), {c.rows}),
-               b = tensor(random_values(c.rows, "a"), {c.rows}),
-               t = tensor(random_values(c.rows, "a"), {c.rows});
+        Tensor a = Tensor::empty({c.rows}, DType::f32, *allocator_),
+               b = Tensor::empty({c.rows}, DType::f32, *allocator_),
+               t = Tensor::empty({c.rows}, DType::f32, *allocator_);
         kernels::cross_entropy_local(a.out(), b.out(), t.out(), logits.in(), target_tensor.in(),
                                      {.valid_columns = 1031}, stream);
         kernels::cross_entropy_backward(logits.out(), tensor({1.0f}, {1}).in(), a.in(),
                                         target_tensor.in(), {.valid_columns = 1031, .z_loss = 1e-3},
                                         stream);
-        auto now = logits.values<float>();
+        auto all = logits.values<float>();
         const auto sums = b.values<float>();
-        now.insert(now.end(), sums.begin(), sums.end());
-        if (first.empty()) first = now;
-        EXPECT_EQ(0, std::memcmp(first.data(), now.data(), now.size() * sizeof(float))) << threads;
-    }
+        all.insert(all.end(), sums.begin(), sums.end());
+        return all;
+    });
+}
+
+// The mutant: each thread adds its part of the columns, and the parts are combined.
+TEST_F(CrossEntropyTest, ColumnsCutAmongThreadsChangeBits) {
+    const Case c{67, 840, 840, 0.0};
+    const auto x = random_values(c.rows * c.columns, "x");
+    const Tensor target_tensor = indices(targets_for(c), {c.rows});
+    expect_threads_change_bits([&](Stream& stream) {
+        const int64_t parts = stream.pool().threads(), count = c.columns / parts;
+        Tensor facts = Tensor::empty({parts, 3, c.rows}, DType::f32, *allocator_);
+        for (int64_t part = 0; part < parts; ++part) {
+            std::vector<float> columns;
+            for (int64_t r = 0; r < c.rows; ++r)
+                for (int64_t i = part * count; i < (part + 1) * count; ++i)
+                    columns.push_back(x[static_cast<size_t>(r * c.columns + i)]);
+            const Tensor of_part = facts.rows(part, part + 1).reshape({3, c.rows});
+            Tensor largest = of_part.rows(0, 1), sum = of_part.rows(1, 2), t = of_part.rows(2, 3);
+            kernels::cross_entropy_local(largest.out(), sum.out(), t.out(),
+                                         tensor(columns, {c.rows, count}).in(), target_tensor.in(),
+                                         {.first_column = part * count, .valid_columns = c.valid},
+                                         stream);
+        }
+        Tensor all = Tensor::empty({3, c.rows}, DType::f32, *allocator_);
+        Tensor largest = all.rows(0, 1), sum = all.rows(1, 2), t = all.rows(2, 3);
+        kernels::cross_entropy_combine(largest.out(), sum.out(), t.out(), facts.in(), stream);
+        return all.values<float>();
+    });
 }
 
 }  // namespace

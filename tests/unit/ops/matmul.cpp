@@ -6,6 +6,7 @@
 #include "kernels/matmul.h"
 #include "tests/support/cases/matmul.h"
 #include "tests/support/op_fixture.h"
+#include "tests/support/same_bits.h"
 
 namespace plinth::test {
 namespace {
@@ -61,6 +62,14 @@ TEST_F(MatmulTest, GradientsMatchFiniteDifferences) {
         {tensor(random_values(2 * 3 * 5, "x"), {2, 3, 5})});
 }
 
+TEST_F(MatmulTest, Bf16GradientsFollowFp32) {
+    core::Parameter& w = parameter("w", {83, 61});
+    core::Parameter& b = parameter("b", {83});
+    expect_bf16_gradients_follow_fp32(
+        [&](const auto& in) { return core::ops::linear(in[0], {w}, &b); },
+        {tensor(random_values(3 * 29 * 61, "x"), {3, 29, 61})}, 6e-3);
+}
+
 TEST_F(MatmulTest, AccumulateEqualsProductThenAddBitForBit) {
     for (DType dtype : {DType::f32, DType::bf16}) {
         const auto a = tensor(random_values(61 * 384, "a"), {61, 384}, dtype);
@@ -77,25 +86,54 @@ TEST_F(MatmulTest, AccumulateEqualsProductThenAddBitForBit) {
     }
 }
 
+/// Several output tiles and several blocks of the inner extent; the last one has rows so long that
+/// a transposed left operand is copied (kernels/cpu/gemm.cpp).
+constexpr struct {
+    int64_t m, n, k;
+} thread_cases[] = {{192, 64, 2048}, {384, 384, 1031}, {97, 101, 2053}, {1040, 96, 801}};
+
 TEST_F(MatmulTest, ThreadsDoNotChangeBits) {
-    const struct {
-        int64_t m, n, k;
-    } cases[] = {{192, 64, 2048}, {384, 384, 4096}, {97, 101, 2053}};
-    for (DType dtype : {DType::f32, DType::bf16})
-        for (const auto& c : cases) {
+    for (const auto& c : thread_cases) {
+        const auto a_values = random_values(c.k * c.m, "a"),
+                   b_values = random_values(c.k * c.n, "b");
+        for (const DType dtype : {DType::f32, DType::bf16})
+            for (const bool transpose_a : {false, true})
+                for (const bool transpose_b : {false, true}) {
+                    const Shape a_shape = transpose_a ? Shape{c.k, c.m} : Shape{c.m, c.k};
+                    const Shape b_shape = transpose_b ? Shape{c.n, c.k} : Shape{c.k, c.n};
+                    const auto a = tensor(a_values, a_shape, dtype);
+                    const auto b = tensor(b_values, b_shape, dtype);
+                    expect_threads_do_not_change_bits(
+                        [&](Stream& stream) {
+                            Tensor y = Tensor::empty({c.m, c.n}, DType::f32, *allocator_);
+                            kernels::matmul(y.out(), a.in(), b.in(), {}, {transpose_a, transpose_b},
+                                            stream);
+                            return y.values<float>();
+                        },
+                        fmt::format("{}x{}x{}, {}, transposed {} {}", c.m, c.n, c.k, name_of(dtype),
+                                    transpose_a, transpose_b));
+                }
+    }
+}
+
+// The mutant: each thread multiplies its part of the inner extent, and the parts are added.
+TEST_F(MatmulTest, AnInnerExtentCutAmongThreadsChangesBits) {
+    for (const auto& c : thread_cases)
+        for (const DType dtype : {DType::f32, DType::bf16}) {
             const auto a = tensor(random_values(c.k * c.m, "a"), {c.k, c.m}, dtype);
             const auto b = tensor(random_values(c.k * c.n, "b"), {c.k, c.n}, dtype);
-            std::vector<float> first;
-            for (int threads = 1; threads <= 8; ++threads) {
-                Stream stream(threads);
-                Tensor y = tensor(std::vector<float>(static_cast<size_t>(c.m * c.n)), {c.m, c.n});
-                kernels::matmul(y.out(), a.in(), b.in(), {}, {.transpose_a = true}, stream);
-                const auto values = y.values<float>();
-                if (first.empty()) first = values;
-                EXPECT_EQ(0,
-                          std::memcmp(first.data(), values.data(), values.size() * sizeof(float)))
-                    << threads << " threads, " << c.m << "x" << c.n << "x" << c.k;
-            }
+            expect_threads_change_bits(
+                [&](Stream& stream) {
+                    Tensor y = Tensor::empty({c.m, c.n}, DType::f32, *allocator_);
+                    const int64_t parts = stream.pool().threads();
+                    for (int64_t part = 0; part < parts; ++part) {
+                        const int64_t begin = part * c.k / parts, end = (part + 1) * c.k / parts;
+                        kernels::matmul(y.out(), a.rows(begin, end).in(), b.rows(begin, end).in(),
+                                        {}, {.transpose_a = true, .accumulate = part > 0}, stream);
+                    }
+                    return y.values<float>();
+                },
+                fmt::format("{}x{}x{}", c.m, c.n, c.k));
         }
 }
 

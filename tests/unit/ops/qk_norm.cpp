@@ -65,6 +65,15 @@ TEST_F(QkNormTest, GradientsMatchFiniteDifferences) {
         function(c), {tensor(random_values(c.elements(), "x"), {c.batch, c.tokens, c.columns()})});
 }
 
+TEST_F(QkNormTest, Bf16GradientsFollowFp32) {
+    for (const HeadsCase& c : heads_test_cases) {
+        parameters_.clear();
+        expect_bf16_gradients_follow_fp32(
+            function(c),
+            {tensor(random_values(c.elements(), "x"), {c.batch, c.tokens, c.columns()})}, 1e-2);
+    }
+}
+
 TEST_F(QkNormTest, ThreadsDoNotChangeBits) {
     const HeadsCase& c = heads_test_cases[3];
     const Shape shape{c.batch, c.tokens, c.columns()};

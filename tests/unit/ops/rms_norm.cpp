@@ -52,6 +52,15 @@ TEST_F(RmsNormTest, GradientsMatchFiniteDifferences) {
         {tensor(random_values(5 * 29 * 37, "x"), {5, 29, 37})}, 1e-2, 4e-3);
 }
 
+TEST_F(RmsNormTest, Bf16GradientsFollowFp32) {
+    core::Parameter& weight = parameter("weight", {37});
+    const auto of_eps = [&](double e) {
+        return [&weight, e](const auto& in) { return core::ops::rms_norm(in[0], weight, e); };
+    };
+    expect_bf16_gradients_follow_fp32(of_eps(eps), {tensor(random_values(67 * 37, "x"), {67, 37})},
+                                      1e-2, of_eps(0.02));
+}
+
 TEST_F(RmsNormTest, ThreadsDoNotChangeBits) {
     const int64_t rows = 193, width = 67;
     const auto x = tensor(random_values(rows * width, "x"), {rows, width});

@@ -76,6 +76,13 @@ TEST_F(RotaryTest, GradientsMatchFiniteDifferences) {
             {tensor(random_values(c.elements(), "x"), {c.batch, c.tokens, c.columns()})});
 }
 
+TEST_F(RotaryTest, Bf16GradientsFollowFp32) {
+    for (const HeadsCase& c : heads_test_cases)
+        expect_bf16_gradients_follow_fp32(
+            function(c, true),
+            {tensor(random_values(c.elements(), "x"), {c.batch, c.tokens, c.columns()})}, 6e-3);
+}
+
 TEST_F(RotaryTest, InPlaceEqualsApartAndBackwardUndoesForward) {
     const HeadsCase& c = heads_test_cases[2];
     const std::vector<float> x = random_values(c.elements(), "x");

@@ -3,8 +3,10 @@
 
 #include <cmath>
 
+#include "kernels/swiglu.h"
 #include "tests/support/cases/rows.h"
 #include "tests/support/op_fixture.h"
+#include "tests/support/same_bits.h"
 
 namespace plinth::test {
 namespace {
@@ -50,12 +52,27 @@ TEST_F(SwigluTest, GradientsMatchFiniteDifferences) {
             {tensor(random_values(c.rows * 2 * c.width, "x"), {c.rows, 2 * c.width})});
 }
 
-TEST_F(SwigluTest, Bf16GradientsAreCloseToFp32) {
-    const auto x = rounded_to_bf16(random_values(7 * 2 * 19, "x"));
-    const auto f = [](const auto& in) { return core::ops::swiglu(in[0]); };
-    const auto wide = gradients(f, {tensor(x, {7, 38})});
-    const auto narrow = gradients(f, {tensor(x, {7, 38}, DType::bf16)});
-    expect_close(narrow.inputs[0], wide.inputs[0], 1e-2, "dx");
+TEST_F(SwigluTest, Bf16GradientsFollowFp32) {
+    expect_bf16_gradients_follow_fp32([](const auto& in) { return core::ops::swiglu(in[0]); },
+                                      {tensor(random_values(7 * 2 * 19, "x"), {7, 38})}, 6e-3);
+}
+
+TEST_F(SwigluTest, ThreadsDoNotChangeBits) {
+    constexpr int64_t rows = 1031, width = 67;
+    for (const DType dtype : {DType::f32, DType::bf16}) {
+        const auto x = tensor(random_values(rows * 2 * width, "x"), {rows, 2 * width}, dtype);
+        const auto dy = tensor(random_values(rows * width, "dy"), {rows, width}, dtype);
+        expect_threads_do_not_change_bits([&](Stream& stream) {
+            core::Tensor y = core::Tensor::empty({rows, width}, dtype, *allocator_);
+            core::Tensor dx = core::Tensor::empty({rows, 2 * width}, dtype, *allocator_);
+            kernels::swiglu_forward(y.out(), x.in(), stream);
+            kernels::swiglu_backward(dx.out(), dy.in(), x.in(), stream);
+            auto all = to_doubles(y);
+            const auto more = to_doubles(dx);
+            all.insert(all.end(), more.begin(), more.end());
+            return all;
+        });
+    }
 }
 
 }  // namespace
