@@ -285,6 +285,18 @@ TrafficPlan stage_traffic(const RunConfig& config, const std::vector<core::Param
     return plan;
 }
 
+/// Of the gradients, on a rank of each stage.
+std::vector<size_t> bucket_counts(const RunConfig& config) {
+    std::vector<size_t> counts;
+    for (int stage = 0; stage < static_cast<int>(config.parallel.pipeline); ++stage) {
+        core::models::Transformer model = declared_model(config, stage);
+        const std::vector<core::Parameter*> parameters = model.parameters().all();
+        counts.push_back(
+            parallel::BucketLayout(parameters, config.parallel.bucket_bytes).buckets());
+    }
+    return counts;
+}
+
 /// That a rank sends to its tensor group for a micro-batch of the whole model.
 int64_t traffic_of_micro_batch(const RunConfig& config) {
     const ModelSection& m = config.model;
@@ -435,6 +447,7 @@ std::string plan_text(const RunConfig& config, int64_t ranks) {
             gib(traffic.gradients), gib(traffic.weights), gib(traffic.activations),
             gib(traffic.tensor));
     }
+    text += fmt::format("# buckets             {}\n", fmt::join(bucket_counts(config), ", "));
     text += pipeline_text(config, ranks);
     text += fmt::format("# steps               {}\n", steps);
     text += fmt::format("# tokens              {} a step{}\n",

@@ -4,6 +4,7 @@ number of threads. Each case also runs a mutant: one lane more or less adds the 
 
 import functools
 import math
+import re
 
 import plinth_runs as runs
 
@@ -32,13 +33,13 @@ def expect_clipping(run, clip):
     print(f"{clipped} of {len(norms)} steps clipped", flush=True)
 
 
-def expect_buckets(run, least):
-    # A checkpoint holds weights and two moments; buckets are cut at their exact size.
-    data = sum(path.stat().st_size for path in runs.newest_checkpoint(run).glob("data-*.bin"))
-    buckets = data // 3 // BUCKET_BYTES
+def expect_buckets(lab, config, overrides, least):
+    """The plan says into how many buckets a rank's gradients are cut."""
+    plan = lab.call([*lab.command("plan", config, overrides), "--dry-run"])
+    buckets = int(re.search(r"^# buckets +(\d+)$", plan, re.MULTILINE).group(1))
     if buckets < least:
-        runs.fail(f"gradients of {data // 3} bytes make only {buckets} buckets")
-    print(f"at least {buckets} buckets", flush=True)
+        runs.fail(f"the gradients make only {buckets} buckets")
+    print(f"{buckets} buckets", flush=True)
 
 
 def expect_z_loss(run, weight):
@@ -60,7 +61,7 @@ def over_ranks(lab, options, name):
     one = lab.train(f"{name}-1", config, overrides)
     expect_clipping(one, COMMON["optimizer.clip"])
     expect_z_loss(one, overrides.get("optimizer.z_loss", 0))
-    expect_buckets(one, 5)
+    expect_buckets(lab, config, overrides, 5)
     for ranks in (2, 3, 4):
         run = lab.train(f"{name}-{ranks}", config, overrides, ranks)
         runs.expect_equal(lab, f"{ranks} ranks and 1", one, run)
@@ -77,10 +78,13 @@ def over_zero(lab, options):
         overrides = {**COMMON, "train.steps": 20, "train.global_batch": 14, "train.lanes": 7, "train.dtype": dtype,
                      "train.eval_every": 8, "train.sample_every": 10}
         one = lab.train(f"zero-{dtype}-0-1", "gpt/tiny.yaml", overrides)
-        expect_buckets(one, 5)
+        expect_buckets(lab, "gpt/tiny.yaml", overrides, 5)
         for zero, ranks in ((1, 3), (2, 2), (3, 4)):
             run = lab.train(f"zero-{dtype}-{zero}-{ranks}", "gpt/tiny.yaml", {**overrides, "parallel.zero": zero}, ranks)
             runs.expect_equal(lab, f"{dtype}: zero {zero} on {ranks} ranks and zero 0 on 1", one, run)
+        mutant = lab.train(f"zero-{dtype}-mutant", "gpt/tiny.yaml",
+                           {**overrides, "parallel.zero": 1, "train.lanes": 6}, 3)
+        runs.expect_different(lab, f"{dtype}: zero 1 with a lane less", one, mutant)
 
 
 def over_threads(lab, options):
@@ -92,6 +96,15 @@ def over_threads(lab, options):
         for threads in range(2, 9):
             run = lab.train(f"threads-{dtype}-{threads}", "gpt/tiny.yaml", {**typed, "run.threads": threads})
             runs.expect_equal(lab, f"{dtype}: {threads} threads and 1", one, run)
+        mutant = lab.train(f"threads-{dtype}-mutant", "gpt/tiny.yaml", {**typed, "run.threads": 2, "train.lanes": 3})
+        runs.expect_different(lab, f"{dtype}: a lane less", one, mutant)
+    # Micro-batches and rows so long that the products of weight gradients sum in several blocks, from copies.
+    long = {**overrides, "train.steps": 2, "train.eval_every": 0, "optimizer.warmup_steps": 1, "model.width": 256,
+            "data.sequence_length": 256, "model.max_positions": 256, "train.micro_batch": 4}
+    one = lab.train("threads-long-1", "gpt/tiny.yaml", long)
+    for threads in (2, 3, 8):
+        run = lab.train(f"threads-long-{threads}", "gpt/tiny.yaml", {**long, "run.threads": threads})
+        runs.expect_equal(lab, f"products of 1024 rows, {threads} threads and 1", one, run)
 
 
 def recompute(lab, options):
@@ -102,6 +115,8 @@ def recompute(lab, options):
         for what in ("selective", "full"):
             on = lab.train(f"{name}-{what}", config, {**overrides, "train.recompute": what}, ranks)
             runs.expect_equal(lab, f"{config} on {ranks} ranks, recompute {what} and none", off, on)
+        mutant = lab.train(f"{name}-mutant", config, {**overrides, "train.recompute": "full", "train.lanes": 3}, ranks)
+        runs.expect_different(lab, f"{config}, recompute full with a lane less", off, mutant)
 
 
 def pipeline(lab, options):
@@ -139,6 +154,9 @@ def pipeline_resume(lab, options):
         on = lab.fork(back, f"{name}-2-1-3", 16)
         lab.train(f"{name}-2-1-3", config, {**overrides, "parallel.pipeline": 3, "parallel.schedule": "zero_bubble"}, 3)
         runs.expect_equal(lab, f"{config}: 2 stages, 1, then 3 from step 16 on", one, on, after=16)
+        mutant = lab.fork(two, f"{name}-mutant", 8, edit=("counter", "updates", "-1"))
+        lab.train(f"{name}-mutant", config, overrides)
+        runs.expect_different(lab, f"{config}: 2 stages, then 1 with an update not counted", one, mutant, after=8)
 
 
 if __name__ == "__main__":

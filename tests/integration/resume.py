@@ -11,20 +11,23 @@ OVERRIDES = {"train.steps": STEPS, "model.dropout": 0.1, "optimizer.warmup_steps
              "train.global_batch": 12, "train.lanes": 4,
              "train.batch_ramp": "[{samples: 0, global_batch: 8}, {samples: 40, global_batch: 12}]",
              "data.sequence_length": 32, "checkpoint.every": 1, "checkpoint.keep": 0, "train.eval_every": 4}
+BF16_CONFIG = "llama/tiny.yaml"
+BF16 = {"train.dtype": "bf16", "parallel.wire_dtype": "bf16"}
 
 
-def every_step(lab, options):
+def every_step(lab, options, config=CONFIG, more={},
+               layouts=(("true", 1, (1, 2)), ("false", 2, (2, 3)), ("true", 3, (1,)))):
     """Each checkpoint of each run, on the number of ranks that goes on with it."""
-    reference = lab.train("whole", CONFIG, {**OVERRIDES, "checkpoint.every": 0})
-    for asynchronous, ranks, others in (("true", 1, (1, 2)), ("false", 2, (2, 3)), ("true", 3, (1,))):
-        overrides = {**OVERRIDES, "checkpoint.async": asynchronous}
-        saved = lab.train(f"saved-{ranks}", CONFIG, overrides, ranks)
+    reference = lab.train("whole", config, {**OVERRIDES, **more, "checkpoint.every": 0})
+    for asynchronous, ranks, others in layouts:
+        overrides = {**OVERRIDES, **more, "checkpoint.async": asynchronous}
+        saved = lab.train(f"saved-{ranks}", config, overrides, ranks)
         runs.expect_equal(lab, f"{ranks} ranks that save every step, async {asynchronous}", reference, saved)
         for other in others:
             for step in range(1, STEPS):
                 name = f"from-{ranks}-on-{other}-step-{step}"
                 lab.fork(saved, name, step)
-                run = lab.train(name, CONFIG, overrides, other)
+                run = lab.train(name, config, overrides, other)
                 runs.expect_equal(lab, f"{ranks} ranks stopped after step {step}, {other} went on", reference, run, step)
 
 
@@ -42,18 +45,28 @@ MUTANTS = {
 }
 
 
-def mutants(lab, options):
-    reference = lab.train("whole", CONFIG, OVERRIDES)
+def mutants(lab, options, config=CONFIG, more={}):
+    overrides = {**OVERRIDES, **more}
+    reference = lab.train("whole", config, overrides)
     lab.fork(reference, "copied", 6, edit=["none"])
-    runs.expect_equal(lab, "a checkpoint written again unaltered", reference, lab.train("copied", CONFIG, OVERRIDES), 6)
+    runs.expect_equal(lab, "a checkpoint written again unaltered", reference, lab.train("copied", config, overrides), 6)
     for number, (what, edit) in enumerate(MUTANTS.items()):
         name = f"mutant-{number}"
         lab.fork(reference, name, 6, edit=edit)
-        runs.expect_different(lab, what, reference, lab.train(name, CONFIG, OVERRIDES), 6)
+        runs.expect_different(lab, what, reference, lab.train(name, config, overrides), 6)
     # The same steps under another schedule: a longer run's learning rate at the same step.
     lab.fork(reference, "schedule", 6)
-    run = lab.train("schedule", CONFIG, {**OVERRIDES, "optimizer.schedule": "linear"})
+    run = lab.train("schedule", config, {**overrides, "optimizer.schedule": "linear"})
     runs.expect_different(lab, "another schedule", reference, run, 6)
+
+
+def every_step_bf16(lab, options):
+    every_step(lab, options, BF16_CONFIG, BF16, layouts=(("true", 2, (1,)),))
+
+
+def mutants_bf16(lab, options):
+    """Weights rounded to bf16 among them: those of a program that saves what it computes with, not the masters."""
+    mutants(lab, options, BF16_CONFIG, BF16)
 
 
 def zero(lab, options):
@@ -68,6 +81,10 @@ def zero(lab, options):
         run = lab.train(name, CONFIG, {**plain, "parallel.zero": other}, on)
         runs.expect_equal(lab, f"zero {stage} on {ranks} ranks stopped after step 5, zero {other} on {on} went on",
                           reference, run, 5)
+    saved = lab.folder / "zero-1-2"
+    lab.fork(saved, "mutant", 5, edit=("zero", "optimizer.v."))
+    run = lab.train("mutant", CONFIG, {**plain, "parallel.zero": 3}, 2)
+    runs.expect_different(lab, "zero 1, then 3 without the second moments", reference, run, 5)
 
 
 def skip_list(lab, options):
@@ -133,5 +150,6 @@ def replicas(lab, options):
 
 
 if __name__ == "__main__":
-    runs.main({"every_step": every_step, "mutants": mutants, "skip_list": skip_list, "damaged": damaged,
+    runs.main({"every_step": every_step, "mutants": mutants, "every_step_bf16": every_step_bf16, "mutants_bf16": mutants_bf16,
+               "skip_list": skip_list, "damaged": damaged,
                "replicas": replicas, "zero": zero})
