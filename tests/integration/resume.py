@@ -18,14 +18,15 @@ BF16 = {"train.dtype": "bf16", "parallel.wire_dtype": "bf16"}
 def every_step(lab, options, config=CONFIG, more={},
                layouts=(("true", 1, (1, 2)), ("false", 2, (2, 3)), ("true", 3, (1,)))):
     """Each checkpoint of each run, on the number of ranks that goes on with it."""
-    reference = lab.train("whole", config, {**OVERRIDES, **more, "checkpoint.every": 0})
+    family = config.split("/")[0]
+    reference = lab.train(f"{family}-whole", config, {**OVERRIDES, **more, "checkpoint.every": 0})
     for asynchronous, ranks, others in layouts:
         overrides = {**OVERRIDES, **more, "checkpoint.async": asynchronous}
-        saved = lab.train(f"saved-{ranks}", config, overrides, ranks)
+        saved = lab.train(f"{family}-saved-{ranks}", config, overrides, ranks)
         runs.expect_equal(lab, f"{ranks} ranks that save every step, async {asynchronous}", reference, saved)
         for other in others:
             for step in range(1, STEPS):
-                name = f"from-{ranks}-on-{other}-step-{step}"
+                name = f"{family}-from-{ranks}-on-{other}-step-{step}"
                 lab.fork(saved, name, step)
                 run = lab.train(name, config, overrides, other)
                 runs.expect_equal(lab, f"{ranks} ranks stopped after step {step}, {other} went on", reference, run, step)
@@ -46,17 +47,19 @@ MUTANTS = {
 
 
 def mutants(lab, options, config=CONFIG, more={}):
+    family = config.split("/")[0]
     overrides = {**OVERRIDES, **more}
-    reference = lab.train("whole", config, overrides)
-    lab.fork(reference, "copied", 6, edit=["none"])
-    runs.expect_equal(lab, "a checkpoint written again unaltered", reference, lab.train("copied", config, overrides), 6)
+    reference = lab.train(f"{family}-unaltered", config, overrides)
+    lab.fork(reference, f"{family}-copied", 6, edit=["none"])
+    copied = lab.train(f"{family}-copied", config, overrides)
+    runs.expect_equal(lab, "a checkpoint written again unaltered", reference, copied, 6)
     for number, (what, edit) in enumerate(MUTANTS.items()):
-        name = f"mutant-{number}"
+        name = f"{family}-mutant-{number}"
         lab.fork(reference, name, 6, edit=edit)
         runs.expect_different(lab, what, reference, lab.train(name, config, overrides), 6)
     # The same steps under another schedule: a longer run's learning rate at the same step.
-    lab.fork(reference, "schedule", 6)
-    run = lab.train("schedule", config, {**overrides, "optimizer.schedule": "linear"})
+    lab.fork(reference, f"{family}-schedule", 6)
+    run = lab.train(f"{family}-schedule", config, {**overrides, "optimizer.schedule": "linear"})
     runs.expect_different(lab, "another schedule", reference, run, 6)
 
 
@@ -150,6 +153,6 @@ def replicas(lab, options):
 
 
 if __name__ == "__main__":
-    runs.main({"every_step": every_step, "mutants": mutants, "every_step_bf16": every_step_bf16, "mutants_bf16": mutants_bf16,
-               "skip_list": skip_list, "damaged": damaged,
+    runs.main({"every_step": every_step, "mutants": mutants, "every_step_bf16": every_step_bf16,
+               "mutants_bf16": mutants_bf16, "skip_list": skip_list, "damaged": damaged,
                "replicas": replicas, "zero": zero})
