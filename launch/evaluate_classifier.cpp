@@ -30,8 +30,8 @@ int evaluate_classifier(const EvaluateSection& section, Session& session) {
     const ClassifyOptions options = classify_options(section, restored);
     std::vector<std::vector<core::data::TextPair>> sets;  // all are read before the first is run
     for (const std::string& input : section.data) {
-        sets.push_back(core::data::read_text_pairs(session.files(), {input}, section.field,
-                                                   section.label_field));
+        sets.push_back(core::data::read_text_pairs(session.files(), {input}, "evaluate.data",
+                                                   section.field, section.label_field));
         REQUIRE(data, !sets.back().empty(), "{}: holds no example", input);
     }
     core::io::Json json = core::io::Json::object();

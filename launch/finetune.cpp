@@ -98,7 +98,7 @@ class ExampleReader {
     std::shared_ptr<const ExampleSource> source(const char* key,
                                                 const std::vector<std::string>& inputs,
                                                 TrainingData& data) {
-        ExampleSet set = examples(inputs);
+        ExampleSet set = examples(key, inputs);
         REQUIRE(data, !set.examples.empty(), "{}: no example in {}", key, fmt::join(inputs, ", "));
         session_.say(fmt::format("{}: {} examples, {} tokens{}", key, set.examples.size(),
                                  set.tokens, set.cut == 0 ? "" : fmt::format(", {} cut", set.cut)));
@@ -112,21 +112,21 @@ class ExampleReader {
             key, std::move(set.examples), window_, base_.tokenizer->end_of_document().value_or(0));
     }
 
-    ExampleSet examples(const std::vector<std::string>& inputs) {
+    ExampleSet examples(const std::string& key, const std::vector<std::string>& inputs) {
         core::io::FileSystem& files = session_.files();
         switch (finetune_.mode) {
             case FinetuneMode::instruction:
                 return instruction_examples(
-                    core::data::read_text_pairs(files, inputs, finetune_.prompt_field,
+                    core::data::read_text_pairs(files, inputs, key, finetune_.prompt_field,
                                                 finetune_.response_field),
                     *base_.tokenizer, window_);
             case FinetuneMode::classification:
-                return labelled(core::data::read_text_pairs(files, inputs, finetune_.text_field,
-                                                            finetune_.label_field));
+                return labelled(core::data::read_text_pairs(
+                    files, inputs, key, finetune_.text_field, finetune_.label_field));
             case FinetuneMode::text:
                 break;
         }
-        return text_examples(files, inputs, finetune_.text_field, *base_.tokenizer, window_);
+        return text_examples(files, inputs, key, finetune_.text_field, *base_.tokenizer, window_);
     }
 
     ExampleSet labelled(const std::vector<TextPair>& pairs) {

@@ -20,11 +20,11 @@ using core::data::Tokenizer;
 
 /// An example has a token before the first that carries a loss.
 void require_a_token(std::vector<int32_t>& tokens, const Tokenizer& tokenizer, const char* what,
-                     size_t number) {
+                     const TextPair& pair) {
     if (!tokens.empty()) return;
     REQUIRE(data, tokenizer.end_of_document().has_value(),
-            "example {}: its {} is empty, and this tokenizer has no end token to stand for it",
-            number, what);
+            "{}: the {} is empty, and this tokenizer has no end token to stand for it",
+            pair.where(), what);
     tokens.push_back(*tokenizer.end_of_document());
 }
 
@@ -51,11 +51,11 @@ Example joined(std::vector<int32_t> prompt, const std::vector<int32_t>& response
     return example;
 }
 
-int32_t class_of(const std::string& label, const std::vector<std::string>& labels, size_t number) {
-    const auto found = std::find(labels.begin(), labels.end(), label);
+int32_t class_of(const TextPair& pair, const std::vector<std::string>& labels) {
+    const auto found = std::find(labels.begin(), labels.end(), pair.second);
     REQUIRE(data, found != labels.end(),
-            "example {}: label \"{}\" is none of the model's: {}; see finetune.labels", number,
-            label, fmt::join(labels, ", "));
+            "{}: label \"{}\" is none of the model's: {}; see finetune.labels", pair.where(),
+            pair.second, fmt::join(labels, ", "));
     return static_cast<int32_t>(found - labels.begin());
 }
 
@@ -65,11 +65,11 @@ ExampleSet instruction_examples(const std::vector<TextPair>& pairs, const Tokeni
                                 int64_t window) {
     const auto encoder = tokenizer.make_encoder();
     ExampleSet set;
-    for (size_t i = 0; i < pairs.size(); ++i) {
-        std::vector<int32_t> prompt = encode(*encoder, pairs[i].first);
-        std::vector<int32_t> response = encode(*encoder, pairs[i].second);
-        REQUIRE(data, !response.empty(), "example {}: its response is empty", i);
-        require_a_token(prompt, tokenizer, "prompt", i);
+    for (const TextPair& pair : pairs) {
+        std::vector<int32_t> prompt = encode(*encoder, pair.first);
+        std::vector<int32_t> response = encode(*encoder, pair.second);
+        REQUIRE(data, !response.empty(), "{}: the response is empty", pair.where());
+        require_a_token(prompt, tokenizer, "prompt", pair);
         if (const auto end = tokenizer.end_of_document()) response.push_back(*end);
         const auto room = static_cast<size_t>(window);  // a sequence of window + 1, less one token
         bool cut = response.size() > room;
@@ -94,21 +94,23 @@ ExampleSet classification_examples(const std::vector<TextPair>& pairs,
                                    const Tokenizer& tokenizer, int64_t window) {
     const auto encoder = tokenizer.make_encoder();
     ExampleSet set;
-    for (size_t i = 0; i < pairs.size(); ++i) {
-        std::vector<int32_t> text = encode(*encoder, pairs[i].first);
-        require_a_token(text, tokenizer, "text", i);
+    for (const TextPair& pair : pairs) {
+        std::vector<int32_t> text = encode(*encoder, pair.first);
+        require_a_token(text, tokenizer, "text", pair);
         set.cut += cut_left(text, window);
         set.tokens += static_cast<int64_t>(text.size());
-        set.examples.push_back(joined(std::move(text), {class_of(pairs[i].second, labels, i)}));
+        set.examples.push_back(joined(std::move(text), {class_of(pair, labels)}));
     }
     return set;
 }
 
 ExampleSet text_examples(core::io::FileSystem& files, const std::vector<std::string>& inputs,
-                         const std::string& field, const Tokenizer& tokenizer, int64_t window) {
+                         const std::string& key, const std::string& field,
+                         const Tokenizer& tokenizer, int64_t window) {
     core::data::TextSourceConfig config;
     config.inputs = inputs;
     config.field = field;
+    config.keys.inputs = key;
     core::data::TextSource source(files, config);
     core::data::BadLines bad_lines(config.max_bad_lines);
     const core::data::Cleaner cleaner({});

@@ -35,10 +35,10 @@ ExampleSet classification_examples(const std::vector<core::data::TextPair>& pair
                                    const core::data::Tokenizer& tokenizer, int64_t window);
 
 /// Documents of raw text (files, folders, patterns; plain or JSONL) end to end, each closed by the
-/// end token, cut into windows; every token but the first carries a loss. All of it is held in
-/// memory: `plinth data prepare` serves what does not fit.
+/// end token, cut into windows; `key` names the inputs in messages. Every token but the first
+/// carries a loss. All of it is held in memory: `plinth data prepare` serves what does not fit.
 ExampleSet text_examples(core::io::FileSystem& files, const std::vector<std::string>& inputs,
-                         const std::string& field, const core::data::Tokenizer& tokenizer,
-                         int64_t window);
+                         const std::string& key, const std::string& field,
+                         const core::data::Tokenizer& tokenizer, int64_t window);
 
 }  // namespace plinth::launch

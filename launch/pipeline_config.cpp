@@ -19,4 +19,9 @@ core::data::NormalForm normal_form(NormalForm form) {
     return form == NormalForm::nfc ? core::data::NormalForm::nfc : core::data::NormalForm::none;
 }
 
+core::data::InvalidUtf8 invalid_utf8(InvalidUtf8 choice) {
+    return choice == InvalidUtf8::drop ? core::data::InvalidUtf8::drop
+                                       : core::data::InvalidUtf8::replace;
+}
+
 }  // namespace plinth::launch

@@ -4,6 +4,7 @@
 #include "core/models/transformer.h"
 #include "launch/build.h"
 #include "launch/checkpoint_keeper.h"
+#include "launch/disk_space.h"
 
 namespace plinth::launch {
 
@@ -87,8 +88,11 @@ std::string preflight(const RunConfig& config, const Beginning& run, Session& se
     std::string text = data.sources.empty() ? "" : held_out_text(data);
     const auto warn = [&session](const std::string& line) { session.warn(line); };
     const auto newest = checkpoints::open_newest(session.files(), config.checkpoint.folder, warn);
+    if (newest) require_resumable(newest->manifest(), config, data, run.compare, session);
+    if (session.speaks())
+        require_disk_space(session.files(), config,
+                           newest ? newest->manifest().counter("steps") : 0, warn);
     if (newest) {
-        require_resumable(newest->manifest(), config, data, run.compare, session);
         return text + fmt::format("# goes on from        {} at step {}\n", newest->folder(),
                                   newest->manifest().counter("steps"));
     }

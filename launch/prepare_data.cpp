@@ -16,9 +16,8 @@ namespace {
 
 core::data::PrepareConfig pipeline_config(const PrepareSection& section) {
     core::data::PrepareConfig config;
-    config.source.inputs = section.inputs;
-    config.source.format = text_format(section.format);
-    config.source.field = section.field;
+    config.source = source_config("prepare", section);
+    config.cleaning.invalid_utf8 = invalid_utf8(section.invalid_utf8);
     config.cleaning.normal_form = normal_form(section.normalize);
     config.cleaning.min_characters = section.min_characters;
     config.tokenizer = section.tokenizer;
@@ -75,6 +74,8 @@ int prepare_data(const PrepareConfig& config) {
     for (const auto& [name, split] : report.manifest.splits)
         print(fmt::format("{}: {} documents, {} tokens, {} bytes of text\n", name,
                           split.documents(), split.tokens(), split.bytes()));
+    if (!report.skipped.empty())
+        core::io::print_best_effort(stderr, fmt::format("warning: {}\n", report.skipped));
     print(fmt::format("wrote {}\n", config.prepare.output));
     return 0;
 }

@@ -29,7 +29,8 @@ TokenRow read_text_row(core::io::FileSystem& files, const std::string& input, Ev
         files, {.inputs = {input},
                 .format = format == EvaluateFormat::jsonl ? core::data::TextFormat::jsonl
                                                           : core::data::TextFormat::text,
-                .field = field});
+                .field = field,
+                .keys = {.inputs = "evaluate.data"}});
     const core::data::Cleaner cleaner({});
     const auto encoder = tokenizer.make_encoder();
     core::data::BadLines bad_lines(0);

@@ -24,24 +24,25 @@ namespace {
 
 using core::data::RawDocument;
 
-/// JSON lines that a source of documents may skip.
-const int64_t max_bad_lines = core::data::TextSourceConfig{}.max_bad_lines;
+void warn(const std::string& line) {
+    core::io::print_best_effort(stderr, fmt::format("warning: {}\n", line));
+}
 
-/// Calls take(text) for every document of the source that is well formed.
+/// Calls take(text) for every document that is well formed.
 template <typename Take>
-void for_each_text(core::data::TextSource& source, const std::string& field, Take&& take) {
-    core::data::BadLines bad_lines(max_bad_lines);
+void for_each_text(const core::data::TextSourceConfig& config, Take&& take) {
+    core::data::TextSource source(core::io::posix(), config);
+    core::data::BadLines bad_lines(config.max_bad_lines, config.keys.max_bad_lines);
     RawDocument document;
     std::string problem;
     while (source.next(document)) {
-        if (auto text = core::data::take_text(document, field, problem))
+        if (auto text = core::data::take_text(document, config.field, problem))
             take(std::move(*text));
         else
             bad_lines.add(document, problem);
     }
-    if (bad_lines.count() > 0)
-        core::io::print_best_effort(
-            stderr, fmt::format("warning: {} JSON lines were skipped\n", bad_lines.count()));
+    if (bad_lines.count() > 0) warn(fmt::format("{} JSON lines were skipped", bad_lines.count()));
+    if (!source.skipped_text().empty()) warn(source.skipped_text());
 }
 
 std::string read_standard_input() {
@@ -86,10 +87,9 @@ void report_training(const core::data::BpeTrainerReport& report, const std::stri
                                                     static_cast<double>(report.bytes) * 1e-6,
                                                     report.words, report.distinct_words));
     if (report.cuts > 0)
-        core::io::print_best_effort(
-            stderr,
-            fmt::format("warning: the table of words outgrew tokenizer.memory {} times: {} "
-                        "occurrences of rare words were dropped, at most {} of one word\n",
+        warn(
+            fmt::format("the table of words outgrew tokenizer.memory {} times: {} occurrences of "
+                        "rare words were dropped, at most {} of one word",
                         report.cuts, report.dropped_occurrences, report.most_lost_per_word));
     core::io::print_best_effort(stdout,
                                 fmt::format("wrote {}: {} merges\n", output, report.merges));
@@ -102,15 +102,13 @@ int train_tokenizer(const TokenizerConfig& config) {
     core::io::FileSystem& files = core::io::posix();
     REQUIRE(config, !files.exists(section.output) || files.list(section.output).empty(),
             "tokenizer.output: {} is not empty; choose another folder", section.output);
-    core::data::TextSource source(
-        files,
-        {.inputs = section.inputs, .format = text_format(section.format), .field = section.field});
-    const core::data::Cleaner cleaner({.normal_form = normal_form(section.normalize)});
+    const core::data::Cleaner cleaner({.invalid_utf8 = invalid_utf8(section.invalid_utf8),
+                                       .normal_form = normal_form(section.normalize)});
     core::data::BpeTrainer trainer({.vocab_size = section.vocab_size,
                                     .min_frequency = section.min_frequency,
                                     .special_tokens = {section.end_token},
                                     .memory = section.memory});
-    for_each_text(source, section.field, [&](std::string text) {
+    for_each_text(source_config("tokenizer", section), [&](std::string text) {
         if (!cleaner.clean(text)) trainer.add(text);
     });
     const core::data::ByteLevelBpe tokenizer(trainer.train());
@@ -131,9 +129,10 @@ int encode_text(const std::vector<std::string>& words) {
     if (inputs.empty()) {
         printer.add(read_standard_input());
     } else {
-        const std::string& field = operands.setting("field");
-        core::data::TextSource source(files, {.inputs = inputs, .field = field});
-        for_each_text(source, field, [&](const std::string& text) { printer.add(text); });
+        for_each_text({.inputs = inputs,
+                       .field = operands.setting("field"),
+                       .keys = {.inputs = "tokenizer encode"}},
+                      [&](const std::string& text) { printer.add(text); });
     }
     printer.finish();
     return 0;

@@ -8,6 +8,7 @@
 #include <cstdio>
 
 #include "launch/build.h"
+#include "launch/disk_space.h"
 #include "launch/exit_codes.h"
 #include "launch/metrics/best_effort.h"
 #include "launch/metrics/jsonl_log.h"
@@ -78,6 +79,9 @@ void Training::start() {
         engine_.weights_changed();
     else
         begin_fresh();
+    if (session_.speaks())
+        require_disk_space(session_.files(), config_, state.steps_done(),
+                           [this](const std::string& line) { session_.warn(line); });
     session_.say(fmt::format("run {} ({}) in {}: ranks {}, steps {}", config_.run.name,
                              state.run_id, config_.run.folder, session_.world().size(),
                              schedule_.total_steps));

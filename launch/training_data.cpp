@@ -68,13 +68,14 @@ void open_held_out(TrainingData& data, const RunConfig& config, core::io::FileSy
     for (const std::string& folder : folders) {
         const auto set = open_held_out(folder, section.sequence_length, files);
         REQUIRE(config, set || section.held_out.empty(),
-                "held_out={}: this data set has no held-out split of more than {} tokens (one "
+                "data.held_out={}: this data set has no held-out split of more than {} tokens (one "
                 "sample); prepare it with prepare.held_out above 0, or name another one",
                 folder, section.sequence_length);
         if (!set) continue;
-        REQUIRE(config, set->manifest().tokenizer_hash == data.tokenizer->content_hash(),
-                "held_out={}: was made with another tokenizer than {}; prepare it with that one",
-                folder, section.sources.front().path);
+        REQUIRE(
+            config, set->manifest().tokenizer_hash == data.tokenizer->content_hash(),
+            "data.held_out={}: was made with another tokenizer than {}; prepare it with that one",
+            folder, section.sources.front().path);
         data.held_out.push_back({set, (set->tokens() - 1) / section.sequence_length});
         tokens += set->tokens();
         bytes += set->bytes();
@@ -85,7 +86,7 @@ void open_held_out(TrainingData& data, const RunConfig& config, core::io::FileSy
     REQUIRE(config, config.train.eval_every == 0 || !data.held_out.empty(),
             "train.eval_every={}: there is nothing to evaluate on: no data set has a held-out "
             "split of more than {} tokens (one sample); prepare one with prepare.held_out above 0, "
-            "name another with held_out=FOLDER, or set train.eval_every=0",
+            "name another with data.held_out=FOLDER, or set train.eval_every=0",
             config.train.eval_every, section.sequence_length);
 }
 

@@ -39,7 +39,7 @@ void strip_controls(std::string& text) {
 }  // namespace
 
 void CleaningConfig::validate() const {
-    REQUIRE(config, min_characters >= 0, "min_characters: must not be negative, got {}",
+    REQUIRE(config, min_characters >= 0, "prepare.min_characters: must not be negative, got {}",
             min_characters);
 }
 

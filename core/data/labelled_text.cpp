@@ -12,6 +12,9 @@ namespace plinth::core::data {
 
 namespace {
 
+/// All examples are held in memory: a line of this size is a file of another kind.
+constexpr size_t longest_line = size_t{1} << 30;
+
 std::string text_of(const io::Json& json, const std::string& field, const std::string& where) {
     const io::Json* value = json.find(field);
     REQUIRE(data, value != nullptr, "{}: no member \"{}\"", where, field);
@@ -56,7 +59,8 @@ void read_file(io::FileSystem& files, const std::string& path, const std::string
     }
     const bool is_json =
         name.ends_with(".jsonl") || name.ends_with(".ndjson") || name.ends_with(".json");
-    io::LineReader lines(files.open_read(path));
+    const auto name_of_file = std::make_shared<const std::string>(path);
+    io::LineReader lines(files.open_read(path), {longest_line, "cut it into shorter examples"});
     Columns columns;
     std::string_view line;
     while (lines.next(line)) {
@@ -64,8 +68,8 @@ void read_file(io::FileSystem& files, const std::string& path, const std::string
         const std::string where = fmt::format("{}:{}", path, lines.line_number());
         if (is_json) {
             const io::Json json = io::Json::parse(line, where);
-            pairs.push_back(
-                {text_of(json, first_field, where), text_of(json, second_field, where)});
+            pairs.push_back({text_of(json, first_field, where), text_of(json, second_field, where),
+                             name_of_file, lines.line_number()});
             continue;
         }
         std::vector<std::string> values = split_tabs(line);
@@ -75,20 +79,25 @@ void read_file(io::FileSystem& files, const std::string& path, const std::string
         REQUIRE(data, values.size() == columns.count,
                 "{}: expected {} columns with tabs between, found {}", where, columns.count,
                 values.size());
-        pairs.push_back({std::move(values[columns.first]), std::move(values[columns.second])});
+        pairs.push_back({std::move(values[columns.first]), std::move(values[columns.second]),
+                         name_of_file, lines.line_number()});
     }
 }
 
 }  // namespace
 
+std::string TextPair::where() const {
+    return path ? fmt::format("{}:{}", *path, line) : "an example";
+}
+
 std::vector<TextPair> read_text_pairs(io::FileSystem& files, const std::vector<std::string>& inputs,
-                                      const std::string& first_field,
+                                      const std::string& key, const std::string& first_field,
                                       const std::string& second_field) {
     REQUIRE(config, !first_field.empty() && first_field != second_field,
-            "the two fields of an example must have different names, got \"{}\" and \"{}\"",
-            first_field, second_field);
+            "{}: the two fields of an example must have different names, got \"{}\" and \"{}\"",
+            key, first_field, second_field);
     std::vector<TextPair> pairs;
-    for (const std::string& path : find_input_files(files, inputs)) {
+    for (const std::string& path : find_all_input_files(files, inputs, key)) {
         read_file(files, path, first_field, second_field, pairs);
     }
     return pairs;

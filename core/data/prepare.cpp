@@ -202,6 +202,7 @@ class Preparation {
         report_.spilled_bytes = spill.spilled_bytes();
         report_.peak_spill_memory = spill.peak_memory();
         report_.seconds = clock_.seconds();
+        report_.skipped = source_.skipped_text();
         return std::move(report_);
     }
 
@@ -226,7 +227,7 @@ class Preparation {
              .memory = config_.memory / 2,
              .threads = config_.threads > 0 ? config_.threads : std::max(cores, 1)});
         const std::optional<int32_t> end = tokenizer_->end_of_document();
-        BadLines bad_lines(config_.source.max_bad_lines);
+        BadLines bad_lines(config_.source.max_bad_lines, config_.source.keys.max_bad_lines);
         PhaseClock clock;
         pipeline.run(
             [&](const RawDocument& raw, PreparedDocument& document) {
@@ -269,9 +270,10 @@ class Preparation {
         }
         add_split("train", train.finish());
         add_split("heldout", held_out.finish());
-        REQUIRE(data, report_.manifest.splits.contains("train"),
-                "inputs: none of {} documents is left for training (dropped: {}; held out: {})",
-                report_.documents_read, fmt::join(report_.manifest.dropped, ", "), documents_);
+        REQUIRE(
+            data, report_.manifest.splits.contains("train"),
+            "prepare.inputs: none of {} documents is left for training (dropped: {}; held out: {})",
+            report_.documents_read, fmt::join(report_.manifest.dropped, ", "), documents_);
     }
 
     void add_split(const char* name, SplitEntry entry) {
@@ -311,11 +313,14 @@ void PrepareConfig::validate() const {
     cleaning.validate();
     REQUIRE(config, !without_trailing_slashes(output).empty() && output != "/",
             "prepare.output: name the folder of the data set");
-    REQUIRE(config, held_out >= 0 && held_out < 1, "held_out: must be in [0, 1), got {}", held_out);
-    REQUIRE(config, shard_tokens > 0, "shard_tokens: must be positive, got {}", shard_tokens);
-    REQUIRE(config, memory >= int64_t{1} << 20, "memory: must be at least 1 MiB, got {} bytes",
-            memory);
-    REQUIRE(config, threads >= 0 && threads <= 1024, "threads: must be 0 to 1024, got {}", threads);
+    REQUIRE(config, held_out >= 0 && held_out < 1, "prepare.held_out: must be in [0, 1), got {}",
+            held_out);
+    REQUIRE(config, shard_tokens > 0, "prepare.shard_tokens: must be positive, got {}",
+            shard_tokens);
+    REQUIRE(config, memory >= int64_t{1} << 20,
+            "prepare.memory: must be at least 1 MiB, got {} bytes", memory);
+    REQUIRE(config, threads >= 0 && threads <= 1024, "prepare.threads: must be 0 to 1024, got {}",
+            threads);
 }
 
 PrepareReport prepare(const PrepareConfig& config, io::FileSystem& files,

@@ -1,20 +1,28 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "core/data/text_source.h"
 
-#include "core/data/input_files.h"
+#include <algorithm>
+
 #include "core/io/json.h"
 #include "kernels/runtime/error.h"
 
 namespace plinth::core::data {
 
+TextSourceKeys TextSourceKeys::of_section(const std::string& section) {
+    return {.inputs = section + ".inputs",
+            .document_separator = section + ".document_separator",
+            .max_bad_lines = section + ".max_bad_lines",
+            .max_document_bytes = section + ".max_document_bytes"};
+}
+
 void TextSourceConfig::validate() const {
-    REQUIRE(config, !inputs.empty(), "inputs: name at least one file, folder or pattern");
-    REQUIRE(config, !field.empty(), "field: must not be empty");
+    REQUIRE(config, !inputs.empty(), "{}: name at least one file, folder or pattern", keys.inputs);
+    REQUIRE(config, !field.empty(), "{}: the field of a JSON line must have a name", keys.inputs);
     REQUIRE(config, !document_separator.empty(),
-            "document_separator: must be file, blank_line or a text between documents");
-    REQUIRE(config, max_bad_lines >= 0, "max_bad_lines: must not be negative, got {}",
+            "{}: must be file, blank_line or a text between documents", keys.document_separator);
+    REQUIRE(config, max_bad_lines >= 0, "{}: must not be negative, got {}", keys.max_bad_lines,
             max_bad_lines);
-    REQUIRE(config, max_document_bytes > 0, "max_document_bytes: must be positive, got {}",
+    REQUIRE(config, max_document_bytes > 0, "{}: must be positive, got {}", keys.max_document_bytes,
             max_document_bytes);
 }
 
@@ -38,9 +46,9 @@ std::optional<std::string> take_text(RawDocument& document, const std::string& f
 
 void BadLines::add(const RawDocument& document, const std::string& problem) {
     ++count_;
-    REQUIRE(data, count_ <= limit_,
-            "{}:{}: {} ({} bad lines, {} may be skipped: raise max_bad_lines if that is right)",
-            *document.path, document.line, problem, count_, limit_);
+    REQUIRE(data, count_ <= limit_, "{}:{}: {} ({} bad lines, {} may be skipped{})", *document.path,
+            document.line, problem, count_, limit_,
+            key_.empty() ? "" : fmt::format(": raise {} if that is right", key_));
 }
 
 /// The documents of one open file.
@@ -53,11 +61,21 @@ class TextSource::Documents {
 
 namespace {
 
-void check_length(size_t bytes, int64_t limit, const std::string& path) {
-    REQUIRE(data, bytes <= static_cast<uint64_t>(limit),
-            "{}: a document of more than {} bytes; set document_separator to cut the file, or "
-            "raise max_document_bytes",
-            path, limit);
+/// How long a document may be, and what can be done about a longer one.
+io::LongestLine longest_of(const TextSourceConfig& config, bool is_json) {
+    std::string fix;
+    const TextSourceKeys& keys = config.keys;
+    if (!is_json && !keys.document_separator.empty())
+        fix = fmt::format("set {} to cut the file into documents, or ", keys.document_separator);
+    fix += keys.max_document_bytes.empty() ? "cut it into shorter documents"
+                                           : fmt::format("raise {}", keys.max_document_bytes);
+    return {static_cast<size_t>(config.max_document_bytes), std::move(fix)};
+}
+
+void check_length(size_t bytes, const io::LongestLine& longest, const std::string& path,
+                  uint64_t line) {
+    REQUIRE(data, bytes <= longest.bytes, "{}:{}: a document of more than {} bytes: {}", path, line,
+            longest.bytes, longest.fix);
 }
 
 }  // namespace
@@ -65,7 +83,8 @@ void check_length(size_t bytes, int64_t limit, const std::string& path) {
 /// JSONL: a document a line; empty lines are nothing.
 class TextSource::Lines : public Documents {
   public:
-    explicit Lines(std::unique_ptr<io::ReadableFile> file) : lines_(std::move(file)) {}
+    Lines(std::unique_ptr<io::ReadableFile> file, io::LongestLine longest)
+        : lines_(std::move(file), std::move(longest)) {}
 
     bool next(RawDocument& document) override {
         std::string_view line;
@@ -86,8 +105,8 @@ class TextSource::Lines : public Documents {
 /// Plain text cut at empty lines.
 class TextSource::Paragraphs : public Documents {
   public:
-    Paragraphs(std::unique_ptr<io::ReadableFile> file, int64_t limit)
-        : path_(file->path()), limit_(limit), lines_(std::move(file)) {}
+    Paragraphs(std::unique_ptr<io::ReadableFile> file, const io::LongestLine& longest)
+        : path_(file->path()), longest_(longest), lines_(std::move(file), longest) {}
 
     bool next(RawDocument& document) override {
         document.bytes.clear();
@@ -100,7 +119,7 @@ class TextSource::Paragraphs : public Documents {
             }
             if (document.bytes.empty()) document.line = lines_.line_number();
             document.bytes.append(line).push_back('\n');
-            check_length(document.bytes.size(), limit_, path_);
+            check_length(document.bytes.size(), longest_, path_, document.line);
         }
         return !document.bytes.empty();
     }
@@ -108,22 +127,23 @@ class TextSource::Paragraphs : public Documents {
 
   private:
     std::string path_;
-    int64_t limit_;
+    io::LongestLine longest_;
     io::LineReader lines_;
 };
 
 /// Plain text cut at a separator, which belongs to no document; an empty one: never.
 class TextSource::Separated : public Documents {
   public:
-    Separated(std::unique_ptr<io::ReadableFile> file, std::string separator, int64_t limit)
+    Separated(std::unique_ptr<io::ReadableFile> file, std::string separator,
+              io::LongestLine longest)
         : path_(file->path()),
           separator_(std::move(separator)),
-          limit_(limit),
+          longest_(std::move(longest)),
           bytes_(io::open_bytes(std::move(file))) {}
 
     bool next(RawDocument& document) override {
         document.is_json = false;
-        document.line = 0;
+        document.line = line_;
         while (true) {
             const size_t end =
                 separator_.empty() ? std::string::npos : buffer_.find(separator_, searched_);
@@ -144,7 +164,12 @@ class TextSource::Separated : public Documents {
     static constexpr size_t read_size = size_t{1} << 18;
 
     void emit(RawDocument& document, size_t end, size_t next_begin) {
+        check_length(end - begin_, longest_, path_, line_);
         document.bytes.assign(buffer_, begin_, end - begin_);
+        const auto at = [&](size_t offset) {
+            return buffer_.begin() + static_cast<std::ptrdiff_t>(offset);
+        };
+        line_ += static_cast<uint64_t>(std::count(at(begin_), at(next_begin), '\n'));
         begin_ = searched_ = next_begin;
     }
 
@@ -152,7 +177,7 @@ class TextSource::Separated : public Documents {
     void refill() {
         buffer_.erase(0, begin_);
         begin_ = 0;
-        check_length(buffer_.size(), limit_, path_);
+        check_length(buffer_.size(), longest_, path_, line_);
         const size_t kept = buffer_.size();
         searched_ =
             kept >= separator_.size() ? kept + 1 - std::max<size_t>(separator_.size(), 1) : 0;
@@ -164,10 +189,11 @@ class TextSource::Separated : public Documents {
 
     std::string path_;
     std::string separator_;
-    int64_t limit_;
+    io::LongestLine longest_;
     std::unique_ptr<io::ByteReader> bytes_;
     std::string buffer_;
-    size_t begin_ = 0;     ///< of the next document
+    uint64_t line_ = 1;    ///< where the next document begins
+    size_t begin_ = 0;     ///< the same, in the buffer
     size_t searched_ = 0;  ///< no separator begins in [begin_, searched_)
     bool at_end_ = false;
 };
@@ -175,8 +201,12 @@ class TextSource::Separated : public Documents {
 TextSource::TextSource(io::FileSystem& files, TextSourceConfig config)
     : files_(files), config_(std::move(config)) {
     config_.validate();
-    paths_ = find_input_files(files_, config_.inputs);
-    for (const std::string& path : paths_)
+    const std::string& key = config_.keys.inputs;
+    if (config_.skip_odd_files)
+        inputs_ = find_input_files(files_, config_.inputs, key);
+    else
+        inputs_.paths = find_all_input_files(files_, config_.inputs, key);
+    for (const std::string& path : paths())
         total_bytes_ += files_.open_read(path)->size();
 }
 
@@ -192,21 +222,21 @@ std::unique_ptr<TextSource::Documents> TextSource::open(const std::string& path)
     auto file = files_.open_read(path);
     if (config_.format == TextFormat::jsonl ||
         (config_.format == TextFormat::automatic && is_jsonl(path))) {
-        return std::make_unique<Lines>(std::move(file));
+        return std::make_unique<Lines>(std::move(file), longest_of(config_, /*is_json=*/true));
     }
-    if (config_.document_separator == "blank_line") {
-        return std::make_unique<Paragraphs>(std::move(file), config_.max_document_bytes);
-    }
+    const io::LongestLine longest = longest_of(config_, /*is_json=*/false);
+    if (config_.document_separator == "blank_line")
+        return std::make_unique<Paragraphs>(std::move(file), longest);
     const bool whole = config_.document_separator == "file";
     return std::make_unique<Separated>(std::move(file), whole ? "" : config_.document_separator,
-                                       config_.max_document_bytes);
+                                       longest);
 }
 
 bool TextSource::next(RawDocument& document) {
     while (true) {
         if (documents_ == nullptr) {
-            if (next_path_ == paths_.size()) return false;
-            path_ = std::make_shared<const std::string>(paths_[next_path_++]);
+            if (next_path_ == paths().size()) return false;
+            path_ = std::make_shared<const std::string>(paths()[next_path_++]);
             documents_ = open(*path_);
         }
         if (documents_->next(document)) {

@@ -7,6 +7,7 @@
 #include <string>
 #include <vector>
 
+#include "core/data/input_files.h"
 #include "core/io/compressed.h"
 #include "core/io/file.h"
 
@@ -18,6 +19,15 @@ enum class TextFormat {
     jsonl,
 };
 
+/// What the configuration calls the values below, for messages: an empty one has no key.
+struct TextSourceKeys {
+    std::string inputs = "inputs";
+    std::string document_separator, max_bad_lines, max_document_bytes;
+
+    /// "prepare.inputs" and so on.
+    static TextSourceKeys of_section(const std::string& section);
+};
+
 struct TextSourceConfig {
     std::vector<std::string> inputs;  ///< files, folders, patterns: see find_input_files
     TextFormat format = TextFormat::automatic;
@@ -27,6 +37,9 @@ struct TextSourceConfig {
     std::string document_separator = "file";
     int64_t max_bad_lines = 100;                    ///< JSON lines that may be skipped
     int64_t max_document_bytes = int64_t{1} << 30;  ///< a longer one is an error
+    /// Whether links to nothing, pipes and the like in folders are skipped; else they are errors.
+    bool skip_odd_files = false;
+    TextSourceKeys keys;
 
     /// Errors are of kind config.
     void validate() const;
@@ -37,7 +50,7 @@ struct TextSourceConfig {
 struct RawDocument {
     std::string bytes;
     std::shared_ptr<const std::string> path;
-    uint64_t line = 0;  ///< where it begins, from 1; 0 if lines were not counted
+    uint64_t line = 0;  ///< where it begins, from 1
     bool is_json = false;
 };
 
@@ -49,18 +62,21 @@ std::optional<std::string> take_text(RawDocument& document, const std::string& f
 /// Counts JSON lines that were skipped.
 class BadLines {
   public:
-    explicit BadLines(int64_t limit) : limit_(limit) {}
-    /// The line over the limit is an error of kind data that names file and line.
+    /// `key`: of the limit, if the configuration has one.
+    explicit BadLines(int64_t limit, std::string key = "") : limit_(limit), key_(std::move(key)) {}
+    /// The line over the limit is an error of kind data that names file, line and key.
     void add(const RawDocument& document, const std::string& problem);
     int64_t count() const { return count_; }
 
   private:
     int64_t limit_;
+    std::string key_;
     int64_t count_ = 0;
 };
 
 /// The documents of all input files, in order. Compression is detected by content. Memory: one
-/// document and fixed buffers.
+/// document and fixed buffers; a document that is too long is an error of kind data that names file
+/// and line, also as one line of a JSONL file, and is not read to its end.
 class TextSource {
   public:
     TextSource(io::FileSystem& files, TextSourceConfig config);
@@ -69,7 +85,9 @@ class TextSource {
     /// False at the end.
     bool next(RawDocument& document);
 
-    const std::vector<std::string>& paths() const { return paths_; }
+    const std::vector<std::string>& paths() const { return inputs_.paths; }
+    /// One line about names that led to no file; empty if there were none.
+    std::string skipped_text() const { return inputs_.skipped_text(); }
     /// Sizes of the files on disk, and how much of that has been read.
     uint64_t total_bytes() const { return total_bytes_; }
     uint64_t bytes_read() const;
@@ -83,7 +101,7 @@ class TextSource {
 
     io::FileSystem& files_;
     TextSourceConfig config_;
-    std::vector<std::string> paths_;
+    InputFiles inputs_;
     uint64_t total_bytes_ = 0;
     uint64_t finished_bytes_ = 0;  ///< of the files before the open one
     size_t next_path_ = 0;

@@ -179,8 +179,11 @@ std::unique_ptr<ByteReader> open_bytes(std::unique_ptr<ReadableFile> file) {
     return std::make_unique<PlainReader>(std::move(file));
 }
 
-LineReader::LineReader(std::unique_ptr<ReadableFile> file)
-    : bytes_(open_bytes(std::move(file))), buffer_(kChunk, '\0') {
+LineReader::LineReader(std::unique_ptr<ReadableFile> file, LongestLine longest)
+    : path_(file->path()),
+      longest_(std::move(longest)),
+      bytes_(open_bytes(std::move(file))),
+      buffer_(kChunk, '\0') {
     constexpr std::string_view kByteOrderMark = "\xef\xbb\xbf";
     while (end_ < kByteOrderMark.size() && refill()) {
     }
@@ -204,6 +207,11 @@ bool LineReader::refill() {
     return !at_end_;
 }
 
+void LineReader::require_short(size_t bytes) const {
+    REQUIRE(data, bytes <= longest_.bytes, "{}:{}: a line of more than {} bytes{}{}", path_,
+            line_number_ + 1, longest_.bytes, longest_.fix.empty() ? "" : ": ", longest_.fix);
+}
+
 bool LineReader::next(std::string_view& line) {
     size_t searched = 0;  // this much of the unread part holds no line feed
     for (;;) {
@@ -216,6 +224,7 @@ bool LineReader::next(std::string_view& line) {
             break;
         }
         searched = end_ - begin_;
+        require_short(searched);
         if (refill()) continue;
         if (begin_ == end_) return false;
         line = {buffer_.data() + begin_, end_ - begin_};
@@ -223,6 +232,7 @@ bool LineReader::next(std::string_view& line) {
         break;
     }
     if (!line.empty() && line.back() == '\r') line.remove_suffix(1);
+    require_short(line.size());
     ++line_number_;
     return true;
 }

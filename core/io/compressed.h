@@ -32,11 +32,18 @@ class ByteReader {
 /// Chooses by `detect_compression`.
 std::unique_ptr<ByteReader> open_bytes(std::unique_ptr<ReadableFile> file);
 
-/// The lines of a file, whatever their length. A byte-order mark at the start of the file and the
+/// How long a line may be, for what would not fit into memory.
+struct LongestLine {
+    size_t bytes = SIZE_MAX;
+    std::string fix;  ///< what the message about a longer one says can be done
+};
+
+/// The lines of a file. One that is too long is an error of kind data that names file and line, and
+/// no more of it is read than that takes. A byte-order mark at the start of the file and the
 /// carriage return of a CRLF are removed; the last line need not end with a line feed.
 class LineReader {
   public:
-    explicit LineReader(std::unique_ptr<ReadableFile> file);
+    explicit LineReader(std::unique_ptr<ReadableFile> file, LongestLine longest = {});
     /// False at the end. The line is valid until the next call.
     bool next(std::string_view& line);
     uint64_t line_number() const { return line_number_; }  ///< of the latest line, from 1
@@ -44,7 +51,10 @@ class LineReader {
 
   private:
     bool refill();
+    void require_short(size_t bytes) const;
 
+    std::string path_;
+    LongestLine longest_;
     std::unique_ptr<ByteReader> bytes_;
     std::string buffer_;
     size_t begin_ = 0;  ///< the unread part of the buffer is [begin_, end_)

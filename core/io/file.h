@@ -42,6 +42,19 @@ enum class OpenMode {
     append,      ///< creates or continues at the end
 };
 
+/// What a name leads to, links followed.
+struct FileStatus {
+    enum class Kind {
+        none,    ///< nothing, as a link to nothing does
+        file,    ///< with content of a size
+        folder,  ///< that can be listed
+        other,   ///< a pipe, a socket or a device
+    };
+    Kind kind = Kind::none;
+    /// Together the same for all names of one file or folder.
+    uint64_t device = 0, number = 0;
+};
+
 /// Every file operation of Plinth goes through this seam, so that tests can inject faults at any of
 /// them. All errors are of kind io and name the operation, the path and the system's reason.
 class FileSystem {
@@ -51,6 +64,10 @@ class FileSystem {
     virtual std::unique_ptr<WritableFile> open_write(const std::string& path, OpenMode mode) = 0;
     virtual bool exists(const std::string& path) = 0;
     virtual bool is_directory(const std::string& path) = 0;
+    virtual FileStatus status(const std::string& path) = 0;
+    /// Bytes that this user may still write to the disk that holds an existing folder;
+    /// UINT64_MAX where the file system does not say.
+    virtual uint64_t free_bytes(const std::string& folder) = 0;
     /// Names (not paths) in a folder, sorted bytewise.
     virtual std::vector<std::string> list(const std::string& folder) = 0;
     /// Creates the folder and its parents; existing ones are fine.

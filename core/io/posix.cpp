@@ -3,6 +3,7 @@
 #include <dirent.h>
 #include <fcntl.h>
 #include <sys/stat.h>
+#include <sys/statvfs.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -188,6 +189,27 @@ class Posix final : public FileSystem {
     bool is_directory(const std::string& path) override {
         struct stat status {};
         return status_of(path, status) && S_ISDIR(status.st_mode);
+    }
+
+    FileStatus status(const std::string& path) override {
+        struct stat found {};
+        if (::stat(path.c_str(), &found) != 0) {
+            if (errno != ENOENT && errno != ENOTDIR && errno != ELOOP) fail("stat", path, errno);
+            return {};
+        }
+        using Kind = FileStatus::Kind;
+        const Kind kind = S_ISREG(found.st_mode)   ? Kind::file
+                          : S_ISDIR(found.st_mode) ? Kind::folder
+                                                   : Kind::other;
+        return {kind, found.st_dev, found.st_ino};
+    }
+
+    uint64_t free_bytes(const std::string& folder) override {
+        struct statvfs disk {};
+        if (retry([&] { return ::statvfs(folder.c_str(), &disk); }) != 0)
+            fail("measure the free space of", folder, errno);
+        if (disk.f_blocks == 0) return UINT64_MAX;  // a file system that does not say
+        return uint64_t{disk.f_bavail} * disk.f_frsize;
     }
 
     std::vector<std::string> list(const std::string& folder) override {

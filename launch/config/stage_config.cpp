@@ -16,6 +16,21 @@ std::optional<Problem> missing(const char* key, const T& value, const char* ques
     return Problem{key, fmt::format("is missing: {}", question)};
 }
 
+/// A document takes its text, a cleaned copy, its ids and their packed form: about eight times its
+/// bytes.
+template <class Section>
+void resolve_document_bytes(Section& section) {
+    if (section.max_document_bytes == 0) section.max_document_bytes = section.memory / 8;
+}
+
+/// Of a stage that reads a corpus.
+template <class Section>
+std::optional<Problem> validate_documents(const std::string& name, const Section& section) {
+    if (!section.document_separator.empty()) return {};
+    return Problem{name + ".document_separator",
+                   "is empty: choose file, blank_line or a text between documents"};
+}
+
 }  // namespace
 
 // Fine-tuning takes small, even steps: other defaults than pretraining.
@@ -34,9 +49,12 @@ FinetuneConfig::FinetuneConfig() {
 void resolve(PrepareConfig& config) {
     PrepareSection& prepare = config.prepare;
     if (prepare.name.empty()) prepare.name = last_part(prepare.output);
+    resolve_document_bytes(prepare);
 }
 
-void resolve(TokenizerConfig&) {}
+void resolve(TokenizerConfig& config) {
+    resolve_document_bytes(config.tokenizer);
+}
 
 void resolve(FinetuneConfig& config) {
     resolve(config.train);
@@ -60,6 +78,7 @@ std::optional<Problem> validate(const PrepareConfig& config) {
         return problem;
     if (auto problem = missing("prepare.output", prepare.output, "where shall the data set go?"))
         return problem;
+    if (auto problem = validate_documents("prepare", prepare)) return problem;
     return missing("prepare.tokenizer", prepare.tokenizer, "`byte` or a tokenizer's folder");
 }
 
@@ -70,6 +89,7 @@ std::optional<Problem> validate(const TokenizerConfig& config) {
     if (auto problem =
             missing("tokenizer.output", tokenizer.output, "where shall the tokenizer go?"))
         return problem;
+    if (auto problem = validate_documents("tokenizer", tokenizer)) return problem;
     return missing("tokenizer.end_token", tokenizer.end_token, "how is the end token written?");
 }
 

@@ -9,12 +9,17 @@ namespace plinth::launch {
 
 enum class TextFormat { automatic, text, jsonl };
 enum class NormalForm { none, nfc };
+enum class InvalidUtf8 { replace, drop };
 
 /// `plinth data prepare`: raw text to a data set of token shards.
 struct PrepareSection {
     std::vector<std::string> inputs;
     TextFormat format = TextFormat::automatic;
     std::string field = "text";
+    std::string document_separator = "file";
+    int64_t max_document_bytes = 0;  ///< 0: an eighth of memory
+    int64_t max_bad_lines = 100;
+    InvalidUtf8 invalid_utf8 = InvalidUtf8::replace;
     std::string output;
     std::string name;  ///< empty: the last part of output
     std::string tokenizer = "byte";
@@ -36,6 +41,10 @@ struct TokenizerSection {
     std::vector<std::string> inputs;
     TextFormat format = TextFormat::automatic;
     std::string field = "text";
+    std::string document_separator = "file";
+    int64_t max_document_bytes = 0;  ///< 0: an eighth of memory
+    int64_t max_bad_lines = 100;
+    InvalidUtf8 invalid_utf8 = InvalidUtf8::replace;
     std::string output;
     int64_t vocab_size = 32768;
     int64_t min_frequency = 2;

@@ -7,18 +7,41 @@ namespace {
 const Names<TextFormat> text_formats{
     {"auto", TextFormat::automatic}, {"text", TextFormat::text}, {"jsonl", TextFormat::jsonl}};
 const Names<NormalForm> normal_forms{{"none", NormalForm::none}, {"nfc", NormalForm::nfc}};
+const Names<InvalidUtf8> invalid_utf8_choices{{"replace", InvalidUtf8::replace},
+                                              {"drop", InvalidUtf8::drop}};
 const Names<VerifyLayouts> verify_layouts{{"own", VerifyLayouts::own}, {"all", VerifyLayouts::all}};
 const Names<ComputeType> compute_types{{"fp32", ComputeType::fp32}, {"bf16", ComputeType::bf16}};
 
 const char* const inputs_doc =
     "Files, folders and globs of raw text; `.gz` and `.zst` are read as they are.";
 const char* const format_doc =
-    "`text`: a file is a document; `jsonl`: a line is one; `auto`: by the file's name.";
+    "`text`: see document_separator; `jsonl`: a line is a document; `auto`: by the file's name.";
 
 void declare_threads(Schema& schema, const std::string& path, int64_t* threads) {
     schema.key(
         path, threads,
         {.doc = "CPU threads; 0 means the cores that the process may use.", .min = 0, .max = 1024});
+}
+
+/// How raw text is cut into documents: of the stages that read a corpus.
+template <class Section>
+void declare_documents(Schema& schema, const std::string& name, Section& section) {
+    schema.key(name + ".document_separator", &section.document_separator,
+               {.doc = "Where a file of plain text ends one document and begins the next: `file` "
+                       "(never), `blank_line`, or any other text, such as `<|endoftext|>`."});
+    schema.bytes(name + ".max_document_bytes", &section.max_document_bytes,
+                 {.doc = "A longer document, or line of JSON, is an error: it takes about eight "
+                         "times as much memory. 0 means an eighth of `memory`.",
+                  .unit = "bytes",
+                  .min = 0});
+    schema.key(name + ".max_bad_lines", &section.max_bad_lines,
+               {.doc = "Lines of JSON without a text that are skipped and counted; one more is an "
+                       "error.",
+                .unit = "lines",
+                .min = 0});
+    schema.choice(name + ".invalid_utf8", &section.invalid_utf8, invalid_utf8_choices,
+                  {.doc = "What happens to a document that is not well-formed UTF-8: `replace`: "
+                          "each faulty part becomes U+FFFD; `drop`: it is left out."});
 }
 
 void declare_device(Schema& schema, const std::string& path, DeviceKind* device) {
@@ -35,6 +58,7 @@ void declare(Schema& schema, PrepareConfig& config) {
     schema.choice("prepare.format", &prepare.format, text_formats, {.doc = format_doc});
     schema.key("prepare.field", &prepare.field,
                {.doc = "The member of a JSON line with the text."});
+    declare_documents(schema, "prepare", prepare);
     schema.key("prepare.output", &prepare.output,
                {.doc = "Folder of the data set; it must not hold a finished one."});
     schema.key("prepare.name", &prepare.name,
@@ -68,6 +92,7 @@ void declare(Schema& schema, TokenizerConfig& config) {
     schema.choice("tokenizer.format", &tokenizer.format, text_formats, {.doc = format_doc});
     schema.key("tokenizer.field", &tokenizer.field,
                {.doc = "The member of a JSON line with the text."});
+    declare_documents(schema, "tokenizer", tokenizer);
     schema.key("tokenizer.output", &tokenizer.output,
                {.doc = "Folder for vocab.json and merges.txt."});
     schema.key(

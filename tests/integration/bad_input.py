@@ -146,12 +146,36 @@ def prepare(lab, options):
     source = lab.folder / "input.jsonl"
     expect("missing input", CONFIG, ["input.jsonl"], {})
     source.write_text("")
-    expect("empty input", DATA, ["inputs", "none of 0 documents"], {})
+    expect("empty input", DATA, ["prepare.inputs: none of 0 documents"], {})
     source.write_text('{"title": "one"}\n{"text": \n')
-    expect("no line with text", DATA, ["inputs", "none of 2 documents", "bad_line"], {})
+    expect("no line with text", DATA, ["prepare.inputs: none of 2 documents", "bad_line"], {})
     source.write_text('{"text": "one"}\n')
     expect("no such tokenizer", DATA, ["no-tokenizer"], {"prepare.tokenizer": lab.folder / "no-tokenizer"})
     expect("unknown key", CONFIG, ["prepare.inputz"], {"prepare.inputz": 1})
+    source.write_text('{"text": "one"}\n{"text": 2}\n')
+    expect("more bad lines than allowed", DATA, ["input.jsonl:2: ", "raise prepare.max_bad_lines"], {"prepare.max_bad_lines": 0})
+    source.write_text('{"text": "' + "long " * 1000 + '"}\n')
+    limit = {"prepare.max_document_bytes": 4096}
+    expect("a line too long", DATA, ["input.jsonl:1: ", "raise prepare.max_document_bytes"], limit)
+    plain = lab.folder / "plain"
+    plain.mkdir()
+    (plain / "text.txt").write_bytes(b"first paragraph\n\n" * 500 + b"not UTF-8: \xff\n")
+    limit["prepare.inputs"] = f"[{plain}]"
+    expect("a document too long", DATA, ["text.txt:1: ", "set prepare.document_separator", "raise prepare.max_document_bytes"],
+           limit)
+    (plain / "loop").symlink_to(".")
+    (plain / "dangling").symlink_to("nowhere")
+    os.mkfifo(plain / "pipe")
+    limit.update({"prepare.document_separator": "blank_line", "prepare.invalid_utf8": "drop", "prepare.held_out": 0,
+                  "prepare.output": lab.folder / "cut"})
+    done = subprocess.run([lab.plinth, "data", "prepare", *(f"{key}={value}" for key, value in limit.items())], text=True,
+                          capture_output=True, timeout=60)
+    said = done.stdout + done.stderr
+    for words in ("read 501 documents", "dropped 1 documents: invalid_utf8", "dropped 499 documents: duplicate",
+                  f"2 names lead to no file and were skipped; the first: {plain}/dangling is a link to nothing"):
+        if done.returncode != 0 or words not in said:
+            problems.append(f"paragraphs of a folder with odd names: exit code {done.returncode}, no '{words}' in: {said}")
+    source.write_text('{"text": "one"}\n')
     expect("folder that cannot be made", IO, ["/proc/plinth"], {"prepare.output": "/proc/plinth"})
     expect("folder of another data set", CONFIG, [str(lab.data)], {"prepare.output": lab.data})
 
@@ -286,10 +310,17 @@ def permission(lab, options):
 
 
 def full_disk(lab, options):
-    """A file-size limit stands for a full disk: the last save fails, and the run says so and ends with the code of I/O."""
+    """A run does not start where the disk has no room for its checkpoints. A file-size limit stands for a disk that fills up
+    meanwhile: the last save fails, and the run says so and ends with the code of I/O."""
     def limit():
         resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))
 
+    endless = {"train.steps": 10**9, "checkpoint.every": 1, "checkpoint.keep": 10**8}
+    for ranks in (1, 2):
+        refuse(lab, f"a disk too small, {ranks} ranks", IO, ["checkpoint.folder: ", "100000001 checkpoints", "checkpoint.keep"],
+               endless, ranks)
+    run = runs.Process([*lab.command("planned", TINY, {**OVERRIDES, **endless}), "--dry-run"])
+    expect_refusal("dry run, a disk too small", run, IO, ["checkpoint.folder: ", "100000001 checkpoints"])
     command = lab.command("full", TINY, OVERRIDES, 1)
     run = runs.Process(command, preexec=limit)
     code = run.wait()

@@ -137,7 +137,7 @@ def instruction(lab, _):
     check_mode(lab, "instruction")
     empty = lab.folder / "empty.jsonl"
     empty.write_text(json.dumps({"prompt": "why?", "response": ""}) + "\n")
-    refused(lab, "an empty response", "instruction", {"finetune.files": f"[{empty}]"}, "example 0", "response is empty")
+    refused(lab, "an empty response", "instruction", {"finetune.files": f"[{empty}]"}, "empty.jsonl:1: the response is empty")
     empty.write_text("")
     refused(lab, "an empty file", "instruction", {"finetune.files": f"[{empty}]"}, "no example", "empty.jsonl")
 

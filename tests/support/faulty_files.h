@@ -56,6 +56,14 @@ class FaultyFiles final : public core::io::FileSystem {
         check(Kind::read, "stat", path);
         return base_.is_directory(path);
     }
+    core::io::FileStatus status(const std::string& path) override {
+        check(Kind::read, "stat", path);
+        return base_.status(path);
+    }
+    uint64_t free_bytes(const std::string& folder) override {
+        check(Kind::read, "measure the free space of", folder);
+        return base_.free_bytes(folder);
+    }
     std::vector<std::string> list(const std::string& folder) override {
         check(Kind::read, "list", folder);
         return base_.list(folder);

@@ -26,6 +26,8 @@ class ForwardingFiles : public core::io::FileSystem {
     }
     bool exists(const std::string& path) override { return base_.exists(path); }
     bool is_directory(const std::string& path) override { return base_.is_directory(path); }
+    core::io::FileStatus status(const std::string& path) override { return base_.status(path); }
+    uint64_t free_bytes(const std::string& folder) override { return base_.free_bytes(folder); }
     std::vector<std::string> list(const std::string& folder) override { return base_.list(folder); }
     void make_directories(const std::string& folder) override { base_.make_directories(folder); }
     bool create_directory(const std::string& folder) override {

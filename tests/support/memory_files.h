@@ -104,6 +104,15 @@ class MemoryFiles final : public core::io::FileSystem {
         const std::lock_guard lock(mutex_);
         return folders_.contains(path);
     }
+    core::io::FileStatus status(const std::string& path) override {
+        using Kind = core::io::FileStatus::Kind;
+        const std::lock_guard lock(mutex_);
+        if (folders_.contains(path)) return {Kind::folder, 0, std::hash<std::string>()(path)};
+        const auto file = names_.find(path);
+        if (file == names_.end()) return {};
+        return {Kind::file, 0, reinterpret_cast<uintptr_t>(file->second.get())};
+    }
+    uint64_t free_bytes(const std::string&) override { return uint64_t{1} << 40; }
     std::vector<std::string> list(const std::string& folder) override {
         const std::lock_guard lock(mutex_);
         REQUIRE(io, folders_.contains(folder), "cannot list {}: no such folder", folder);

@@ -404,13 +404,13 @@ TEST_F(PrepareTest, RefusesWhatCannotBe) {
     };
     using C = PrepareConfig;
     refused(
-        ErrorKind::config, [](C& c) { c.held_out = 1; }, "held_out:");
+        ErrorKind::config, [](C& c) { c.held_out = 1; }, "prepare.held_out:");
     refused(
-        ErrorKind::config, [](C& c) { c.output = ""; }, "output:");
+        ErrorKind::config, [](C& c) { c.output = ""; }, "prepare.output:");
     refused(
-        ErrorKind::config, [](C& c) { c.shard_tokens = 0; }, "shard_tokens:");
+        ErrorKind::config, [](C& c) { c.shard_tokens = 0; }, "prepare.shard_tokens:");
     refused(
-        ErrorKind::config, [](C& c) { c.memory = 1; }, "memory:");
+        ErrorKind::config, [](C& c) { c.memory = 1; }, "prepare.memory:");
     refused(
         ErrorKind::config, [](C& c) { c.source.inputs = {"nowhere"}; }, "nowhere");
     refused(

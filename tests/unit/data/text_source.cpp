@@ -23,7 +23,7 @@ class TextSourceTest : public ::testing::Test {
 
     Texts read(TextSourceConfig config) {
         TextSource source(files, config);
-        BadLines bad(config.max_bad_lines);
+        BadLines bad(config.max_bad_lines, "prepare.max_bad_lines");
         RawDocument document;
         Texts texts;
         while (source.next(document)) {
@@ -51,13 +51,14 @@ TEST_F(TextSourceTest, FoldersAreWalkedSorted) {
     write("e/c.txt", "c");
     EXPECT_EQ(read({.inputs = {"e", "d"}}), (Texts{"c", "j1", "j2", "z", "b"}));
     EXPECT_EQ(read({.inputs = {"d/b.txt", "d/*.txt", "d/b.txt"}}), (Texts{"b"}));
-    EXPECT_EQ(find_input_files(files, {"d/**/*.txt"}), (Texts{"d/b.txt", "d/a/z.txt"}));
-    EXPECT_EQ(find_input_files(files, {"d/[bc].???", "e/[!d].*"}), (Texts{"d/b.txt", "e/c.txt"}));
+    EXPECT_EQ(find_all_input_files(files, {"d/**/*.txt"}, "key"), (Texts{"d/b.txt", "d/a/z.txt"}));
+    EXPECT_EQ(find_all_input_files(files, {"d/[bc].???", "e/[!d].*"}, "key"),
+              (Texts{"d/b.txt", "e/c.txt"}));
     test::expect_error(
-        ErrorKind::config, [&] { find_input_files(files, {"d/*.gz"}); },
-        "\"d/*.gz\" in the list of inputs names no file");
+        ErrorKind::config, [&] { find_input_files(files, {"d/*.gz"}, "prepare.inputs"); },
+        "prepare.inputs: \"d/*.gz\" names no file");
     test::expect_error(
-        ErrorKind::config, [&] { find_input_files(files, {"nowhere"}); }, "nowhere");
+        ErrorKind::config, [&] { find_input_files(files, {"nowhere"}, "key"); }, "nowhere");
 }
 
 TEST_F(TextSourceTest, CompressionIsFoundByContent) {
@@ -94,11 +95,62 @@ TEST_F(TextSourceTest, SeparatorsAreFoundAcrossReads) {
     EXPECT_EQ(read({.inputs = {"d"}, .document_separator = "<|endoftext|>"}), expected);
 }
 
-TEST_F(TextSourceTest, ADocumentTooLongIsNamed) {
-    write("d/a.txt", std::string(1 << 20, 'x'));
+TEST_F(TextSourceTest, ADocumentTooLongIsNamedWithLineAndKeys) {
+    const auto keys = TextSourceKeys::of_section("prepare");
+    const std::string text(1 << 20, 'x');
+    write("d/a.txt", "short\n\n" + text);
+    write("e/a.jsonl", "{\"text\": \"short\"}\n{\"text\": \"" + text + "\"}\n");
+    const auto refused = [&](TextSourceConfig config, const std::string& where) {
+        config.max_document_bytes = 1 << 19;
+        config.keys = keys;
+        test::expect_error(
+            ErrorKind::data, [&] { read(config); },
+            where + " of more than 524288 bytes: ", "raise prepare.max_document_bytes");
+        config.keys = {};
+        test::expect_error(
+            ErrorKind::data, [&] { read(config); }, where, "cut it into shorter documents");
+        config.max_document_bytes = 1 << 21;
+        EXPECT_FALSE(read(config).empty());
+    };
+    refused({.inputs = {"d"}}, "d/a.txt:1: a document");
+    refused({.inputs = {"d"}, .document_separator = "\n\n"}, "d/a.txt:3: a document");
+    refused({.inputs = {"d"}, .document_separator = "blank_line"}, "d/a.txt:3: a line");
+    refused({.inputs = {"e"}}, "e/a.jsonl:2: a line");
     test::expect_error(
-        ErrorKind::data, [&] { read({.inputs = {"d"}, .max_document_bytes = 1 << 19}); },
-        "d/a.txt: a document of more than 524288 bytes", "document_separator");
+        ErrorKind::data, [&] { read({.inputs = {"d"}, .max_document_bytes = 1000, .keys = keys}); },
+        "set prepare.document_separator to cut the file into documents, or raise");
+    write("d/a.txt", std::string(600, 'x') + "\n" + std::string(600, 'x') + "\n");
+    test::expect_error(
+        ErrorKind::data,
+        [&] {
+            read({.inputs = {"d"}, .document_separator = "blank_line", .max_document_bytes = 1000});
+        },
+        "d/a.txt:1: a document of more than 1000 bytes");
+}
+
+TEST_F(TextSourceTest, ADocumentTooLongIsNotReadToItsEnd) {
+    write("d/a.txt", std::string(16 << 20, 'x'));
+    write("e/a.json", std::string(16 << 20, 'x'));
+    for (const TextSourceConfig& config :
+         {TextSourceConfig{.inputs = {"d"}, .max_document_bytes = 1000},
+          TextSourceConfig{
+              .inputs = {"d"}, .document_separator = "blank_line", .max_document_bytes = 1000},
+          TextSourceConfig{.inputs = {"e"}, .max_document_bytes = 1000}}) {
+        TextSource source(files, config);
+        RawDocument document;
+        EXPECT_THROW(source.next(document), Error);
+        EXPECT_LE(source.bytes_read(), uint64_t{2} << 20) << config.document_separator;
+    }
+}
+
+TEST_F(TextSourceTest, LinesOfDocumentsAreCounted) {
+    write("d/a.txt", "one\ntwo<|cut|>\nthree\n<|cut|>four");
+    TextSource source(files, {.inputs = {"d"}, .document_separator = "<|cut|>"});
+    RawDocument document;
+    std::vector<uint64_t> lines;
+    while (source.next(document))
+        lines.push_back(document.line);
+    EXPECT_EQ(lines, (std::vector<uint64_t>{1, 2, 4}));
 }
 
 TEST_F(TextSourceTest, BadLinesAreCountedAndLimited) {
@@ -109,7 +161,8 @@ TEST_F(TextSourceTest, BadLinesAreCountedAndLimited) {
     EXPECT_EQ(bad_lines, 4);
     test::expect_error(
         ErrorKind::data, [&] { read({.inputs = {"d"}, .max_bad_lines = 0}); },
-        "d/a.jsonl:2: \"text\" is not a string but an integer", "max_bad_lines");
+        "d/a.jsonl:2: \"text\" is not a string but an integer",
+        "raise prepare.max_bad_lines if that is right");
     test::expect_error(
         ErrorKind::data, [&] { read({.inputs = {"d"}, .max_bad_lines = 1}); }, "d/a.jsonl:3: ");
     test::expect_error(
@@ -133,14 +186,19 @@ TEST_F(TextSourceTest, PairsFromTabsAndJson) {
     write("d/lines.jsonl",
           "{\"text\": \"good film\", \"label\": 1}\n{\"label\": \"0\", \"text\": \"bad\"}");
     for (const char* name : {"d/plain.tsv", "d/header.tsv", "d/lines.jsonl"}) {
-        EXPECT_EQ(read_text_pairs(files, {name}, "text", "label"), expected) << name;
+        EXPECT_EQ(read_text_pairs(files, {name}, "key", "text", "label"), expected) << name;
     }
+    const auto pairs =
+        read_text_pairs(files, {"d/header.tsv", "d/lines.jsonl"}, "key", "text", "label");
+    EXPECT_EQ(pairs[1].where(), "d/header.tsv:3");
+    EXPECT_EQ(pairs[3].where(), "d/lines.jsonl:2");
     write("d/short.tsv", "1\tgood\n0 bad\n");
     test::expect_error(
-        ErrorKind::data, [&] { read_text_pairs(files, {"d/short.tsv"}, "text", "label"); },
+        ErrorKind::data, [&] { read_text_pairs(files, {"d/short.tsv"}, "key", "text", "label"); },
         "d/short.tsv:2: expected 2 columns with tabs between, found 1");
     test::expect_error(
-        ErrorKind::data, [&] { read_text_pairs(files, {"d/lines.jsonl"}, "prompt", "label"); },
+        ErrorKind::data,
+        [&] { read_text_pairs(files, {"d/lines.jsonl"}, "key", "prompt", "label"); },
         "d/lines.jsonl:1: no member \"prompt\"");
 }
 

@@ -26,6 +26,8 @@ std::vector<int32_t> with_end(const std::string& text) {
 
 class FinetuneExamples : public ::testing::Test {
   protected:
+    const std::shared_ptr<const std::string> path_ =
+        std::make_shared<const std::string>("in/a.jsonl");
     std::unique_ptr<core::data::Tokenizer> byte_ = load_tokenizer(core::io::posix(), "byte");
     std::unique_ptr<core::data::Tokenizer> endless_ = load_tokenizer(core::io::posix(), "byte256");
 };
@@ -63,15 +65,15 @@ TEST_F(FinetuneExamples, AnEmptyPromptIsTheEndTokenAndAnEmptyResponseIsRefused) 
     expect_error(
         ErrorKind::data,
         [&] {
-            instruction_examples({{"a", "b"}, {"", "z"}}, *endless_, 4);
+            instruction_examples({{"a", "b"}, {"", "z", path_, 7}}, *endless_, 4);
         },
-        "example 1", "prompt is empty");
+        "in/a.jsonl:7: the prompt is empty");
     expect_error(
         ErrorKind::data,
         [&] {
-            instruction_examples({{"a", ""}}, *byte_, 4);
+            instruction_examples({{"a", "", path_, 7}}, *byte_, 4);
         },
-        "example 0", "response is empty");
+        "in/a.jsonl:7: the response is empty");
 }
 
 TEST_F(FinetuneExamples, TheClassIsTheTargetAtTheLastToken) {
@@ -87,9 +89,9 @@ TEST_F(FinetuneExamples, TheClassIsTheTargetAtTheLastToken) {
     expect_error(
         ErrorKind::data,
         [&] {
-            classification_examples({{"a", "odd"}}, labels, *byte_, 4);
+            classification_examples({{"a", "odd", path_, 7}}, labels, *byte_, 4);
         },
-        "example 0", "\"odd\"", "neg, pos");
+        "in/a.jsonl:7: label \"odd\"", "neg, pos");
 }
 
 /// Counts its encoders, each of which may carry a cache of megabytes.
@@ -117,7 +119,7 @@ TEST_F(FinetuneExamples, TextIsCutIntoWindowsThatShareOneToken) {
     const test::TemporaryFolder folder;
     std::ofstream(folder / "a.txt") << "abcdefg";
     std::ofstream(folder / "b.txt") << "hi";
-    const auto set = text_examples(core::io::posix(), {folder / "*.txt"}, "text", *byte_, 4);
+    const auto set = text_examples(core::io::posix(), {folder / "*.txt"}, "key", "text", *byte_, 4);
     ASSERT_EQ(set.examples.size(), 3u);
     EXPECT_EQ(set.examples[0].tokens, bytes("abcde"));
     EXPECT_EQ(set.examples[1].tokens, (std::vector<int32_t>{'e', 'f', 'g', 256, 'h'}));

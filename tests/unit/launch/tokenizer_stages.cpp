@@ -20,6 +20,7 @@ class TokenizerStages : public ::testing::Test {
         config.tokenizer.inputs = {folder / "a.jsonl"};
         config.tokenizer.output = folder / "bpe";
         config.tokenizer.vocab_size = 259;
+        resolve(config);
     }
     /// What a stage printed on standard output.
     std::string printed(const std::vector<std::string>& words) {

@@ -159,8 +159,8 @@ TEST_F(PreparedData, WithoutAnythingToEvaluateOnIsRefused) {
             ErrorKind::config, [&] { open({without}, eval_every, held_out); }, parts...);
     };
     refuse("", 10, "train.eval_every=10", "prepare.held_out", "train.eval_every=0");
-    refuse(without, 0, "held_out=" + without, "prepare.held_out");
-    refuse(foreign, 0, "held_out=" + foreign, "another tokenizer than " + without);
+    refuse(without, 0, "data.held_out=" + without, "prepare.held_out");
+    refuse(foreign, 0, "data.held_out=" + foreign, "another tokenizer than " + without);
     EXPECT_EQ(open({without}, 10, with).held_out.size(), 1u);
 }
 
