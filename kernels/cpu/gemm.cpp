@@ -60,6 +60,21 @@ dnnl::memory::desc describe(int64_t rows, int64_t columns, int64_t stride, bool 
             transposed ? dnnl::memory::dims{1, stride} : dnnl::memory::dims{stride, 1}};
 }
 
+MatmulPrimitive make_primitive(int64_t m, int64_t n, int64_t k, Operand a, Operand b, DType c_dtype,
+                               int64_t c_stride) {
+    MatmulPrimitive made;
+    made.a = describe(m, k, a.stride, a.transposed, DType::bf16);
+    made.b = describe(k, n, b.stride, b.transposed, DType::bf16);
+    made.c = describe(m, n, c_stride, false, c_dtype);
+    dnnl::primitive_attr attributes;
+    attributes.set_scratchpad_mode(dnnl::scratchpad_mode::user);
+    const dnnl::matmul::primitive_desc description({made.a, made.b, made.c}, attributes,
+                                                   cpu_engine());
+    made.scratchpad = description.scratchpad_desc();
+    made.primitive = dnnl::matmul(description);
+    return made;
+}
+
 std::shared_ptr<const MatmulPrimitive> bf16_primitive(int64_t m, int64_t n, int64_t k, Operand a,
                                                       Operand b, DType c_dtype, int64_t c_stride) {
     static std::shared_mutex mutex;
@@ -71,18 +86,12 @@ std::shared_ptr<const MatmulPrimitive> bf16_primitive(int64_t m, int64_t n, int6
         std::shared_lock lock(mutex);
         if (const auto found = cache.find(key); found != cache.end()) return found->second;
     }
-    auto made = std::make_shared<MatmulPrimitive>();
-    made->a = describe(m, k, a.stride, a.transposed, DType::bf16);
-    made->b = describe(k, n, b.stride, b.transposed, DType::bf16);
-    made->c = describe(m, n, c_stride, false, c_dtype);
-    dnnl::primitive_attr attributes;
-    attributes.set_scratchpad_mode(dnnl::scratchpad_mode::user);
-    const dnnl::matmul::primitive_desc description({made->a, made->b, made->c}, attributes,
-                                                   cpu_engine());
-    made->scratchpad = description.scratchpad_desc();
-    made->primitive = dnnl::matmul(description);
+    // One thread makes it while the others wait: equal primitives share parts inside the library,
+    // and what one thread writes there another would read.
     std::unique_lock lock(mutex);
-    return cache.try_emplace(key, std::move(made)).first->second;
+    if (const auto found = cache.find(key); found != cache.end()) return found->second;
+    auto made = std::make_shared<MatmulPrimitive>(make_primitive(m, n, k, a, b, c_dtype, c_stride));
+    return cache.emplace(key, std::move(made)).first->second;
 }
 
 /// Whether oneDNN's bf16 products are faster than widening to fp32 (benchmarks/RESULTS.md). AMX is;

@@ -8,7 +8,9 @@
 #include <cmath>
 #include <cstdint>
 #include <cstring>
+#include <latch>
 #include <string>
+#include <thread>
 #include <vector>
 
 #include "kernels/runtime/thread_pool.h"
@@ -140,6 +142,28 @@ TEST(Gemm, TheLibrarysBf16ProductsOfManyThreadsHaveTheBitsOfOne) {
     pool.run(products, [&](int64_t i) { multiply(found[static_cast<size_t>(i)].data()); });
     for (const auto& each : found)
         EXPECT_EQ(each, expected);
+}
+
+TEST(Gemm, ThreadsThatAskForANewShapeAtOnceGetTheSameBits) {
+    constexpr int64_t m = 37, k = 53;  // no other test's: the library makes each product here
+    constexpr int threads = 4;
+    const auto a = matrix<BFloat16>(m, k, 1);
+    for (int64_t n = 20; n < 40; ++n) {
+        const auto b = matrix<BFloat16>(k, n, 2);
+        std::vector<std::vector<float>> products(threads,
+                                                 std::vector<float>(static_cast<size_t>(m * n)));
+        std::latch all_are_here(threads);
+        std::vector<std::jthread> running;
+        for (std::vector<float>& product : products)
+            running.emplace_back([&] {
+                all_are_here.arrive_and_wait();
+                kernels::cpu::bf16_gemm(m, n, k, {a.data(), k, false}, {b.data(), n, false},
+                                        product.data(), DType::f32, n);
+            });
+        running.clear();
+        for (const std::vector<float>& product : products)
+            EXPECT_EQ(product, products[0]) << n << " columns";
+    }
 }
 
 TEST(Gemm, MemoryThatIsNotThereIsAnErrorAndNoNullPointer) {
