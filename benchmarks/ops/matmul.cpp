@@ -45,7 +45,7 @@ const int registered = [] {
                     benchmark::RegisterBenchmark(fmt::format("matmul/{}/{}/{}/threads:{}", c.name,
                                                              pass_name, name_of(dtype), threads)
                                                      .c_str(),
-                                                 [=, &c](benchmark::State& state) {
+                                                 [=, &c, pass = pass](benchmark::State& state) {
                                                      run_matmul(state, c, pass, dtype, threads);
                                                  })
                         ->UseRealTime();
