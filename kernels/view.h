@@ -1,8 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
+#include <algorithm>
 #include <array>
+#include <cstddef>
 #include <cstdint>
+#include <type_traits>
 
 #include "kernels/runtime/device.h"
 #include "kernels/runtime/dtype.h"
@@ -60,6 +63,23 @@ struct BasicView {
         for (int i = 0; i < shape.rank(); ++i)
             if (shape[i] != 1 && stride(i) != packed[static_cast<size_t>(i)]) return false;
         return true;
+    }
+
+    /// Of dim `dim` only [first, first + count).
+    BasicView narrow(int dim, int64_t first, int64_t count) const {
+        CHECK(first >= 0 && count >= 0 && first + count <= shape[dim], "[{}, {}) of dim {} of {}",
+              first, first + count, dim, shape.text());
+        using Byte = std::conditional_t<std::is_const_v<std::remove_pointer_t<Pointer>>,
+                                        const std::byte, std::byte>;
+        std::array<int64_t, max_dims> dims{};
+        std::copy(shape.dims().begin(), shape.dims().end(), dims.begin());
+        const auto rank = static_cast<size_t>(shape.rank());
+        dims[static_cast<size_t>(dim)] = count;
+        BasicView part = *this;
+        part.shape = Shape(std::span<const int64_t>(dims.data(), rank));
+        part.data =
+            static_cast<Byte*>(data) + first * stride(dim) * static_cast<int64_t>(size_of(dtype));
+        return part;
     }
 
     /// Elements as T; a view of another dtype is an internal error.

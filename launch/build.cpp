@@ -6,6 +6,7 @@
 #include "core/models/transformer_plan.h"
 
 #include "launch/stage_parts.h"
+#include "parallel/context_parallel/ring_attention.h"
 #include "parallel/tensor_parallel/tensor_layout.h"
 
 namespace plinth::launch {
@@ -119,10 +120,11 @@ TransformerConfig transformer_config(const RunConfig& config) {
 std::unique_ptr<core::models::Model> language_model(const RunConfig& config,
                                                     const parallel::Groups& groups) {
     const TransformerConfig transformer = transformer_config(config);
+    const parallel::TensorLayout products(transformer_plan(transformer),
+                                          groups.along(parallel::Axis::tensor));
     return std::make_unique<core::models::Transformer>(
         transformer, stage_parts(config, groups.coordinate(parallel::Axis::pipeline)),
-        parallel::TensorLayout(transformer_plan(transformer),
-                               groups.along(parallel::Axis::tensor)));
+        parallel::ContextLayout(products, groups.along(parallel::Axis::context)));
 }
 
 std::unique_ptr<core::models::Classifier> classifier(const RunConfig& config, int64_t classes,

@@ -10,8 +10,8 @@
 #include "launch/loss_reader.h"
 #include "launch/micro_batch.h"
 #include "launch/training_state.h"
+#include "parallel/collective_ops/sum_gradients.h"
 #include "parallel/data_parallel/replica_check.h"
-#include "parallel/tensor_parallel/partial_gradients.h"
 
 namespace plinth::launch {
 
@@ -55,7 +55,14 @@ Engine::Engine(const RunConfig& config, Session& session, parallel::Groups& grou
               .compute = dtype_of(config.train.dtype)}),
       pipeline_(schedule_config(config.parallel), groups.along(Axis::pipeline),
                 session.allocator()),
-      optimizer_(stage_.masters(), adamw_config(config.optimizer), session.allocator()) {}
+      optimizer_(stage_.masters(), adamw_config(config.optimizer), session.allocator()) {
+    REQUIRE(
+        config,
+        groups.size(Axis::context) == 1 || session.stream().device().type == DeviceType::cpu,
+        "parallel.context={}: attention over a ring has no kernel for GPUs: set run.device=cpu, "
+        "or parallel.context=1 and share the layers with parallel.tensor or parallel.pipeline",
+        groups.size(Axis::context));
+}
 
 void Engine::initialize(uint64_t seed) {
     for (MasterWeights master : stage_.masters())
@@ -77,28 +84,38 @@ void Engine::run_micro_batches(const core::models::Phase& phase, const parallel:
     settings.training = true;
     settings.remake = config_.train.recompute == Recompute::selective;
     const auto slots = plan.aligned_slots_of(groups_.coordinate(Axis::data));
-    LossReader losses(session_);
+    LossReader losses(session_, &groups_.along(Axis::context));
     const parallel::Communicator& stages = groups_.along(Axis::pipeline);
     const double waited = stages.seconds_waited() + shared_.seconds_waited();
     stage_.begin_step(plan);
-    pipeline_.run({.chunks = phase.chunks,
-                   .slots = slots,
-                   .scope = settings,
-                   .batch = [&](int64_t slot) { return share_tokens(source(slot), groups_); },
-                   .on_loss = losses.collector(),
-                   .gradients = &stage_,
-                   .activity = &session_.activity()});
+    pipeline_.run(
+        {.chunks = phase.chunks,
+         .slots = slots,
+         .scope = settings,
+         .batch = [&](int64_t slot) { return share_tokens(source(slot), groups_, session_); },
+         .on_loss = losses.collector(),
+         .gradients = &stage_,
+         .activity = &session_.activity()});
     const PhaseMark mark(session_.activity(), Phase::reduce);
     for (const ReadLoss& loss : losses.read())
         if (groups_.speaks_for_slot())
             scalars.set_slot(loss.slot, loss.cross_entropy, loss.weight,
                              loss.sum - loss.cross_entropy);
-    stage_.finish([this](std::span<const ParameterGradient> owned) {
-        parallel::sum_partial_gradients(owned, groups_.along(Axis::tensor), session_.allocator(),
-                                        session_.stream());
-    });
+    stage_.finish([this](std::span<const ParameterGradient> owned) { sum_over_tokens(owned); });
     shared_.add(stage_.gradients());
     pipeline_waited_ = stages.seconds_waited() + shared_.seconds_waited() - waited;
+}
+
+/// Ranks that share the tokens of a micro-batch each have a summand of its gradients: of all those
+/// in a context group, in a tensor group where it works token by token.
+void Engine::sum_over_tokens(std::span<const ParameterGradient> owned) {
+    std::vector<ParameterGradient> partial;
+    for (const ParameterGradient& entry : owned)
+        if (entry.parameter->gradient_is_partial()) partial.push_back(entry);
+    parallel::sum_gradients(partial, groups_.along(Axis::tensor), "partial gradients",
+                            session_.allocator(), session_.stream());
+    parallel::sum_gradients(owned, groups_.along(Axis::context), "gradients of other tokens",
+                            session_.allocator(), session_.stream());
 }
 
 StepMeans Engine::means(const parallel::StepScalars& scalars) {
@@ -122,6 +139,7 @@ double Engine::gradient_sum_norm() {
     // The ranks of a tensor group hold alike the parameters that it does not cut: one gives them.
     if (!groups_.is_first(Axis::tensor))
         std::erase_if(mine, [](const auto& entry) { return entry.parameter->is_whole(); });
+    if (!groups_.is_first(Axis::context)) mine.clear();  // all of it is alike there
     return core::optim::gradient_norm(mine, session_.ranks(), session_.allocator(),
                                       session_.stream());
 }
@@ -176,6 +194,7 @@ void Engine::check_replicas(int64_t step) {
     parallel::check_replicas(replicas, groups_.along(Axis::data), step);
     parallel::check_replicas(weights([](const auto& parameter) { return parameter.is_whole(); }),
                              groups_.along(Axis::tensor), step);
+    parallel::check_replicas(weights(), groups_.along(Axis::context), step);
     if (shared_.parameters().empty()) return;
     // Both stages own the same of what they share.
     parallel::check_replicas(

@@ -66,8 +66,9 @@ class Engine {
     /// Of it the master weights of the parameters that are `wanted`.
     std::vector<core::StateTensor> weights(
         const std::function<bool(const core::Parameter&)>& wanted = {});
-    /// Collective. Compares what ranks of a data group hold alike, and of a tensor group the
-    /// parameters that it does not cut; see parallel::check_replicas.
+    /// Collective. Compares what ranks of a data group hold alike, all that those of a context
+    /// group hold, and of a tensor group the parameters that it does not cut; see
+    /// parallel::check_replicas.
     void check_replicas(int64_t step);
 
     /// Of the last step, its update included.
@@ -75,6 +76,7 @@ class Engine {
     parallel::Groups& groups() { return groups_; }
 
   private:
+    void sum_over_tokens(std::span<const core::optim::ParameterGradient> owned);
     double gradient_sum_norm();
 
     const RunConfig& config_;

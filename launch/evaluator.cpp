@@ -57,9 +57,10 @@ EvaluationRecord Evaluator::evaluate(int64_t steps_done, int64_t samples,
             batch_of(std::span(windows).subspan(static_cast<size_t>(first),
                                                 static_cast<size_t>(std::min(rows, count - first))),
                      config_.data.sequence_length, config_.data.document_mask);
-        return share_tokens(to_batch(loaded, config_.data.document_mask, session_), groups_);
+        return share_tokens(to_batch(loaded, config_.data.document_mask, session_), groups_,
+                            session_);
     };
-    LossReader losses(session_);
+    LossReader losses(session_, &groups_.along(Axis::context));
     if (!mine.empty())
         pipeline_.run({.chunks = model_.phases().front().chunks,
                        .slots = mine,

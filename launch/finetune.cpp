@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <cmath>
 #include <numbers>
+#include <numeric>
 
 #include "core/models/classifier.h"
 #include "launch/build.h"
@@ -16,6 +17,7 @@
 #include "launch/restored_classifier.h"
 #include "launch/restored_model.h"
 #include "launch/shard_check.h"
+#include "parallel/context_parallel/zigzag.h"
 
 namespace plinth::launch {
 
@@ -203,11 +205,12 @@ void set_length(const FinetuneSection& finetune, RunConfig& run, const TrainingD
 /// Rows of padded examples may be shorter than the window.
 std::optional<Problem> check_shortest(const RunConfig& run) {
     const int64_t shortest = core::data::padded_length(1, run.data.sequence_length);
-    if (shortest % run.parallel.tensor == 0) return {};
-    return Problem{"parallel.tensor", fmt::format("{} ranks cannot divide the {} tokens of short "
-                                                  "examples, of which each works on its share: "
-                                                  "take a power of two",
-                                                  run.parallel.tensor, shortest)};
+    const int64_t context = parallel::context_multiple(run.parallel.context);
+    if (shortest % std::lcm(context, run.parallel.context * run.parallel.tensor) == 0) return {};
+    return Problem{context > 1 ? "parallel.context" : "parallel.tensor",
+                   fmt::format("context {} x tensor {} ranks cannot share the {} tokens of short "
+                               "examples evenly: take fewer, in powers of two",
+                               run.parallel.context, run.parallel.tensor, shortest)};
 }
 
 void check(const RunConfig& run, FinetuneMode mode, bool datasets, int64_t ranks) {
@@ -220,6 +223,11 @@ void check(const RunConfig& run, FinetuneMode mode, bool datasets, int64_t ranks
                           fmt::format("{} stages, but finetune.mode=classification measures whole "
                                       "models: set parallel.pipeline=1",
                                       run.parallel.pipeline)};
+    if (!problem && mode == FinetuneMode::classification && run.parallel.context > 1)
+        problem = Problem{"parallel.context",
+                          fmt::format("{} ranks, but finetune.mode=classification looks at one "
+                                      "token of a sequence: set parallel.context=1",
+                                      run.parallel.context)};
     if (!problem && !datasets) problem = check_shortest(run);
     if (!problem) return;
     if (problem->key == "data.sequence_length") problem->key = "finetune.sequence_length";

@@ -25,6 +25,11 @@ std::vector<ReadLoss> LossReader::read() {
         stream.copy(number + 2 * i + 1, loss.correct.in().as<int64_t>(), sizeof(int64_t));
     }
     stream.synchronize();
+    if (sharing_) {
+        const auto items = static_cast<size_t>(2 * count);
+        sharing_->all_reduce("losses", std::span(value, items), parallel::Reduce::sum);
+        sharing_->all_reduce("loss weights", std::span(number, items), parallel::Reduce::sum);
+    }
     std::vector<ReadLoss> read;
     for (size_t i = 0; i < losses_.size(); ++i)
         read.push_back({.slot = losses_[i].first,

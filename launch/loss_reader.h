@@ -6,6 +6,7 @@
 
 #include "core/ops/cross_entropy.h"
 #include "launch/session.h"
+#include "parallel/comm/communicator.h"
 
 namespace plinth::launch {
 
@@ -19,18 +20,22 @@ struct ReadLoss {
 /// Losses of several micro-batches on their way to the host: the device is waited for once.
 class LossReader {
   public:
-    explicit LossReader(Session& session) : session_(session) {}
+    /// `sharing`: the ranks that share the tokens of each micro-batch; null for this one alone.
+    explicit LossReader(Session& session, parallel::Communicator* sharing = nullptr)
+        : session_(session), sharing_(sharing) {}
 
     void add(int64_t slot, const core::ops::Loss& loss);
     /// For runners that hand over losses as they come.
     std::function<void(int64_t, const core::ops::Loss&)> collector() {
         return [this](int64_t slot, const core::ops::Loss& loss) { add(slot, loss); };
     }
-    /// All that were added, in that order. Waits for the session's stream.
+    /// All that were added, in that order, summed over the ranks that share their tokens, for whom
+    /// it is collective. Waits for the session's stream.
     std::vector<ReadLoss> read();
 
   private:
     Session& session_;
+    parallel::Communicator* sharing_;
     std::vector<std::pair<int64_t, core::ops::Loss>> losses_;
 };
 

@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "launch/micro_batch.h"
 
+#include "core/autograd/scope.h"
+#include "parallel/context_parallel/zigzag.h"
 #include "parallel/tensor_parallel/tensor_layout.h"
 
 namespace plinth::launch {
@@ -21,7 +23,12 @@ core::Batch to_batch(const core::data::MicroBatch& loaded, bool document_mask, S
     return batch;
 }
 
-core::Batch share_tokens(core::Batch batch, const parallel::Groups& groups) {
+core::Batch share_tokens(core::Batch batch, const parallel::Groups& groups, Session& session) {
+    const core::Scope scope(session.scope(DType::f32));  // copies allocate
+    const parallel::Communicator& context = groups.along(parallel::Axis::context);
+    batch.part = parallel::zigzag_part(batch.length(), context.rank(), context.size());
+    for (core::Tensor* values : {&batch.tokens, &batch.targets, &batch.positions})
+        *values = core::tokens_of(*values, batch.part);
     batch.slice = parallel::tokens_of_rank(batch.length(), groups.along(parallel::Axis::tensor));
     return batch;
 }

@@ -12,8 +12,8 @@ namespace plinth::launch {
 /// need not look at them.
 core::Batch to_batch(const core::data::MicroBatch& loaded, bool document_mask, Session& session);
 
-/// The batch as this rank works on it beside the others of its tensor group: with its slice of the
-/// tokens, where they divide its length.
-core::Batch share_tokens(core::Batch batch, const parallel::Groups& groups);
+/// A batch of whole sequences as this rank works on it beside others: with its tokens of them in a
+/// context group, of those its slice in a tensor group, where the ranks divide their number.
+core::Batch share_tokens(core::Batch batch, const parallel::Groups& groups, Session& session);
 
 }  // namespace plinth::launch

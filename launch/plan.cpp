@@ -38,6 +38,11 @@ int64_t data_ranks(const RunConfig& config, int64_t ranks) {
     return ranks / (parallel.pipeline * parallel.tensor * parallel.context);
 }
 
+/// Of a micro-batch, on one rank of a context group.
+int64_t tokens_of_rank(const RunConfig& config) {
+    return config.train.micro_batch * config.data.sequence_length / config.parallel.context;
+}
+
 /// Micro-batches of one rank in a step, gaps included.
 int micro_batches_of_rank(const RunConfig& config, int64_t ranks) {
     const parallel::LanePlan lanes{config.train.global_batch / config.train.micro_batch,
@@ -90,11 +95,34 @@ int64_t passing_through_block(const RunConfig& config) {
                      (hidden + remade) / t + 3 * share});
 }
 
+/// Elements a token of the keys and values that go round a context group.
+int64_t passed_keys(const RunConfig& config) {
+    return 2 * config.model.kv_heads * config.model.head_width / config.parallel.tensor;
+}
+
+/// The same for the backward pass of attention in a context group, beside what the block has kept:
+/// fp32 gradients of qkv, keys and values at hand and on their way, and three sums of their
+/// gradients, of which one is made while one leaves and one comes. What the MLP kept is free then.
+int64_t ring_elements(const RunConfig& config) {
+    const int64_t c = config.parallel.context, t = config.parallel.tensor;
+    if (c == 1) return 0;
+    const ModelSection& m = config.model;
+    const int64_t wide = config.train.dtype == ComputeType::bf16 ? 2 : 1;
+    const int64_t heads = m.heads * m.head_width / t, keys = passed_keys(config);
+    const int64_t sums = c == 2 ? 2 : 3, at_hand = c > 3 ? 2 : 1;
+    const int64_t hidden = m.activation == Activation::swiglu ? 2 * m.ffn_width : m.ffn_width;
+    const int64_t remakeable =
+        config.train.recompute == Recompute::selective ? 0 : m.width + m.ffn_width / t;
+    const int64_t freed = (m.width + hidden) / t + remakeable;
+    return m.width / t + heads + wide * (heads + keys) +
+           std::max(at_hand * keys + sums * wide * keys, heads + keys + wide * keys) - freed;
+}
+
 /// Beside what is kept, for the head.
 int64_t head_elements(const RunConfig& config) {
     const ModelSection& m = config.model;
     const int64_t t = config.parallel.tensor;
-    const int64_t tokens = config.train.micro_batch * config.data.sequence_length;
+    const int64_t tokens = tokens_of_rank(config);
     const int64_t logits =
         std::min(tokens, core::ops::logit_rows_on(device_type_of(config.run.device))) *
         padded_vocab(m) / t;
@@ -124,7 +152,7 @@ ActivationSizes activation_sizes(const RunConfig& config) {
                       (2 * m.width + (m.qk_norm ? 2 : 1) * qkv + m.heads * m.head_width + hidden) /
                       t,
                   remakeable = 2 * m.width + m.ffn_width / t;
-    const int64_t passing = passing_through_block(config);
+    const int64_t passing = std::max(passing_through_block(config), ring_elements(config));
     // The inputs of the products and the gradients of their outputs. What the activation function
     // makes again comes from its input.
     const bool remakes = config.train.recompute == Recompute::selective;
@@ -149,7 +177,7 @@ ActivationSizes activation_sizes(const RunConfig& config) {
 int64_t activation_bytes(const RunConfig& config, const std::vector<core::models::Parts>& chunks,
                          int stage, int alive) {
     const ModelSection& m = config.model;
-    const int64_t tokens = config.train.micro_batch * config.data.sequence_length;
+    const int64_t tokens = tokens_of_rank(config);
     const int64_t element = config.train.dtype == ComputeType::bf16 ? 2 : 4;
     const ActivationSizes sizes = activation_sizes(config);
     const bool is_split =
@@ -301,7 +329,7 @@ std::vector<size_t> bucket_counts(const RunConfig& config) {
 int64_t traffic_of_micro_batch(const RunConfig& config) {
     const ModelSection& m = config.model;
     const int64_t t = config.parallel.tensor, L = m.layers;
-    const int64_t tokens = config.train.micro_batch * config.data.sequence_length;
+    const int64_t tokens = tokens_of_rank(config);
     const int64_t element = config.train.dtype == ComputeType::bf16 ? 2 : 4;
     // Passes of [B, T, D] through the group: four a block forwards, four backwards, and those of
     // the forward pass that recompute repeats; two each of the table and of the head.
@@ -311,6 +339,23 @@ int64_t traffic_of_micro_batch(const RunConfig& config) {
     const int64_t passes = 8 * L + repeated + 4;
     const int64_t rows = 3 * 4 * tokens * (t - 1);  // maximum, sum and target logit of each token
     return passes * tokens * m.width * element / t * (t - 1) + rows;
+}
+
+/// That a rank sends to its context group for a micro-batch of the whole model: keys and values in
+/// each pass, fp32 gradients of them in the last.
+int64_t context_traffic_of_micro_batch(const RunConfig& config) {
+    const int64_t element = config.train.dtype == ComputeType::bf16 ? 2 : 4;
+    const int64_t passes = config.train.recompute == Recompute::full ? 3 : 2;
+    return config.model.layers * (config.parallel.context - 1) * tokens_of_rank(config) *
+           passed_keys(config) * (passes * element + 4);
+}
+
+/// For the sum of all gradients over a context group, each use of a parameter by itself.
+int64_t gradients_of_context(const RunConfig& config, core::models::Transformer& model) {
+    int64_t elements = 0;
+    for (const core::Parameter* parameter : model.parameters().all())
+        elements += parameter->local_elements() * std::max(1, parameter->uses());
+    return 2 * 4 * elements / config.parallel.context * (config.parallel.context - 1);
 }
 
 /// That it sends in a step for the sum of the gradients of parameters which all ranks of the group
@@ -325,7 +370,7 @@ int64_t partial_gradients_bytes(const RunConfig& config, core::models::Transform
 /// Of one activation between stages, or its gradient.
 int64_t passed_bytes(const RunConfig& config) {
     const int64_t element = config.train.dtype == ComputeType::bf16 ? 2 : 4;
-    return config.train.micro_batch * config.data.sequence_length * config.model.width * element;
+    return tokens_of_rank(config) * config.model.width * element;
 }
 
 /// Where the full batch begins, if a ramp leads there.
@@ -383,9 +428,9 @@ MemoryPlan memory_plan(const RunConfig& config, int64_t ranks, int stage) {
     // A copy of weights and moments, of which each rank that holds them writes its share.
     if (saves_beside_training(config.checkpoint))
         for (const core::Parameter* parameter : model.parameters().all())
-            plan.staging +=
-                parameter->local_elements() * 12 /
-                (data * (parameter->gradient_is_partial() ? config.parallel.tensor : 1));
+            plan.staging += parameter->local_elements() * 12 /
+                            (data * config.parallel.context *
+                             (parameter->gradient_is_partial() ? config.parallel.tensor : 1));
     const parallel::ScheduleReport report = schedule_report(config, ranks);
     plan.activations = activation_bytes(config, chunks, stage,
                                         report.stages[static_cast<size_t>(stage)].peak_activations);
@@ -407,6 +452,7 @@ TrafficPlan traffic_plan(const RunConfig& config, int64_t ranks) {
     for (int stage = 0; stage < static_cast<int>(stages); ++stage) {
         core::models::Transformer model = declared_model(config, stage);
         sum.tensor += partial_gradients_bytes(config, model) / data;
+        sum.context += gradients_of_context(config, model) / data;
         const TrafficPlan more = stage_traffic(config, model.parameters().all(), data);
         sum.gradients += more.gradients;
         sum.weights += more.weights;
@@ -420,8 +466,10 @@ TrafficPlan traffic_plan(const RunConfig& config, int64_t ranks) {
     if (config.parallel.tensor > 1)
         sum.tensor += traffic_of_micro_batch(config) *
                       (config.train.global_batch / config.train.micro_batch) / data;
+    sum.context += context_traffic_of_micro_batch(config) *
+                   (config.train.global_batch / config.train.micro_batch) / data;
     return {sum.gradients / stages, sum.weights / stages, sum.activations / stages,
-            sum.tensor / stages};
+            sum.tensor / stages, sum.context / stages};
 }
 
 std::string plan_text(const RunConfig& config, int64_t ranks) {
@@ -442,10 +490,11 @@ std::string plan_text(const RunConfig& config, int64_t ranks) {
         const TrafficPlan traffic = traffic_plan(config, ranks);
         text += fmt::format(
             "# sent a step         {} by a rank (gradients {}, weights {}, activations {}, tensor "
-            "group {})\n",
-            gib(traffic.gradients + traffic.weights + traffic.activations + traffic.tensor),
+            "group {}, context group {})\n",
+            gib(traffic.gradients + traffic.weights + traffic.activations + traffic.tensor +
+                traffic.context),
             gib(traffic.gradients), gib(traffic.weights), gib(traffic.activations),
-            gib(traffic.tensor));
+            gib(traffic.tensor), gib(traffic.context));
     }
     text += fmt::format("# buckets             {}\n", fmt::join(bucket_counts(config), ", "));
     text += pipeline_text(config, ranks);

@@ -24,6 +24,7 @@ struct TrafficPlan {
     int64_t weights = 0;      ///< with parallel.zero=3 at most: units at the turn are gathered once
     int64_t activations = 0;  ///< between the stages of a pipeline, their gradients included
     int64_t tensor = 0;       ///< to its tensor group
+    int64_t context = 0;      ///< to its context group: keys, values and their gradients; gradients
 };
 
 TrafficPlan traffic_plan(const RunConfig& config, int64_t ranks);

@@ -101,15 +101,12 @@ void StageState::progress() {
         part.reducer->progress();
 }
 
-void StageState::finish(
-    const std::function<void(std::span<const core::optim::ParameterGradient>)>& owned_is_final) {
+void StageState::finish(const LaneReducer::OwnedHook& before_uses_add) {
     for (Part& part : parts_) {
         if (!is_pipeline_)
             for (; micro_batches_ < plan_.rounds(); ++micro_batches_)
                 part.weights->join_micro_batch(plan_.lanes_in(micro_batches_));
-        part.reducer->finish([&] {
-            if (owned_is_final) owned_is_final(part.reducer->owned());
-        });
+        part.reducer->finish(before_uses_add);
         part.weights->settle();
         append(gradients_, part.reducer->gradients());
         append(owned_, part.reducer->owned());

@@ -45,8 +45,7 @@ class StageState final : public parallel::GradientSlots {
     void end_backward(size_t chunk) override;
     void progress() override;
     /// See LaneReducer: the hook gets what this rank owns of one reducer's sums.
-    void finish(const std::function<void(std::span<const core::optim::ParameterGradient>)>&
-                    owned_is_final = {});
+    void finish(const parallel::LaneReducer::OwnedHook& before_uses_add = {});
     /// After finish, until the next begin_step; see LaneReducer.
     const std::vector<core::optim::ParameterGradient>& gradients() const { return gradients_; }
     const std::vector<core::optim::ParameterGradient>& owned() const { return owned_; }

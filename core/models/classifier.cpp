@@ -59,14 +59,14 @@ Chunk Classifier::chunk(size_t number) {
                 .loss = {}};
     if (!chunk.parts.has_head) {
         chunk.forward = [this, number](const Batch& batch, const Tensor& x) {
-            return trunk_.run(number, x, batch);
+            return trunk_.run(number, x, batch, trunk_.attention());
         };
         return chunk;
     }
     for (Parameter* parameter : parameters().all())
         if (is_head(*parameter)) chunk.parameters.push_back(parameter);
     chunk.loss = [this, number](const Batch& batch, const Tensor& x) {
-        return loss(batch, trunk_.run(number, x, batch));
+        return loss(batch, trunk_.run(number, x, batch, trunk_.attention()));
     };
     return chunk;
 }

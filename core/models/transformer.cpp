@@ -24,6 +24,7 @@ Transformer::Transformer(const TransformerConfig& config, std::vector<Parts> chu
       chunks_(std::move(chunks)),
       blocks_(static_cast<size_t>(std::max<int64_t>(0, config.layers))) {
     config.validate();
+    attention_ = layout.attention();
     const nn::Declaration root(parameters_, layout);
     for (const Parts& parts : chunks_) {
         declare(parts, root);
@@ -84,7 +85,7 @@ Tensor Transformer::embed(const Batch& batch) const {
     Tensor x = look_up(batch);
     if (embedding_norm_) x = (*embedding_norm_)(x);
     return ops::dropout(x, config_.dropout, "embedding.dropout", batch.sample_ids,
-                        batch.slice.first * config_.width);
+                        batch.element_numbers(config_.width));
 }
 
 Tensor Transformer::run_block(int64_t layer, const Tensor& x, const Batch& batch,
@@ -138,13 +139,13 @@ Chunk Transformer::chunk(size_t number) {
                 .loss = {}};
     if (!chunk.parts.has_head) {
         chunk.forward = [this, number](const Batch& batch, const Tensor& x) {
-            return run(number, x, batch);
+            return run(number, x, batch, attention());
         };
         return chunk;
     }
     if (head_) chunk.forward_parameters.push_back(&head_->weight().parameter);
     chunk.loss = [this, number](const Batch& batch, const Tensor& x) {
-        return loss(batch, run(number, x, batch));
+        return loss(batch, run(number, x, batch, attention()));
     };
     return chunk;
 }

@@ -37,11 +37,15 @@ class Transformer final : public Model {
     /// One chunk: its x from that of the chunk before, which the first one does not look at. The
     /// last one gives features, after the final norm.
     Tensor run(size_t chunk, const Tensor& x, const Batch& batch,
-               const nn::InnerAttention& inner = nn::full_attention()) const;
+               const nn::InnerAttention& inner) const;
     /// Of the whole model: features, the batch's slice of [B, T, D], after the final norm, for
     /// other heads.
-    Tensor features(const Batch& batch,
-                    const nn::InnerAttention& inner = nn::full_attention()) const;
+    Tensor features(const Batch& batch, const nn::InnerAttention& inner) const;
+    Tensor features(const Batch& batch) const { return features(batch, attention()); }
+    /// The attention of batches that are shared as the layout says.
+    const nn::InnerAttention& attention() const {
+        return attention_ ? *attention_ : nn::full_attention();
+    }
     /// Logits [B, T, padded V] of a whole model.
     Tensor logits(const Batch& batch) const { return project(features(batch)); }
     /// The head's product alone, of whole sequences or of any rows.
@@ -66,6 +70,7 @@ class Transformer final : public Model {
     Chunk chunk(size_t number);
 
     TransformerConfig config_;
+    std::shared_ptr<const nn::InnerAttention> attention_;  ///< null: full attention
     std::vector<Parts> chunks_;
     nn::ParameterSet parameters_;
     std::vector<size_t> ends_;  ///< by chunk: parameters declared up to its end

@@ -57,12 +57,12 @@ TransformerBlock::TransformerBlock(const nn::Declaration& at, int64_t layer,
 
 Tensor TransformerBlock::operator()(const Tensor& x, const Batch& batch,
                                     const nn::InnerAttention& inner) const {
-    const int64_t first = batch.slice.first * x.dim(-1);
+    const kernels::ElementNumbers numbers = batch.element_numbers(x.dim(-1));
     const Tensor attended =
         ops::dropout_add(x, attention_(attention_norm_(x), batch, inner), dropout_,
-                         attention_dropout_name_, batch.sample_ids, first);
+                         attention_dropout_name_, batch.sample_ids, numbers);
     return ops::dropout_add(attended, mlp_(mlp_norm_(attended), batch.slice), dropout_,
-                            mlp_dropout_name_, batch.sample_ids, first);
+                            mlp_dropout_name_, batch.sample_ids, numbers);
 }
 
 }  // namespace plinth::core::models

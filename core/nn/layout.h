@@ -26,6 +26,8 @@ class Ends {
     virtual const ops::ColumnRanks* columns() const { return nullptr; }
 };
 
+class InnerAttention;
+
 /// Where the parameters of a model lie, asked while it is declared. This one is for a rank alone:
 /// everything is whole and no product has ends. Models know layouts by this interface only.
 class Layout {
@@ -35,6 +37,9 @@ class Layout {
     virtual void place(Parameter&, const std::string& /*path*/) const {}
     /// Null where the module's product needs none. May outlive the layout.
     virtual std::shared_ptr<const Ends> ends(const std::string& /*path*/) const { return nullptr; }
+    /// What attends between the projections in training. Null: full attention. May outlive the
+    /// layout.
+    virtual std::shared_ptr<const InnerAttention> attention() const { return nullptr; }
 };
 
 /// The layout of a rank that shares nothing.

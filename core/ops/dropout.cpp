@@ -18,12 +18,12 @@ Tensor masked(const Tensor& dy, const Tensor& samples, const kernels::Dropout& o
 }
 
 Tensor dropped(const Tensor& residual, const Tensor& x, double p, const std::string& place,
-               const Tensor& samples, int64_t first) {
+               const Tensor& samples, const kernels::ElementNumbers& numbers) {
     Scope& scope = Scope::current();
     const StepState& step = scope.step();
     const kernels::Dropout options{static_cast<float>(p),
                                    RandomKey(step.seed, place, static_cast<uint64_t>(step.step)),
-                                   first};
+                                   numbers};
     Tensor y = scope.empty(x.shape(), x.dtype());
     kernels::dropout(y.out(), residual.in(), x.in(), samples.in(), options, scope.stream());
     if (scope.tape())
@@ -43,13 +43,13 @@ bool is_active(double p) {
 }  // namespace
 
 Tensor dropout(const Tensor& x, double p, const std::string& place, const Tensor& samples,
-               int64_t first) {
-    return is_active(p) ? dropped({}, x, p, place, samples, first) : x;
+               const kernels::ElementNumbers& numbers) {
+    return is_active(p) ? dropped({}, x, p, place, samples, numbers) : x;
 }
 
 Tensor dropout_add(const Tensor& residual, const Tensor& x, double p, const std::string& place,
-                   const Tensor& samples, int64_t first) {
-    return is_active(p) ? dropped(residual, x, p, place, samples, first) : add(residual, x);
+                   const Tensor& samples, const kernels::ElementNumbers& numbers) {
+    return is_active(p) ? dropped(residual, x, p, place, samples, numbers) : add(residual, x);
 }
 
 }  // namespace plinth::core::ops

@@ -4,18 +4,19 @@
 #include <string>
 
 #include "core/tensor/tensor.h"
+#include "kernels/dropout.h"
 
 namespace plinth::core::ops {
 
 /// x with each element lost with probability p and the others divided by 1 - p; x itself when the
 /// scope is not training or p is 0. `place` names the spot in the model and samples[B] the global
 /// samples: together with the run's seed and the step they decide which elements. x is [B, ...];
-/// where it is a part of each sample only, `first` is the number of that part's first element.
+/// where it is a part of each sample only, `numbers` are those of its elements in the whole.
 Tensor dropout(const Tensor& x, double p, const std::string& place, const Tensor& samples,
-               int64_t first = 0);
+               const kernels::ElementNumbers& numbers = {});
 
 /// residual + dropout(x): a residual connection in one pass.
 Tensor dropout_add(const Tensor& residual, const Tensor& x, double p, const std::string& place,
-                   const Tensor& samples, int64_t first = 0);
+                   const Tensor& samples, const kernels::ElementNumbers& numbers = {});
 
 }  // namespace plinth::core::ops

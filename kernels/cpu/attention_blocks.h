@@ -7,6 +7,7 @@
 #include <algorithm>
 #include <limits>
 #include <memory>
+#include <type_traits>
 
 #include "kernels/attention.h"
 #include "kernels/attention_shape.h"
@@ -42,22 +43,22 @@ struct HeadRows {
     T* row(int64_t i) const { return data + i * stride; }
 };
 
-/// Query head h of sample b in packed qkv, and the key and value head that it reads.
+/// The heads of a tensor [B, N, heads * K], by its strides.
 template <typename T>
-struct PackedHeads {
-    HeadRows<T> q, k, v;
-};
+struct TokenHeads {
+    T* data;
+    int64_t sample, token, width;  ///< from one to the next; K
 
-template <typename T>
-PackedHeads<T> packed_heads(T* qkv, const AttentionShape& shape, int64_t b, int64_t h) {
-    const int64_t stride = (shape.heads + 2 * shape.kv_heads) * shape.width;
-    const int64_t g = h / (shape.heads / shape.kv_heads);
-    T* sample = qkv + b * shape.tokens * stride;
-    const auto head = [&](int64_t index) {
-        return HeadRows<T>{sample + index * shape.width, stride, shape.width};
-    };
-    return {head(h), head(shape.heads + g), head(shape.heads + shape.kv_heads + g)};
-}
+    /// From head `first_head` of the view on.
+    template <typename AnyView>
+    static TokenHeads of(const AnyView& view, int64_t width, int64_t first_head = 0) {
+        return {view.template as<std::remove_const_t<T>>() + first_head * width, view.stride(0),
+                view.stride(1), width};
+    }
+    HeadRows<T> rows(int64_t b, int64_t head) const {
+        return {data + b * sample + head * width, token, width};
+    }
+};
 
 /// to[i][0..padded) = scale * rows [first, first + count), zeros in the padding.
 template <typename T>

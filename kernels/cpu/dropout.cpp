@@ -15,7 +15,7 @@ constexpr int64_t quadruples = 64;
 struct Draw {
     RandomKey key;
     uint64_t sample;
-    int64_t first;       ///< number, in the sample, of element 0
+    ElementNumbers numbers;
     uint32_t threshold;  ///< an element is lost if its word is below
     float factor;        ///< of those that stay
 };
@@ -69,11 +69,12 @@ template <typename T>
 void drop(T* y, const T* residual, const T* x, const Draw& draw, int64_t begin, int64_t end) {
     float factors[4 * quadruples];
     for (int64_t block = begin; block < end;) {
-        // A part of a sample may begin inside of a quadruple.
-        const int64_t number = draw.first + block, before = number % 4;
+        // A run of a sample may begin inside of a quadruple.
+        const int64_t number = draw.numbers[block], before = number % 4;
         draw_factors(factors, draw, static_cast<uint64_t>(number / 4));
         const float* factor = factors + before;
-        const int64_t last = std::min(end, block + 4 * quadruples - before);
+        const int64_t run_end = block < draw.numbers.turn ? draw.numbers.turn : end;
+        const int64_t last = std::min({end, run_end, block + 4 * quadruples - before});
         for (int64_t i = block; i < last; ++i) {
             const float kept = static_cast<float>(x[i]) * factor[i - block];
             y[i] = T(residual ? static_cast<float>(residual[i]) + kept : kept);
@@ -88,8 +89,8 @@ void dropout(View y, ConstView residual, ConstView x, ConstView samples, Dropout
              Stream& stream) {
     check_same_elements("dropout", y, x);
     if (residual) check_same_elements("dropout", y, residual);
-    CHECK(options.probability >= 0.0f && options.probability < 1.0f && options.first >= 0,
-          "dropout of {} from element {} on", options.probability, options.first);
+    CHECK(options.probability >= 0.0f && options.probability < 1.0f && options.numbers.is_sound(),
+          "dropout of {} from element {} on", options.probability, options.numbers.first);
     CHECK(samples.elements() == x.dim(0), "dropout: {} sample numbers for {}", samples.elements(),
           x.shape.text());
     const int64_t batch = x.dim(0), n = batch > 0 ? x.elements() / batch : 0;
@@ -99,7 +100,7 @@ void dropout(View y, ConstView residual, ConstView x, ConstView samples, Dropout
         stream.pool().run(batch * chunks, [&](int64_t index) {
             const int64_t b = index / chunks, begin = index % chunks * elementwise_grain;
             const Draw draw{options.key, static_cast<uint64_t>(samples.as<int64_t>()[b]),
-                            options.first, threshold, 1.0f / (1.0f - options.probability)};
+                            options.numbers, threshold, 1.0f / (1.0f - options.probability)};
             drop(y.as<T>() + b * n, residual ? residual.as<T>() + b * n : nullptr,
                  x.as<T>() + b * n, draw, begin, std::min(n, begin + elementwise_grain));
         });

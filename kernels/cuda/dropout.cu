@@ -11,7 +11,7 @@ constexpr int threads = 256;
 
 struct Draw {
     RandomKey key;
-    int64_t first;       ///< number, in the sample, of element 0
+    ElementNumbers numbers;
     uint32_t threshold;  ///< an element is lost if its word is below
     float factor;        ///< of those that stay
 };
@@ -22,8 +22,8 @@ __device__ T dropped(T x, const T* residual, int64_t at, uint32_t word, const Dr
     return from_float<T>(residual ? to_float(residual[at]) + kept : kept);
 }
 
-/// The part of a sample begins with a whole quadruple and is a multiple of the vector: a thread
-/// takes 16 bytes.
+/// Runs of a sample begin with whole quadruples, at multiples of the vector: a thread takes 16
+/// bytes.
 template <typename T>
 __global__ void __launch_bounds__(threads)
     drop_vectors(T* y, const T* residual, const T* x, const int64_t* samples, Draw draw,
@@ -40,7 +40,7 @@ __global__ void __launch_bounds__(threads)
 #pragma unroll
         for (int q = 0; q < width / 4; ++q) {
             const auto words =
-                draw.key.words(static_cast<uint64_t>((draw.first + first) / 4 + q), sample);
+                draw.key.words(static_cast<uint64_t>(draw.numbers[first] / 4 + q), sample);
 #pragma unroll
             for (int j = 0; j < 4; ++j)
                 out.values[4 * q + j] =
@@ -51,20 +51,22 @@ __global__ void __launch_bounds__(threads)
     }
 }
 
-/// Any part of a sample: a thread takes one quadruple, as far as it is in the part.
+/// Elements [begin, end) of any part of a sample, in one run: a thread takes one quadruple, as far
+/// as it is in the run.
 template <typename T>
 __global__ void __launch_bounds__(threads)
     drop_quadruples(T* y, const T* residual, const T* x, const int64_t* samples, Draw draw,
-                    int64_t batch, int64_t n) {
-    const int64_t quadruple = draw.first / 4 + int64_t{blockIdx.x} * threads + threadIdx.x;
-    const int64_t first = quadruple * 4 - draw.first;
-    if (first >= n) return;
+                    int64_t batch, int64_t n, int64_t begin, int64_t end) {
+    const int64_t number = draw.numbers[begin];
+    const int64_t quadruple = number / 4 + int64_t{blockIdx.x} * threads + threadIdx.x;
+    const int64_t first = begin + quadruple * 4 - number;
+    if (first >= end) return;
     for (int64_t b = blockIdx.y; b < batch; b += gridDim.y) {
         const auto words =
             draw.key.words(static_cast<uint64_t>(quadruple), static_cast<uint64_t>(samples[b]));
 #pragma unroll
         for (int j = 0; j < 4; ++j) {
-            if (first + j < 0 || first + j >= n) continue;
+            if (first + j < begin || first + j >= end) continue;
             const int64_t at = b * n + first + j;
             y[at] = dropped(x[at], residual, at, words[static_cast<size_t>(j)], draw);
         }
@@ -75,14 +77,22 @@ template <typename T>
 void drop(T* y, const T* residual, const T* x, const int64_t* samples, const Draw& draw,
           int64_t batch, int64_t n, Queue& queue) {
     const auto rows = static_cast<unsigned>(std::min<int64_t>(batch, 65535));
-    const bool wide = draw.first % 4 == 0 && n % widest<T> == 0 && are_aligned({y, residual, x});
-    if (wide)
+    const int64_t turn = std::min(n, draw.numbers.turn);
+    const bool wide = draw.numbers[0] % 4 == 0 && draw.numbers.skipped % 4 == 0 &&
+                      turn % widest<T> == 0 && n % widest<T> == 0 && are_aligned({y, residual, x});
+    if (wide) {
         drop_vectors<<<dim3(blocks_for(n, threads, widest<T>), rows), threads, 0, queue.stream()>>>(
             y, residual, x, samples, draw, batch, n);
-    else  // one quadruple more: the first and the last may both be parts
-        drop_quadruples<<<dim3(blocks_for(n + 4, threads, 4), rows), threads, 0, queue.stream()>>>(
-            y, residual, x, samples, draw, batch, n);
-    CUDA_CHECK_LAUNCH("dropout");
+        CUDA_CHECK_LAUNCH("dropout");
+        return;
+    }
+    for (const auto& [begin, end] : {std::pair{int64_t{0}, turn}, std::pair{turn, n}}) {
+        if (begin == end) continue;
+        // One quadruple more: the first and the last may both be parts.
+        drop_quadruples<<<dim3(blocks_for(end - begin + 4, threads, 4), rows), threads, 0,
+                          queue.stream()>>>(y, residual, x, samples, draw, batch, n, begin, end);
+        CUDA_CHECK_LAUNCH("dropout");
+    }
 }
 
 }  // namespace
@@ -92,13 +102,13 @@ void dropout(View y, ConstView residual, ConstView x, ConstView samples, Dropout
              Stream& stream) {
     check_same_elements("dropout", y, x);
     if (residual) check_same_elements("dropout", y, residual);
-    CHECK(options.probability >= 0.0f && options.probability < 1.0f && options.first >= 0,
-          "dropout of {} from element {} on", options.probability, options.first);
+    CHECK(options.probability >= 0.0f && options.probability < 1.0f && options.numbers.is_sound(),
+          "dropout of {} from element {} on", options.probability, options.numbers.first);
     CHECK(samples.elements() == x.dim(0), "dropout: {} sample numbers for {}", samples.elements(),
           x.shape.text());
     if (x.elements() == 0) return;
     const int64_t batch = x.dim(0);
-    const Draw draw{options.key, options.first,
+    const Draw draw{options.key, options.numbers,
                     static_cast<uint32_t>(static_cast<double>(options.probability) * 0x1p32),
                     1.0f / (1.0f - options.probability)};
     with_device_float(x.dtype, "dropout", [&]<typename T>(T) {

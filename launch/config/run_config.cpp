@@ -8,6 +8,7 @@
 #include <set>
 
 #include "launch/config/text.h"
+#include "parallel/context_parallel/zigzag.h"
 
 namespace plinth::launch {
 namespace {
@@ -124,6 +125,19 @@ std::optional<Problem> check_pipeline(const ParallelSection& parallel, const Mod
                                parallel.virtual_stages, model.layers)};
 }
 
+/// Context ranks share the tokens of a sequence by pairs of runs, tensor ranks those of each part.
+std::optional<Problem> check_tokens(const RunConfig& config) {
+    const int64_t context = config.parallel.context, tensor = config.parallel.tensor;
+    const int64_t length = config.data.sequence_length;
+    const int64_t multiple = std::lcm(parallel::context_multiple(context), context * tensor);
+    if (length % multiple == 0) return {};
+    return Problem{
+        "data.sequence_length",
+        fmt::format("parallel.context={} x parallel.tensor={} ranks cannot share {} "
+                    "tokens evenly: take {} or another multiple of {}",
+                    context, tensor, length, length / multiple * multiple + multiple, multiple)};
+}
+
 /// What the ranks of a tensor group must be able to divide among them.
 std::optional<Problem> check_tensor(const RunConfig& config) {
     const ModelSection& model = config.model;
@@ -147,21 +161,11 @@ std::optional<Problem> check_tensor(const RunConfig& config) {
                         "new run takes model.vocab_multiple={} (more rows, of padding), a model "
                         "that is there parallel.tensor=1",
                         ranks, rows, std::lcm(model.vocab_multiple, ranks))};
-    const int64_t length = config.data.sequence_length;
-    if (length % ranks != 0)
-        return Problem{"data.sequence_length",
-                       fmt::format("parallel.tensor={} ranks cannot divide {} tokens, of which "
-                                   "each works on its share: take {}",
-                                   ranks, length, length / ranks * ranks + ranks)};
     return {};
 }
 
-/// The keys of the other layouts are read, but no training loop has them.
+/// What layouts there are not.
 std::optional<Problem> check_available(const ParallelSection& parallel) {
-    if (parallel.context != 1)
-        return Problem{"parallel.context", fmt::format("{} is not available yet: set "
-                                                       "parallel.context=1",
-                                                       parallel.context)};
     if (parallel.zero == 3 && parallel.pipeline > 1)
         return Problem{"parallel.zero",
                        "3 shares weights that a pipeline would gather for each micro-batch of each "
@@ -298,6 +302,7 @@ std::optional<Problem> validate_world(const RunConfig& config, int64_t world) {
                                    parallel.data, parallel.tensor, parallel.pipeline,
                                    parallel.context, parallel.data * inner, world)};
     if (auto problem = check_tensor(config)) return problem;
+    if (auto problem = check_tokens(config)) return problem;
     if (auto problem = check_pipeline(parallel, config.model)) return problem;
     const int64_t replicas = world / inner;
     const int64_t slots = smallest_batch(config.train) / config.train.micro_batch;

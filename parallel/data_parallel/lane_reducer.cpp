@@ -190,7 +190,7 @@ void LaneReducer::end_slot() {
     if (last_of_lane_) start_all_buckets(round_);
 }
 
-void LaneReducer::finish(const std::function<void()>& owned_is_final) {
+void LaneReducer::finish(const OwnedHook& before_uses_add) {
     CHECK(!in_slot_ && next_slot_ == slots_.size(), "rank {} has computed {} of its {} slots",
           rank_, next_slot_, slots_.size());
     // A rank without a lane in the last round owns totals all the same.
@@ -201,9 +201,9 @@ void LaneReducer::finish(const std::function<void()>& owned_is_final) {
     }
     while (!exchanges_.empty())
         complete(0);
+    if (before_uses_add) before_uses_add(owned_by_use());
     add_uses();
     list_owned();
-    if (owned_is_final) owned_is_final();
     gather_totals();
     list_gradients();
     statistics_.seconds_waiting = communicator_.seconds_waited() - waited_before_;
@@ -381,10 +381,23 @@ void LaneReducer::gather_totals() {
         gather.wait();
 }
 
+void LaneReducer::append_owned(std::vector<core::optim::ParameterGradient>& list,
+                               Parameter& parameter, int use) {
+    for (const BucketLayout::Piece& piece : layout_.owned(parameter, use, rank_, ranks_))
+        list.push_back({&parameter, total_of(piece), piece.range.begin});
+}
+
+std::vector<core::optim::ParameterGradient> LaneReducer::owned_by_use() {
+    std::vector<core::optim::ParameterGradient> all;
+    for (Parameter* parameter : parameters_)
+        for (int use = 0; use < std::max(1, parameter->uses()); ++use)
+            append_owned(all, *parameter, use);
+    return all;
+}
+
 void LaneReducer::list_owned() {
     for (Parameter* parameter : parameters_)
-        for (const BucketLayout::Piece& piece : layout_.owned(*parameter, 0, rank_, ranks_))
-            owned_.push_back({parameter, total_of(piece), piece.range.begin});
+        append_owned(owned_, *parameter, 0);
 }
 
 void LaneReducer::list_gradients() {

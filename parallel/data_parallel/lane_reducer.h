@@ -62,9 +62,12 @@ class LaneReducer final : public core::GradientSink {
     /// under way. Called before a wait for a collective of another group of the same ranks: so all
     /// ranks start all collectives in one order, and none waits for one that a peer has put off.
     void start_finished();
-    /// Completes the sum. `owned_is_final` runs when what this rank owns is there and before the
-    /// others get it: a sum over another axis belongs there.
-    void finish(const std::function<void()>& owned_is_final = {});
+    /// Gets what this rank owns of the sums.
+    using OwnedHook = std::function<void(std::span<const core::optim::ParameterGradient>)>;
+    /// Completes the sum. The hook runs before the others get what this rank owns, and while each
+    /// use of a parameter is apart, as it is where two stages hold it: a sum over another axis
+    /// belongs there.
+    void finish(const OwnedHook& before_uses_add = {});
 
     /// After finish, until the next begin_step, in the order of the parameters: each of them once,
     /// or what this rank owns of them.
@@ -118,6 +121,9 @@ class LaneReducer final : public core::GradientSink {
     void complete(size_t index);
     void fold(Exchange& exchange);
     std::vector<View> lane_pieces(Exchange& exchange);
+    void append_owned(std::vector<core::optim::ParameterGradient>& list, core::Parameter& parameter,
+                      int use);
+    std::vector<core::optim::ParameterGradient> owned_by_use();
     void add_uses();
     void gather_totals();
     void list_owned();

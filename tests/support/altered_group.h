@@ -59,7 +59,13 @@ class AlteredGroup final : public parallel::Communicator {
             in[static_cast<size_t>(each.peer)] = each.bytes;
             transfer->received.push_back(each.bytes);
         }
-        transfer->pending = sound_.start_all_to_all(call.label, out, in);
+        if (call.channel == Call::Channel::collective)
+            transfer->pending = sound_.start_all_to_all(call.label, out, in);
+        else if (sends.empty())
+            transfer->pending =
+                sound_.start_receive(call.label, receives[0].bytes, receives[0].peer);
+        else
+            transfer->pending = sound_.start_send(call.label, sends[0].bytes, sends[0].peer);
         return transfer;
     }
     void relax(std::chrono::duration<double>) override { sound_.progress(); }

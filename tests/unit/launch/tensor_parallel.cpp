@@ -16,59 +16,15 @@
 #include "launch/verify.h"
 #include "parallel/comm/ranks_of.h"
 #include "parallel/comm/threads.h"
-#include "tests/support/altered_group.h"
 #include "tests/support/expect_error.h"
 #include "tests/support/memory_files.h"
+#include "tests/unit/launch/measured_step.h"
+#include "tests/unit/launch/tiny_models.h"
 
 namespace plinth::test {
 namespace {
 
 using namespace plinth::launch;
-
-/// Two blocks in more than five buckets, three rounds of lanes on one rank, dropout and clipping.
-RunConfig gpt() {
-    RunConfig config;
-    config.model.vocab_size = 45;
-    config.model.vocab_multiple = 8;
-    config.model.layers = 2;
-    config.model.width = 32;
-    config.model.heads = 8;
-    config.model.max_positions = 16;
-    config.model.dropout = 0.1;
-    config.data.sequence_length = 16;
-    config.train.steps = 20;
-    config.train.global_batch = 6;
-    config.train.micro_batch = 2;
-    config.train.lanes = 3;
-    config.optimizer.lr = 1e-3;
-    config.optimizer.min_lr = 1e-4;
-    config.optimizer.clip = 0.5;
-    config.optimizer.z_loss = 1e-4;
-    config.parallel.bucket_bytes = 8192;
-    resolve(config);
-    return config;
-}
-
-RunConfig llama() {
-    RunConfig config = gpt();
-    config.model.kv_heads = 4;
-    config.model.ffn_width = 56;
-    config.model.norm = NormKind::rms;
-    config.model.positions = PositionKind::rotary;
-    config.model.activation = launch::Activation::swiglu;
-    config.model.tied_head = config.model.attention_bias = config.model.qkv_bias =
-        config.model.mlp_bias = false;
-    config.model.qk_norm = true;
-    return config;
-}
-
-RunConfig bloom() {
-    RunConfig config = gpt();
-    config.model.positions = PositionKind::alibi;
-    config.model.embedding_norm = true;
-    config.data.document_mask = true;
-    return config;
-}
 
 Layout over(RunConfig config, int64_t data, int64_t tensor) {
     config.parallel.data = data;
@@ -82,7 +38,7 @@ Layout over(RunConfig config, int64_t data, int64_t tensor) {
 constexpr double tolerance = 5e-6;
 
 TEST(TensorParallel, TrainsLikeOneRankWithinRounding) {
-    for (const RunConfig& config : {gpt(), llama(), bloom()}) {
+    for (const RunConfig& config : {tiny_gpt(), tiny_llama(), tiny_bloom()}) {
         const LayoutRecord one = train_layout(over(config, 1, 1), 20);
         EXPECT_NE(one.losses.back(), one.losses.front());
         for (const int64_t tensor : {2, 4}) {
@@ -94,7 +50,7 @@ TEST(TensorParallel, TrainsLikeOneRankWithinRounding) {
 }
 
 TEST(TensorParallel, BeginsWithTheBitsOfOneRank) {
-    for (const RunConfig& config : {gpt(), llama(), bloom()}) {
+    for (const RunConfig& config : {tiny_gpt(), tiny_llama(), tiny_bloom()}) {
         const LayoutRecord one = train_layout(over(config, 1, 1), 0);
         for (const int64_t tensor : {2, 4}) {
             const LayoutVerdict verdict =
@@ -109,7 +65,7 @@ TEST(TensorParallel, BeginsWithTheBitsOfOneRank) {
 
 TEST(TensorParallel, DataParallelRanksBesideItChangeNoBit) {
     for (const ComputeType dtype : {ComputeType::fp32, ComputeType::bf16})
-        for (RunConfig config : {gpt(), llama()}) {
+        for (RunConfig config : {tiny_gpt(), tiny_llama()}) {
             config.train.dtype = dtype;
             const LayoutRecord alone = train_layout(over(config, 1, 2), 6);
             for (const int64_t data : {2, 3}) {
@@ -125,7 +81,7 @@ TEST(TensorParallel, DataParallelRanksBesideItChangeNoBit) {
 
 TEST(TensorParallel, ZeroBesideItChangesNoBit) {
     for (const ComputeType dtype : {ComputeType::fp32, ComputeType::bf16})
-        for (RunConfig config : {gpt(), llama()}) {
+        for (RunConfig config : {tiny_gpt(), tiny_llama()}) {
             config.train.dtype = dtype;
             const LayoutRecord alone = train_layout(over(config, 1, 2), 4);
             for (const int64_t zero : {1, 2, 3})
@@ -139,7 +95,7 @@ TEST(TensorParallel, ZeroBesideItChangesNoBit) {
 }
 
 TEST(TensorParallel, PipelineStagesBesideItChangeNoBit) {
-    for (RunConfig config : {gpt(), llama()}) {
+    for (RunConfig config : {tiny_gpt(), tiny_llama()}) {
         const LayoutRecord alone = train_layout(over(config, 1, 2), 4);
         config.parallel.pipeline = 2;
         config.parallel.tensor = 2;
@@ -159,7 +115,7 @@ TEST(TensorParallel, PipelineStagesBesideItChangeNoBit) {
 }
 
 TEST(TensorParallel, RecomputeChangesNoBit) {
-    for (RunConfig config : {gpt(), llama()}) {
+    for (RunConfig config : {tiny_gpt(), tiny_llama()}) {
         config.train.recompute = Recompute::none;
         const LayoutRecord kept = train_layout(over(config, 1, 2), 3);
         for (const Recompute recompute : {Recompute::selective, Recompute::full}) {
@@ -170,26 +126,16 @@ TEST(TensorParallel, RecomputeChangesNoBit) {
     }
 }
 
-/// Every gradient of a name is multiplied, on one rank or (rank < 0) on all.
-LayoutDoubles scaling(const std::string& name, int only_rank, float factor) {
-    return {.after_gradients = [=](int rank, Engine& engine) {
-        if (only_rank >= 0 && rank != only_rank) return;
-        for (const core::StateTensor& piece : engine.gradients())
-            if (piece.name.find(name) != std::string::npos)
-                for (int64_t i = 0; i < piece.shard.elements(); ++i)
-                    static_cast<float*>(piece.data)[i] *= factor;
-    }};
-}
-
 TEST(TensorParallelMutants, GradientsThatAreNotSummedShow) {
-    const LayoutRecord one = train_layout(over(gpt(), 1, 1), 3);
+    const LayoutRecord one = train_layout(over(tiny_gpt(), 1, 1), 3);
     // What a norm would have without the sum over the group: the gradient of half of the tokens.
     for (const char* name : {"final_norm.weight", "mlp.down.bias", "embedding.positions"}) {
-        EXPECT_FALSE(compare_within(train_layout(over(gpt(), 1, 2), 3, scaling(name, -1, 0.5f)),
-                                    one, tolerance)
-                         .agrees)
+        EXPECT_FALSE(
+            compare_within(train_layout(over(tiny_gpt(), 1, 2), 3, scaling(name, -1, 0.5f)), one,
+                           tolerance)
+                .agrees)
             << name;
-        const LayoutRecord apart = train_layout(over(gpt(), 1, 2), 3, scaling(name, 1, 0.5f));
+        const LayoutRecord apart = train_layout(over(tiny_gpt(), 1, 2), 3, scaling(name, 1, 0.5f));
         EXPECT_NE(compare_within(apart, one, tolerance).text.find("two ranks hold"),
                   std::string::npos)
             << name;
@@ -201,7 +147,7 @@ TEST(TensorParallelMutants, ReplicasThatDriftApartAreNamed) {
         ErrorKind::ranks,
         [] {
             train_layout(
-                over(gpt(), 1, 2), 2, {.after_gradients = [](int rank, Engine& engine) {
+                over(tiny_gpt(), 1, 2), 2, {.after_gradients = [](int rank, Engine& engine) {
                     if (engine.update_count() == 0 && rank == 1)
                         scaling("final_norm.weight", 1, 0.5f).after_gradients(rank, engine);
                     if (engine.update_count() == 1) engine.check_replicas(1);
@@ -245,7 +191,7 @@ void load(Engine& engine, core::io::FileSystem& files, const std::string& root) 
 }
 
 TEST(TensorParallel, AnyNumberOfRanksReadsWhatAnyOtherWrote) {
-    for (const RunConfig& config : {gpt(), llama()}) {
+    for (const RunConfig& config : {tiny_gpt(), tiny_llama()}) {
         MemoryFiles files;
         const LayoutRecord expected = train_layout(over(config, 1, 2), 2);
         train_layout(over(config, 1, 2), 3, {.after_gradients = [&](int, Engine& engine) {
@@ -291,7 +237,7 @@ std::vector<std::vector<std::vector<int32_t>>> texts(RunConfig config, int ranks
 }
 
 TEST(TensorParallel, WritesTheTextOfOneRankOnEveryRank) {
-    for (const RunConfig& config : {gpt(), llama(), bloom()}) {
+    for (const RunConfig& config : {tiny_gpt(), tiny_llama(), tiny_bloom()}) {
         const auto one = texts(config, 1).front();
         for (const int ranks : {2, 4})
             for (const auto& text : texts(config, ranks))
@@ -301,62 +247,8 @@ TEST(TensorParallel, WritesTheTextOfOneRankOnEveryRank) {
 
 // --- plan ---------------------------------------------------------------------------------------
 
-/// Tokens 0, 1, 2, ... of one micro-batch.
-core::Batch counting_batch(const RunConfig& config, int64_t slot, CachingAllocator& memory) {
-    const int64_t B = config.train.micro_batch, T = config.data.sequence_length;
-    std::vector<int32_t> tokens, positions;
-    std::vector<int64_t> samples;
-    for (int64_t b = 0; b < B; ++b) {
-        samples.push_back(slot * B + b);
-        for (int64_t t = 0; t < T; ++t) {
-            tokens.push_back(static_cast<int32_t>((b * T + t) % config.model.vocab_size));
-            positions.push_back(static_cast<int32_t>(t));
-        }
-    }
-    return {.tokens = core::Tensor::of(tokens, {B, T}, memory),
-            .targets = core::Tensor::of(tokens, {B, T}, memory),
-            .positions = core::Tensor::of(positions, {B, T}, memory),
-            .document_ids = {},
-            .sample_ids = core::Tensor::of(samples, {B}, memory)};
-}
-
-/// What one rank of a tensor group sends in the passes of a step, and its peak of memory over all
-/// of it.
-struct Measured {
-    int64_t bytes_sent = 0, peak = 0;
-};
-
-Measured measure_step(RunConfig config, int tensor) {
-    config.parallel.tensor = tensor;
-    config.parallel.data = 1;
-    std::mutex mutex;
-    Measured measured;
-    parallel::run_as_threads(tensor, [&](parallel::Communicator& sound) {
-        AlteredGroup world(sound, [](const std::string&, const auto&) {});
-        Session session(world, 1);
-        parallel::Groups groups(world, mesh_config(config.parallel));
-        const auto model = language_model(config, groups);
-        Engine engine(config, session, groups, *model);
-        engine.initialize(5);
-        const int64_t slots = config.train.global_batch / config.train.micro_batch;
-        parallel::StepScalars scalars(slots, world);
-        const int64_t before = world.bytes_sent();
-        engine.run_micro_batches(
-            model->phases().front(), {slots, config.train.lanes, 1}, {.seed = 3},
-            [&](int64_t slot) { return counting_batch(config, slot, session.allocator()); },
-            scalars);
-        const int64_t sent = world.bytes_sent() - before;
-        engine.update({}, 1e-3);
-        const std::lock_guard lock(mutex);
-        measured.bytes_sent = std::max(measured.bytes_sent, sent);
-        measured.peak =
-            std::max(measured.peak, static_cast<int64_t>(session.allocator().use().peak));
-    });
-    return measured;
-}
-
 TEST(TensorParallel, TheTrafficIsWhatThePlanSays) {
-    for (RunConfig config : {gpt(), llama()})
+    for (RunConfig config : {tiny_gpt(), tiny_llama()})
         for (const Recompute recompute : {Recompute::none, Recompute::selective, Recompute::full})
             for (const ComputeType dtype : {ComputeType::fp32, ComputeType::bf16})
                 for (const int ranks : {2, 4}) {
@@ -364,8 +256,9 @@ TEST(TensorParallel, TheTrafficIsWhatThePlanSays) {
                     config.train.dtype = dtype;
                     config.parallel.tensor = ranks;
                     // The sum of partial gradients is cut as evenly as whole elements can be.
-                    EXPECT_NEAR(static_cast<double>(measure_step(config, ranks).bytes_sent),
-                                static_cast<double>(traffic_plan(config, ranks).tensor), 64.0)
+                    EXPECT_NEAR(
+                        static_cast<double>(measure_step(over(config, 1, ranks)).bytes_sent),
+                        static_cast<double>(traffic_plan(config, ranks).tensor), 64.0)
                         << ranks;
                 }
 }
@@ -389,7 +282,7 @@ TEST(TensorParallel, ThePlanForetellsThePeakOfMemory) {
                     core::io::posix(), std::string(PLINTH_SOURCE_DIR) + "/configs/" + file,
                     overrides);
                 const MemoryPlan plan = memory_plan(config, ranks);
-                const auto peak = static_cast<double>(measure_step(config, ranks).peak);
+                const auto peak = static_cast<double>(measure_step(over(config, 1, ranks)).peak);
                 EXPECT_NEAR(static_cast<double>(plan.total()) / peak, 1.0, 0.06)
                     << file << " " << fmt::format("{}", fmt::join(overrides, " ")) << ": measured "
                     << peak << ", weights " << plan.weights << ", gradients " << plan.gradients
@@ -406,7 +299,7 @@ TEST(TensorParallel, RefusesByKeyWhatItCannotDivide) {
     };
     const auto expect = [&](const std::function<void(RunConfig&)>& change, const char* key,
                             const char* says) {
-        RunConfig config = gpt();
+        RunConfig config = tiny_gpt();
         config.parallel.tensor = 4;
         EXPECT_EQ(problem_of(config), "none");
         change(config);

@@ -109,7 +109,7 @@ TEST_F(DropoutTest, APartOfASampleHasTheMaskOfItsPlaceInTheWhole) {
             }
         return run(
             [&](const auto& in) {
-                return core::ops::dropout_add(in[0], in[1], 0.4, "here", ids, first);
+                return core::ops::dropout_add(in[0], in[1], 0.4, "here", ids, {.first = first});
             },
             {tensor(r, {2, end - begin}), tensor(v, {2, end - begin})});
     };
@@ -122,6 +122,38 @@ TEST_F(DropoutTest, APartOfASampleHasTheMaskOfItsPlaceInTheWhole) {
         if (end - begin > 20) {
             EXPECT_NE(dropped(begin, end, begin + 1), expected) << "the mutant";
         }
+    }
+}
+
+TEST_F(DropoutTest, APartOfTwoRunsHasTheMasksOfBoth) {
+    const auto ids = samples({5, 8});
+    const int64_t n = 2000;
+    const auto x = random_values(2 * n, "x");
+    /// Elements [first, first + turn) and then those from `second` on of both samples.
+    const auto dropped = [&](int64_t first, int64_t turn, int64_t second, int64_t count,
+                             const kernels::ElementNumbers& numbers) {
+        std::vector<float> v;
+        for (const int64_t sample : {int64_t{0}, n})
+            for (int64_t i = 0; i < count; ++i)
+                v.push_back(
+                    x[static_cast<size_t>(sample + (i < turn ? first + i : second + i - turn))]);
+        return run(
+            [&](const auto& in) { return core::ops::dropout(in[0], 0.4, "here", ids, numbers); },
+            {tensor(v, {2, count})});
+    };
+    const auto whole = dropped(0, n, 0, n, {});
+    for (const auto& [first, turn, second] :
+         std::vector<std::array<int64_t, 3>>{{0, 400, 1200}, {8, 301, 1403}, {3, 1, 5}}) {
+        const int64_t count = turn + 500;
+        std::vector<double> expected;
+        for (const int64_t sample : {int64_t{0}, n})
+            for (int64_t i = 0; i < count; ++i)
+                expected.push_back(whole[static_cast<size_t>(
+                    sample + (i < turn ? first + i : second + i - turn))]);
+        const kernels::ElementNumbers numbers{
+            .first = first, .turn = turn, .skipped = second - first - turn};
+        EXPECT_EQ(dropped(first, turn, second, count, numbers), expected) << first;
+        EXPECT_NE(dropped(first, turn, second, count, {.first = first}), expected) << "the mutant";
     }
 }
 

@@ -134,7 +134,7 @@ ModuleCase embedding_case(const TransformerConfig& config, std::string name) {
         [=](const Layout& layout) { return std::make_shared<Transformer>(config, parts, layout); },
         /*loss=*/false,
         [](const Transformer& model, const Tensor&, const Batch& batch) {
-            return model.run(0, {}, batch);
+            return model.run(0, {}, batch, model.attention());
         });
 }
 

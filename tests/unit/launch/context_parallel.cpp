@@ -1,0 +1,204 @@
+// SPDX-License-Identifier: Apache-2.0
+// Whole models over context parallel ranks, each rank a thread.
+#include <gtest/gtest.h>
+
+#include "launch/config/load.h"
+#include "launch/plan.h"
+#include "launch/verify.h"
+#include "parallel/context_parallel/zigzag.h"
+#include "tests/unit/launch/measured_step.h"
+
+namespace plinth::test {
+namespace {
+
+using namespace plinth::launch;
+
+Layout over(RunConfig config, int64_t data, int64_t context) {
+    config.parallel.data = data;
+    config.parallel.context = context;
+    return layout_of(config, static_cast<int>(data * context * config.parallel.tensor *
+                                              config.parallel.pipeline));
+}
+
+std::vector<RunConfig> long_models() {
+    std::vector<RunConfig> models{tiny_gpt(), tiny_llama(), tiny_bloom()};
+    for (RunConfig& config : models)
+        config.data.sequence_length = config.model.max_positions = 64;
+    return models;
+}
+
+/// As for tensor parallel ranks: sums of fp32 in another grouping, over twenty steps.
+constexpr double tolerance = 5e-6;
+
+TEST(ContextParallel, TrainsLikeOneRankWithinRounding) {
+    for (const RunConfig& config : long_models()) {
+        const LayoutRecord one = train_layout(over(config, 1, 1), 20);
+        EXPECT_NE(one.losses.back(), one.losses.front());
+        for (const int64_t context : {2, 3, 8}) {
+            RunConfig divisible = config;
+            LayoutRecord other;
+            if (context == 3) {
+                divisible.data.sequence_length = divisible.model.max_positions = 48;
+                other = train_layout(over(divisible, 1, 1), 20);
+            }
+            const LayoutVerdict verdict =
+                compare_within(train_layout(over(divisible, 1, context), 20),
+                               context == 3 ? other : one, tolerance);
+            EXPECT_TRUE(verdict.agrees) << context << ": " << verdict.text;
+        }
+    }
+}
+
+TEST(ContextParallel, BidirectionalModelsToo) {
+    for (RunConfig config : long_models()) {
+        config.model.causal = false;
+        const LayoutRecord one = train_layout(over(config, 1, 1), 5);
+        const LayoutVerdict verdict =
+            compare_within(train_layout(over(config, 1, 4), 5), one, tolerance);
+        EXPECT_TRUE(verdict.agrees) << verdict.text;
+    }
+}
+
+TEST(ContextParallel, BeginsWithTheBitsOfOneRank) {
+    for (const RunConfig& config : long_models())
+        EXPECT_TRUE(
+            compare_bits(train_layout(over(config, 1, 4), 0), train_layout(over(config, 1, 1), 0))
+                .agrees);
+}
+
+TEST(ContextParallel, DataRanksZeroAndStagesBesideItChangeNoBit) {
+    for (const ComputeType dtype : {ComputeType::fp32, ComputeType::bf16})
+        for (RunConfig config : long_models()) {
+            config.train.dtype = dtype;
+            const LayoutRecord alone = train_layout(over(config, 1, 2), 4);
+            const auto expect_same = [&](const RunConfig& divided, int64_t data) {
+                const LayoutVerdict verdict =
+                    compare_bits(train_layout(over(divided, data, 2), 4), alone);
+                EXPECT_TRUE(verdict.agrees) << over(divided, data, 2).name << ": " << verdict.text;
+            };
+            for (const int64_t zero : {0, 1, 2, 3}) {
+                RunConfig divided = config;
+                divided.parallel.zero = zero;
+                expect_same(divided, 3);
+            }
+            for (const PipelineSchedule schedule :
+                 {PipelineSchedule::one_f_one_b, PipelineSchedule::zero_bubble}) {
+                RunConfig divided = config;
+                divided.parallel = with_schedule(config.parallel, 2, schedule);
+                divided.parallel.zero = 1;
+                expect_same(divided, 2);
+            }
+            config.train.lanes = 2;
+            EXPECT_FALSE(compare_bits(train_layout(over(config, 1, 2), 4), alone).agrees)
+                << "the mutant: a lane less";
+        }
+}
+
+TEST(ContextParallel, WithTensorRanksInsideOfItTrainsLikeOneRank) {
+    for (RunConfig config : long_models()) {
+        const LayoutRecord one = train_layout(over(config, 1, 1), 5);
+        config.parallel.tensor = 2;
+        const LayoutVerdict verdict =
+            compare_within(train_layout(over(config, 1, 2), 5), one, tolerance);
+        EXPECT_TRUE(verdict.agrees) << verdict.text;
+    }
+}
+
+TEST(ContextParallel, RecomputeChangesNoBit) {
+    for (RunConfig config : long_models()) {
+        config.train.recompute = Recompute::none;
+        const LayoutRecord kept = train_layout(over(config, 1, 2), 3);
+        for (const Recompute recompute : {Recompute::selective, Recompute::full}) {
+            config.train.recompute = recompute;
+            const LayoutVerdict verdict = compare_bits(train_layout(over(config, 1, 2), 3), kept);
+            EXPECT_TRUE(verdict.agrees) << verdict.text;
+        }
+    }
+}
+
+TEST(ContextParallel, TheTrafficIsWhatThePlanSays) {
+    for (RunConfig config : long_models())
+        for (const Recompute recompute : {Recompute::selective, Recompute::full})
+            for (const ComputeType dtype : {ComputeType::fp32, ComputeType::bf16})
+                for (const int ranks : {2, 4}) {
+                    config.train.recompute = recompute;
+                    config.train.dtype = dtype;
+                    const Layout layout = over(config, 1, ranks);
+                    // Losses too are summed, and gradients are cut as evenly as elements can be.
+                    EXPECT_NEAR(static_cast<double>(measure_step(layout).bytes_sent),
+                                static_cast<double>(traffic_plan(layout.config, ranks).context),
+                                512.0)
+                        << ranks;
+                }
+}
+
+TEST(ContextParallel, ThePlanForetellsThePeakOfMemory) {
+    for (const char* file : {"gpt/tiny.yaml", "llama/tiny.yaml"})
+        for (const char* recompute : {"none", "selective", "full"})
+            for (const char* dtype : {"fp32", "bf16"})
+                for (const int ranks : {2, 4}) {
+                    const std::vector<std::string> overrides{
+                        "data.sequence_length=64",
+                        "model.max_positions=64",
+                        "train.global_batch=128",
+                        "train.micro_batch=64",
+                        "checkpoint.async=false",
+                        fmt::format("train.recompute={}", recompute),
+                        fmt::format("train.dtype={}", dtype)};
+                    const auto config = launch::load<RunConfig>(
+                        core::io::posix(), std::string(PLINTH_SOURCE_DIR) + "/configs/" + file,
+                        overrides);
+                    const Layout layout = over(config, 1, ranks);
+                    const MemoryPlan plan = memory_plan(layout.config, ranks);
+                    const auto peak = static_cast<double>(measure_step(layout).peak);
+                    EXPECT_NEAR(static_cast<double>(plan.total()) / peak, 1.0, 0.06)
+                        << file << " " << recompute << " " << dtype << " " << ranks << ": measured "
+                        << peak << ", weights " << plan.weights << ", gradients " << plan.gradients
+                        << ", optimizer " << plan.optimizer << ", activations " << plan.activations;
+                }
+}
+
+TEST(ContextParallelMutants, GradientsOfOtherTokensThatAreForgottenShow) {
+    const RunConfig config = long_models()[0];
+    const LayoutRecord one = train_layout(over(config, 1, 1), 3);
+    // What one rank alone has of a gradient, about: half of it; and on one rank only.
+    for (const int only_rank : {-1, 1}) {
+        const LayoutVerdict verdict = compare_within(
+            train_layout(over(config, 1, 2), 3, scaling("attention.qkv.weight", only_rank, 0.5f)),
+            one, tolerance);
+        EXPECT_FALSE(verdict.agrees);
+    }
+}
+
+TEST(ContextParallel, LengthsThatCannotBeSharedAreRefused) {
+    RunConfig config = long_models()[0];
+    config.parallel.context = 4;
+    EXPECT_FALSE(validate_world(config, 4));
+    config.data.sequence_length = 48;  // no multiple of 2 x 4 x 4
+    const auto problem = validate_world(config, 4);
+    ASSERT_TRUE(problem);
+    EXPECT_EQ(problem->key, "data.sequence_length");
+    EXPECT_NE(problem->message.find("take 64 "), std::string::npos) << problem->message;
+}
+
+TEST(Zigzag, SharesEveryTokenOnceAndTheWorkEvenly) {
+    for (const int ranks : {2, 3, 4, 8}) {
+        const int64_t length = 24 * parallel::context_multiple(ranks);
+        std::vector<int> holders(static_cast<size_t>(length));
+        std::vector<int64_t> scores;
+        for (int rank = 0; rank < ranks; ++rank) {
+            const core::SequencePart part = parallel::zigzag_part(length, rank, ranks);
+            int64_t sum = 0;
+            for (int64_t token = 0; token < 2 * part.run; ++token) {
+                ++holders[static_cast<size_t>(part.position(token))];
+                sum += part.position(token) + 1;
+            }
+            scores.push_back(sum);
+        }
+        EXPECT_EQ(holders, std::vector<int>(holders.size(), 1));
+        EXPECT_EQ(scores, std::vector<int64_t>(scores.size(), scores.front())) << ranks;
+    }
+}
+
+}  // namespace
+}  // namespace plinth::test

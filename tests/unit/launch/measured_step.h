@@ -1,0 +1,71 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <algorithm>
+#include <mutex>
+#include <vector>
+
+#include "launch/build.h"
+#include "launch/engine.h"
+#include "launch/layouts.h"
+#include "parallel/comm/threads.h"
+#include "tests/support/altered_group.h"
+#include "tests/unit/launch/tiny_models.h"
+
+namespace plinth::test {
+
+/// Tokens 0, 1, 2, ... of one micro-batch.
+inline core::Batch counting_batch(const RunConfig& config, int64_t slot, CachingAllocator& memory) {
+    const int64_t B = config.train.micro_batch, T = config.data.sequence_length;
+    std::vector<int32_t> tokens, positions;
+    std::vector<int64_t> samples;
+    for (int64_t b = 0; b < B; ++b) {
+        samples.push_back(slot * B + b);
+        for (int64_t t = 0; t < T; ++t) {
+            tokens.push_back(static_cast<int32_t>((b * T + t) % config.model.vocab_size));
+            positions.push_back(static_cast<int32_t>(t));
+        }
+    }
+    return {.tokens = core::Tensor::of(tokens, {B, T}, memory),
+            .targets = core::Tensor::of(tokens, {B, T}, memory),
+            .positions = core::Tensor::of(positions, {B, T}, memory),
+            .document_ids = {},
+            .sample_ids = core::Tensor::of(samples, {B}, memory)};
+}
+
+/// What the rank that sends the most sends in the passes of a step, and the largest peak of memory
+/// over all of it.
+struct Measured {
+    int64_t bytes_sent = 0, peak = 0;
+};
+
+/// Of a layout without data parallel ranks.
+inline Measured measure_step(const launch::Layout& layout) {
+    const RunConfig& config = layout.config;
+    std::mutex mutex;
+    Measured measured;
+    parallel::run_as_threads(layout.ranks, [&](parallel::Communicator& sound) {
+        AlteredGroup world(sound, [](const std::string&, const auto&) {});
+        launch::Session session(world, 1);
+        parallel::Groups groups(world, launch::mesh_config(config.parallel));
+        const auto model = launch::language_model(config, groups);
+        Engine engine(config, session, groups, *model);
+        engine.initialize(5);
+        const int64_t slots = config.train.global_batch / config.train.micro_batch;
+        parallel::StepScalars scalars(slots, world);
+        const int64_t before = world.bytes_sent();
+        engine.run_micro_batches(
+            model->phases().front(), {slots, config.train.lanes, 1}, {.seed = 3},
+            [&](int64_t slot) { return counting_batch(config, slot, session.allocator()); },
+            scalars);
+        const int64_t sent = world.bytes_sent() - before;
+        engine.update({}, 1e-3);
+        const std::lock_guard lock(mutex);
+        measured.bytes_sent = std::max(measured.bytes_sent, sent);
+        measured.peak =
+            std::max(measured.peak, static_cast<int64_t>(session.allocator().use().peak));
+    });
+    return measured;
+}
+
+}  // namespace plinth::test
