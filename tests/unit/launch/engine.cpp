@@ -19,7 +19,7 @@ struct Step {
         rank.config.optimizer.clip = clip;
         rank.engine.initialize(rank.step.seed);
         rank.engine.run_micro_batches(
-            rank.model.phases().front(), rank.plan(), rank.step,
+            rank.model->phases().front(), rank.plan(), rank.step,
             [this](int64_t slot) { return rank.batch(slot); }, scalars);
         scalars.reduce(world);
         means = rank.engine.means(scalars);

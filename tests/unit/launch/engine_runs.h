@@ -9,7 +9,6 @@
 #include <string>
 #include <vector>
 
-#include "core/models/transformer.h"
 #include "core/tensor/shard_runs.h"
 #include "kernels/runtime/philox.h"
 #include "launch/build.h"
@@ -49,8 +48,8 @@ class EngineRank {
         : config(given),
           session(world, 1),
           groups(world, mesh_config(config.parallel)),
-          model(transformer_config(config)),
-          engine(config, session, groups, model) {
+          model(language_model(config, groups)),
+          engine(config, session, groups, *model) {
         step.seed = 7;
     }
 
@@ -86,7 +85,7 @@ class EngineRank {
     std::pair<double, double> train() {
         parallel::StepScalars scalars(plan().slots, session.world());
         engine.run_micro_batches(
-            model.phases().front(), plan(), step, [this](int64_t slot) { return batch(slot); },
+            model->phases().front(), plan(), step, [this](int64_t slot) { return batch(slot); },
             scalars);
         scalars.reduce(session.world());
         const StepMeans means = engine.means(scalars);
@@ -98,7 +97,7 @@ class EngineRank {
     RunConfig config;
     Session session;
     parallel::Groups groups;
-    core::models::Transformer model;
+    std::unique_ptr<core::models::Model> model;
     Engine engine;
     core::StepState step;
 };

@@ -3,11 +3,8 @@
 // checkpoints from any stage and number of ranks to any other, and mutants that break it.
 #include <gtest/gtest.h>
 
-#include "checkpoints/restore.h"
-#include "checkpoints/writer.h"
-#include "parallel/comm/ranks_of.h"
 #include "tests/support/memory_files.h"
-#include "tests/unit/launch/engine_runs.h"
+#include "tests/unit/launch/engine_checkpoints.h"
 
 namespace plinth::launch::test {
 namespace {
@@ -193,34 +190,6 @@ TEST(ZeroMutants, EveryFaultIsSeen) {
 struct Layout {
     int zero, ranks;
 };
-
-constexpr const char* root = "run";
-
-void save(EngineRank& rank, core::io::FileSystem& files) {
-    parallel::RanksOf ranks(rank.session.world());
-    checkpoints::Writer writer(files, ranks, {.node = "node"});
-    checkpoints::SaveRequest request{.root = root,
-                                     .run_id = "00112233445566778899aabbccddeeff",
-                                     .step = rank.step.step,
-                                     .manifest = {},
-                                     .tensors = {}};
-    const auto state = rank.engine.state();
-    request.tensors = state;
-    request.manifest.counters = {{"steps", rank.step.step},
-                                 {"updates", rank.engine.update_count()}};
-    const auto outcome = writer.save(request);
-    CHECK(outcome.committed, "{}", outcome.message);
-}
-
-void restore(EngineRank& rank, core::io::FileSystem& files) {
-    parallel::RanksOf ranks(rank.session.world());
-    const auto restored = checkpoints::restore_newest(
-        files, ranks, root, rank.engine.state(), [](const auto& line) { ADD_FAILURE() << line; });
-    CHECK(restored.has_value(), "no checkpoint");
-    rank.engine.weights_changed();
-    rank.step.step = restored->manifest.counter("steps");
-    rank.engine.set_update_count(restored->manifest.counter("updates"));
-}
 
 TEST(ZeroCheckpoints, AnyStageAndSizeReadsAnyOther) {
     const Layout layouts[] = {{0, 1}, {1, 2}, {2, 3}, {3, 2}, {0, 3}, {3, 4}, {1, 3}, {2, 1}};
