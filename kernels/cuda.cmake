@@ -24,3 +24,6 @@ target_compile_options(plinth_cuda PRIVATE
 set_source_files_properties(cuda/attention_cudnn.cpp PROPERTIES COMPILE_OPTIONS "-O1;-g0")
 target_link_libraries(plinth_cuda PRIVATE fmt::fmt CUDA::cudart CUDA::cublasLt ${CUDNN_LIBRARY} CUDA::nvrtc)
 add_dependencies(plinth_kernels plinth_cuda)
+# For modules of other folders that name the device's types.
+set(PLINTH_DEVICE_INCLUDE_DIRS ${CUDAToolkit_INCLUDE_DIRS} CACHE INTERNAL "")
+set(PLINTH_DEVICE_LIBRARY_DIRS ${CUDAToolkit_LIBRARY_DIR} ${CUDAToolkit_TARGET_DIR}/lib CACHE INTERNAL "")

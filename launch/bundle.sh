@@ -158,10 +158,11 @@ touch "$folder/.bundle"
 echo 'file(RPATH_REMOVE FILE "${FILE}")' >"$folder/forget_paths.cmake"
 programs=("$build/plinth" "${extras[@]}")
 for file in "${programs[@]}"; do add_program "$file" "${file##*/}"; done
-if [ -f "$build/libplinth_cuda.so" ]; then
-    take "$build/libplinth_cuda.so" "$folder/bin/libplinth_cuda.so"
-    programs+=("$build/libplinth_cuda.so")
-fi
+for module in libplinth_cuda.so libplinth_nccl.so; do
+    if [ ! -f "$build/$module" ]; then continue; fi
+    take "$build/$module" "$folder/bin/$module"
+    programs+=("$build/$module")
+done
 take_libraries "${programs[@]}"
 take_mpi
 newest_symbols 'GLIBCXX_3\.4\.[0-9]+' >"$folder/lib/fallback/needs"

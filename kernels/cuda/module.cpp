@@ -80,11 +80,15 @@ class Module final : public DeviceModule {
         CUDA_CHECK(cudaGetDeviceProperties(&properties, index));
         int driver = 0;
         CUDA_CHECK(cudaDriverGetVersion(&driver));
+        std::string identity;  // of a slice, where the device is cut into slices
+        for (const char byte : properties.uuid.bytes)
+            identity += fmt::format("{:02x}", static_cast<unsigned char>(byte));
         return {.name = properties.name,
                 .capability = properties.major * 10 + properties.minor,
                 .multiprocessors = properties.multiProcessorCount,
                 .memory_bytes = properties.totalGlobalMem,
-                .versions = version_text(driver)};
+                .versions = version_text(driver),
+                .identity = identity};
     }
     MemorySource& memory(int index) override { return *memories_.at(static_cast<size_t>(index)); }
     MemorySource& pinned_memory() override { return pinned_; }
@@ -105,8 +109,10 @@ class Module final : public DeviceModule {
     }
     bool is_device_pointer(const void* data) const override {
         cudaPointerAttributes attributes{};
-        return cudaPointerGetAttributes(&attributes, data) == cudaSuccess &&
-               attributes.type == cudaMemoryTypeDevice;
+        if (cudaPointerGetAttributes(&attributes, data) == cudaSuccess)
+            return attributes.type == cudaMemoryTypeDevice;
+        cudaGetLastError();
+        return false;
     }
 
   private:
@@ -123,6 +129,28 @@ class Module final : public DeviceModule {
     PinnedMemory pinned_;
     std::mutex mutex_;
     std::map<int, cudaStream_t> copy_streams_;
+};
+
+class Event final : public DeviceEvent {
+  public:
+    explicit Event(cudaStream_t stream) {
+        CUDA_CHECK(cudaEventCreateWithFlags(&event_, cudaEventDisableTiming));
+        CUDA_CHECK(cudaEventRecord(event_, stream));
+    }
+    ~Event() override { cudaEventDestroy(event_); }
+    bool is_done() override {
+        const cudaError_t status = cudaEventQuery(event_);
+        if (status == cudaErrorNotReady) {
+            cudaGetLastError();  // not an error, and not to be found after the next launch
+            return false;
+        }
+        CUDA_CHECK(status);
+        return true;
+    }
+    cudaEvent_t event() const { return event_; }
+
+  private:
+    cudaEvent_t event_ = nullptr;
 };
 
 }  // namespace
@@ -173,6 +201,15 @@ void Queue::copy(void* to, const void* from, size_t bytes) {
 
 void Queue::set_zero(void* to, size_t bytes) {
     CUDA_CHECK(cudaMemsetAsync(to, 0, bytes, stream_));
+}
+
+std::unique_ptr<DeviceEvent> Queue::record() {
+    CUDA_CHECK(cudaSetDevice(device_));
+    return std::make_unique<Event>(stream_);
+}
+
+void Queue::wait(DeviceEvent& event) {
+    CUDA_CHECK(cudaStreamWaitEvent(stream_, static_cast<Event&>(event).event(), 0));
 }
 
 void Queue::synchronize() {

@@ -43,6 +43,9 @@ class Queue final : public DeviceQueue {
     void copy(void* to, const void* from, size_t bytes) override;
     void set_zero(void* to, size_t bytes) override;
     void synchronize() override;
+    std::unique_ptr<DeviceEvent> record() override;
+    void wait(DeviceEvent& event) override;
+    void* handle() override { return stream_; }
 
   private:
     void throw_fault();

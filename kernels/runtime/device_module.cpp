@@ -32,19 +32,9 @@ std::string program_folder() {
     return std::string(program.substr(0, program.rfind('/') + 1));
 }
 
-/// Beside the program, or where its run path leads.
-void* open_module(std::string& reason) {
-    for (const std::string& path : {program_folder() + module_file, std::string(module_file)}) {
-        if (void* handle = dlopen(path.c_str(), RTLD_NOW | RTLD_LOCAL)) return handle;
-        reason += reason.empty() ? "" : "; ";
-        reason += dlerror();
-    }
-    return nullptr;
-}
-
 Loaded load() {
     Loaded loaded;
-    void* handle = open_module(loaded.reason);
+    void* handle = open_backend_module(module_file, loaded.reason);
     if (!handle) return loaded;
     loaded.reason.clear();
     const auto make = reinterpret_cast<DeviceModule* (*)()>(dlsym(handle, "plinth_device_module"));
@@ -65,6 +55,15 @@ const Loaded& loaded_once() {
 }
 
 }  // namespace
+
+void* open_backend_module(const std::string& file, std::string& reason) {
+    for (const std::string& path : {program_folder() + file, file}) {
+        if (void* handle = dlopen(path.c_str(), RTLD_NOW | RTLD_LOCAL)) return handle;
+        reason += reason.empty() ? "" : "; ";
+        reason += dlerror();
+    }
+    return nullptr;
+}
 
 DeviceModule& cuda_module() {
     const Loaded& loaded = loaded_once();

@@ -20,6 +20,14 @@ struct StreamOptions {
     bool tf32 = false;
 };
 
+/// A place in the work of a queue.
+class DeviceEvent {
+  public:
+    virtual ~DeviceEvent() = default;
+    /// True once all work before it is done.
+    virtual bool is_done() = 0;
+};
+
 /// The device half of a Stream. Work is done in the order in which it is given; calls return before
 /// it is done.
 class DeviceQueue {
@@ -33,6 +41,12 @@ class DeviceQueue {
     /// Waits until all work is done. Throws what a kernel found wrong with its data, or the
     /// device's error.
     virtual void synchronize() = 0;
+    /// The place after all work so far.
+    virtual std::unique_ptr<DeviceEvent> record() = 0;
+    /// Later work here comes after that place, which may be another queue's of the same device.
+    virtual void wait(DeviceEvent& event) = 0;
+    /// What libraries of the device call a stream.
+    virtual void* handle() = 0;
 };
 
 struct DeviceInfo {
@@ -41,6 +55,7 @@ struct DeviceInfo {
     int multiprocessors = 0;
     size_t memory_bytes = 0;
     std::string versions;  ///< of driver and libraries, for logs and manifests
+    std::string identity;  ///< the same for the same device, in any process
 };
 
 /// What a backend module offers.
@@ -71,6 +86,9 @@ bool has_cuda_device();
 bool has_cuda_driver();
 /// Why `has_cuda_device` is false; empty if it is true.
 const std::string& no_cuda_device_reason();
+
+/// Opens a module beside the program, or where its run path leads. Null, and why, if there is none.
+void* open_backend_module(const std::string& file, std::string& reason);
 
 /// Blocking copy of bytes that lie on any devices; see DeviceModule::copy.
 void copy_bytes(void* to, Device to_device, const void* from, Device from_device, size_t bytes);

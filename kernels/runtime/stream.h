@@ -1,7 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
+#include <functional>
 #include <memory>
+#include <utility>
 
 #include "kernels/runtime/device.h"
 #include "kernels/runtime/device_module.h"
@@ -33,13 +35,19 @@ class Stream {
     void set_zero(void* to, size_t bytes);
     /// Waits until everything given to it is done.
     void synchronize() {
-        if (queue_) queue_->synchronize();
+        if (!queue_) return;
+        if (before_waiting_) before_waiting_();
+        queue_->synchronize();
     }
+    /// Called before each wait of a device's stream: it may wait in its own way for what the stream
+    /// waits for, and say what is wrong. Empty: nothing.
+    void set_before_waiting(std::function<void()> before) { before_waiting_ = std::move(before); }
 
   private:
     Device device_;
     std::unique_ptr<ThreadPool> pool_;
     std::unique_ptr<DeviceQueue> queue_;
+    std::function<void()> before_waiting_;
 };
 
 /// Runs body(begin, end) over fixed ranges of `grain` items of [0, items): the cut depends on the

@@ -82,6 +82,34 @@ void fold_pieces(void* result, const std::vector<std::byte>& pieces, size_t coun
 
 }  // namespace
 
+bool Communicator::goes_by_link(const Call& call, std::span<const Outgoing> sends,
+                                std::span<const Incoming> receives) const {
+    if (!options_.links) return false;
+    size_t on_device = 0;
+    for (const Outgoing& out : sends)
+        on_device += options_.device->is_device(out.bytes.data()) ? 1 : 0;
+    for (const Incoming& in : receives)
+        on_device += options_.device->is_device(in.bytes.data()) ? 1 : 0;
+    CHECK(on_device == 0 || on_device == sends.size() + receives.size(),
+          "{}: some buffers lie in device memory, others in the host's", call.label);
+    return on_device > 0;
+}
+
+std::unique_ptr<Transfer> Communicator::move(const Call& call, StagedCall staged,
+                                             std::vector<Outgoing> sends,
+                                             std::vector<Incoming> receives) {
+    if (goes_by_link(call, sends, receives)) {
+        staged.read();
+        return link().exchange(call, std::move(sends), std::move(receives));
+    }
+    for (Outgoing& out : sends)
+        out.bytes = staged.source(out.bytes);
+    for (Incoming& in : receives)
+        in.bytes = staged.target(in.bytes);
+    staged.read();
+    return staged.staged(exchange(call, std::move(sends), std::move(receives)));
+}
+
 Pending Communicator::start_all_to_all(std::string label, std::span<const ConstBytes> sends,
                                        std::span<const Bytes> receives) {
     const auto peers = static_cast<size_t>(size_);
@@ -95,9 +123,9 @@ Pending Communicator::start_all_to_all(std::string label, std::span<const ConstB
     for (int step = 1; step < size_; ++step) {
         const int to = (rank_ + step) % size_, from = (rank_ - step + size_) % size_;
         if (const ConstBytes bytes = sends[static_cast<size_t>(to)]; !bytes.empty())
-            out.push_back({to, staged.source(bytes)});
+            out.push_back({to, bytes});
         if (const Bytes bytes = receives[static_cast<size_t>(from)]; !bytes.empty())
-            in.push_back({from, staged.target(bytes)});
+            in.push_back({from, bytes});
     }
     const ConstBytes own = sends[static_cast<size_t>(rank_)];
     const Bytes kept = receives[static_cast<size_t>(rank_)];
@@ -106,8 +134,7 @@ Pending Communicator::start_all_to_all(std::string label, std::span<const ConstB
               own.size(), kept.size());
         staged.copy(kept, own);
     }
-    staged.read();
-    auto transfer = staged.staged(exchange(call, std::move(out), std::move(in)));
+    auto transfer = move(call, std::move(staged), std::move(out), std::move(in));
     return pending(std::move(call), std::move(transfer));
 }
 
@@ -119,17 +146,15 @@ std::unique_ptr<Transfer> Communicator::gather(const Call& call, ConstBytes mine
     CHECK(own.size() == mine.size(), "{}: {} bytes for a piece of {}", call.label, mine.size(),
           own.size());
     if (!mine.empty() && own.data() != mine.data()) staged.copy(own, mine);
-    if (size_ > 1) mine = staged.source(mine);
     std::vector<Outgoing> out;
     std::vector<Incoming> in;
     for (int step = 1; step < size_; ++step) {
         const int to = (rank_ + step) % size_, from = (rank_ - step + size_) % size_;
         if (!mine.empty()) out.push_back({to, mine});
         if (const Bytes piece = pieces[static_cast<size_t>(from)]; !piece.empty())
-            in.push_back({from, staged.target(piece)});
+            in.push_back({from, piece});
     }
-    staged.read();
-    return staged.staged(exchange(call, std::move(out), std::move(in)));
+    return move(call, std::move(staged), std::move(out), std::move(in));
 }
 
 Pending Communicator::start_all_gather(std::string label, ConstBytes mine,
@@ -158,7 +183,13 @@ Pending Communicator::start_broadcast(std::string label, Bytes bytes, int root) 
     check_peer(label, root);
     Call call = begin(std::move(label));
     StagedCall staged(options_.device);
-    if (size_ == 1 && staged.is_device(bytes.data())) return {};
+    if (staged.is_device(bytes.data())) {
+        if (size_ == 1 || bytes.empty()) return {};
+        if (options_.links) {
+            auto linked = link().broadcast(call, bytes, root);
+            return pending(std::move(call), std::move(linked));
+        }
+    }
     Bytes host;
     if (rank_ == root) {
         const ConstBytes from = staged.source(bytes);
@@ -244,6 +275,13 @@ Pending Communicator::start_scatter(std::string label, const void* values,
         staged.read();
         return {};
     }
+    if (options_.links && dtype == DType::f32 && reduce == Reduce::sum &&
+        staged.is_device(values)) {
+        auto linked =
+            link().ordered_share(call, static_cast<const float*>(values),
+                                 {counts.begin(), counts.end()}, static_cast<float*>(mine));
+        return pending(std::move(call), std::move(linked));
+    }
     const ConstBytes host = staged.source(from);
     const Bytes share = staged.target(to);
     staged.read();
@@ -258,7 +296,14 @@ Pending Communicator::start_reduction(std::string label, void* values, size_t co
     const bool is_exact = dtype == DType::i64 || reduce == Reduce::max;
     Call call = begin(std::move(label), is_exact ? 1 : 2);
     StagedCall staged(options_.device);
-    if (size_ == 1 && staged.is_device(values)) return {};
+    if (staged.is_device(values)) {
+        if (size_ == 1 || count == 0) return {};
+        if (options_.links && (is_exact || dtype == DType::f32)) {
+            auto linked = is_exact ? link().exact_reduction(call, values, count, dtype, reduce)
+                                   : link().ordered_sum(call, static_cast<float*>(values), count);
+            return pending(std::move(call), std::move(linked));
+        }
+    }
     const Bytes host = staged.changed({static_cast<std::byte*>(values), count * size_of(dtype)});
     staged.read();
     auto transfer = is_exact ? exact_reduction(call, host.data(), count, dtype, reduce)
@@ -292,19 +337,16 @@ std::unique_ptr<Transfer> Communicator::ordered_sum(const Call& call, Bytes valu
 Pending Communicator::start_send(std::string label, ConstBytes bytes, int to) {
     Call call = message(std::move(label), true, to);
     std::vector<Outgoing> out;
-    StagedCall staged(options_.device);
-    if (!bytes.empty()) out.push_back({to, staged.source(bytes)});
-    staged.read();
-    auto transfer = staged.staged(exchange(call, std::move(out), {}));
+    if (!bytes.empty()) out.push_back({to, bytes});
+    auto transfer = move(call, StagedCall(options_.device), std::move(out), {});
     return pending(std::move(call), std::move(transfer));
 }
 
 Pending Communicator::start_receive(std::string label, Bytes bytes, int from) {
     Call call = message(std::move(label), false, from);
     std::vector<Incoming> in;
-    StagedCall staged(options_.device);
-    if (!bytes.empty()) in.push_back({from, staged.target(bytes)});
-    auto transfer = staged.staged(exchange(call, {}, std::move(in)));
+    if (!bytes.empty()) in.push_back({from, bytes});
+    auto transfer = move(call, StagedCall(options_.device), {}, std::move(in));
     return pending(std::move(call), std::move(transfer));
 }
 

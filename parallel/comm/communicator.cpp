@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "parallel/comm/communicator.h"
 
+#include <exception>
+
 namespace plinth::parallel {
 
 using Clock = std::chrono::steady_clock;
@@ -32,7 +34,9 @@ bool Pending::test() {
 }
 
 void Pending::wait() {
-    if (!test()) communicator_->wait_for(*this);
+    if (!transfer_) return;
+    if (transfer_->order()) return communicator_->keep(std::move(*this));
+    if (!test()) communicator_->wait_for(*this, /*by_order=*/true);
 }
 
 void Pending::drop() noexcept {
@@ -52,6 +56,30 @@ Communicator::Communicator(int rank, int size, std::string host, CommunicatorOpt
     options_.activity->join(options_.group, options_.name, size_);
 }
 
+Communicator::~Communicator() {
+    for (Pending& pending : ordered_)
+        pending.transfer_ = nullptr;  // the link waits for what the device still does
+    options_.activity->leave(options_.group);
+}
+
+void Communicator::set_links(std::shared_ptr<DeviceLinks> links) {
+    CHECK(!links || options_.device, "links of group '{}' without a device", name());
+    // Not while an error unwinds this rank alone: the others will not come.
+    if (is_sound() && std::uncaught_exceptions() == 0) settle();
+    link_ = nullptr;
+    has_open_link_ = false;
+    options_.links = std::move(links);
+}
+
+DeviceLink& Communicator::link() {
+    if (!link_)
+        link_ = options_.links->link(*this, [this](const Call& call, std::vector<Outgoing> sends,
+                                                   std::vector<Incoming> receives) {
+            return exchange(call, std::move(sends), std::move(receives));
+        });
+    return *link_;
+}
+
 CommunicatorOptions Communicator::options_of_part(int color, std::string name) {
     // A number that all members come to without a word: that of this group, which split, the part.
     uint64_t group = options_.group;
@@ -61,12 +89,18 @@ CommunicatorOptions Communicator::options_of_part(int color, std::string name) {
             .time_limit = options_.time_limit,
             .group = group ^ (group >> 29),
             .activity = options_.activity,
-            .device = options_.device};
+            .device = options_.device,
+            .links = options_.links};
 }
 
 Communicator::Call Communicator::begin(std::string label, int calls) {
     REQUIRE(ranks, is_sound(), "rank {} on {}: cannot start '{}' in group '{}' after a failure: {}",
             rank_, host_, label, name(), failure_);
+    if (options_.links && !has_open_link_ && size_ > 1) {
+        has_open_link_ = true;
+        link().open_collectives({.sequence = next_++, .label = "link of devices"});
+    }
+    if (options_.links) options_.links->progress();
     Call call{.sequence = next_, .label = std::move(label)};
     next_ += calls;
     whereabouts_.begun = next_ - 1;
@@ -102,12 +136,33 @@ void Communicator::check_peer(const std::string& label, int peer) const {
 
 // --- Communicator: waiting ----------------------------------------------------------------------
 
-void Communicator::wait_for(Pending& pending) {
+void Communicator::keep(Pending pending) {
+    ordered_.push_back(std::move(pending));
+    while (!ordered_.empty() && ordered_.front().test())
+        ordered_.pop_front();
+}
+
+void Communicator::settle() {
+    for (; !ordered_.empty(); ordered_.pop_front())
+        if (!ordered_.front().test()) wait_for(ordered_.front(), /*by_order=*/false);
+}
+
+void Communicator::wait_for(Pending& pending, bool by_order) {
     const Clock::time_point began = Clock::now();
     whereabouts_.waiting = true;
     options_.activity->wait(options_.group, pending.sequence_, pending.label_, pending.message_);
     moved();
-    while (!pending.test()) {
+    for (;;) {
+        if (by_order && pending.transfer_->order()) {
+            keep(std::move(pending));
+            break;
+        }
+        if (pending.test()) break;
+        if (options_.links) {
+            // Another group's calls may be what a peer waits for; and a peer may have aborted.
+            options_.links->progress();
+            progress();
+        }
         const std::chrono::duration<double> waited = Clock::now() - began;
         if (waited > options_.time_limit) report_hang(pending);
         relax(waited);
@@ -123,6 +178,7 @@ void Communicator::report_hang(const Pending& pending) {
                                                                  pending.sequence_, pending.label_)
                                                    : fmt::format("message '{}'", pending.label_);
     failure_ = fmt::format("{} ran out of time", call);
+    if (link_) link_->abort();
     const std::string missing = missing_ranks(pending.sequence_);
     FAIL(ranks, "rank {} on {}: {} of group '{}' did not end within {} s (run.timeout): {}", rank_,
          host_, call, name(), options_.time_limit.count(),

@@ -4,6 +4,7 @@
 #include <chrono>
 #include <cstddef>
 #include <cstdint>
+#include <deque>
 #include <functional>
 #include <memory>
 #include <span>
@@ -13,24 +14,17 @@
 #include "kernels/runtime/dtype.h"
 #include "kernels/runtime/error.h"
 #include "parallel/comm/activity.h"
+#include "parallel/comm/device_link.h"
 #include "parallel/comm/device_staging.h"
+#include "parallel/comm/transfer.h"
 
 namespace plinth::parallel {
-
-enum class Reduce { sum, max };
-
-/// Bytes under way, as a backend sees them. It owns the requests and any staging memory.
-class Transfer {
-  public:
-    virtual ~Transfer() = default;
-    /// Advances; true once everything was sent and received. Not called again after that.
-    virtual bool test() = 0;
-};
 
 class Communicator;
 
 /// A collective or message under way. The caller's buffers belong to it until `wait()` returns or
-/// `test()` is true. Destroying it earlier poisons the communicator: no later call can be matched.
+/// `test()` is true; those in device memory may then be used by the device's stream. Destroying it
+/// earlier poisons the communicator: no later call can be matched.
 class Pending {
   public:
     Pending() = default;  ///< done
@@ -41,8 +35,9 @@ class Pending {
     bool is_done() const { return transfer_ == nullptr; }
     /// Advances without blocking; true when done.
     bool test();
-    /// Blocks until done. After the communicator's time limit it throws an error of kind ranks that
-    /// names this rank and host, the call, and where every other rank is.
+    /// Blocks until done; what goes from device to device only until the device's stream is told to
+    /// wait for it. After the communicator's time limit it throws an error of kind ranks that names
+    /// this rank and host, the call, and where every other rank is.
     void wait();
 
   private:
@@ -66,6 +61,8 @@ struct CommunicatorOptions {
     std::shared_ptr<Activity> activity = {};
     /// Of the rank; null: no buffer lies in device memory.
     std::shared_ptr<DeviceStaging> device = {};
+    /// Of the rank; null: device memory is staged through the host.
+    std::shared_ptr<DeviceLinks> links = {};
 };
 
 /// A group of ranks that call the same collectives in the same order, each with a label of the
@@ -77,7 +74,7 @@ struct CommunicatorOptions {
 /// Buffers lie in host memory or, after `set_device`, in device memory.
 class Communicator {
   public:
-    virtual ~Communicator() { options_.activity->leave(options_.group); }
+    virtual ~Communicator();
     Communicator(const Communicator&) = delete;
     Communicator& operator=(const Communicator&) = delete;
 
@@ -93,6 +90,13 @@ class Communicator {
     /// Null: in host memory only.
     void set_device(std::shared_ptr<DeviceStaging> device) { options_.device = std::move(device); }
     const std::shared_ptr<DeviceStaging>& device() const { return options_.device; }
+    /// From now on, here and in groups that are split off later, device memory goes from device to
+    /// device; integers and maxima of all kinds, sums of fp32, and bytes. Collective in effect: all
+    /// ranks set it between the same calls. Null: staged. Needs a device.
+    void set_links(std::shared_ptr<DeviceLinks> links);
+    /// Waits for all calls that the device's stream was told to wait for: before the host waits for
+    /// that stream, so that it is a call of this group that runs out of time.
+    void settle();
     void set_time_limit(std::chrono::duration<double> limit) { options_.time_limit = limit; }
 
     /// sends[p] goes to rank p; receives[p] is filled by rank p. Both sides agree on every size.
@@ -170,22 +174,9 @@ class Communicator {
   protected:
     Communicator(int rank, int size, std::string host, CommunicatorOptions options);
 
-    struct Outgoing {
-        int peer;
-        ConstBytes bytes;
-    };
-    struct Incoming {
-        int peer;
-        Bytes bytes;
-    };
-    /// What one call is matched by. Sequence numbers of collectives count the group's calls; those
-    /// of messages are counted by pair and given per peer.
-    struct Call {
-        enum class Channel { collective, message } channel = Channel::collective;
-        int64_t sequence = 0;
-        std::string label;
-        MessageEnd message = {};
-    };
+    using Outgoing = parallel::Outgoing;
+    using Incoming = parallel::Incoming;
+    using Call = parallel::Call;
     /// Where this rank is, for the reports of others.
     struct Whereabouts {
         int64_t begun = 0;     ///< number of the newest collective it has begun; 0 for none
@@ -227,10 +218,17 @@ class Communicator {
     std::unique_ptr<Transfer> scatter(const Call& call, const void* values,
                                       std::span<const size_t> counts, void* mine, DType dtype,
                                       Reduce reduce);
+    DeviceLink& link();
+    bool goes_by_link(const Call& call, std::span<const Outgoing> sends,
+                      std::span<const Incoming> receives) const;
+    std::unique_ptr<Transfer> move(const Call& call, StagedCall staged, std::vector<Outgoing> sends,
+                                   std::vector<Incoming> receives);
     std::unique_ptr<Transfer> gather(const Call& call, ConstBytes mine,
                                      std::span<const Bytes> pieces, StagedCall staged);
     std::unique_ptr<Transfer> ordered_sum(const Call& call, Bytes values, DType dtype);
-    void wait_for(Pending& pending);
+    /// `by_order`: until the device's stream waits for it.
+    void wait_for(Pending& pending, bool by_order);
+    void keep(Pending pending);
     [[noreturn]] void report_hang(const Pending& pending);
     void check_peer(const std::string& label, int peer) const;
     void poison(const std::string& label, std::unique_ptr<Transfer> transfer) noexcept;
@@ -246,6 +244,9 @@ class Communicator {
     double seconds_waited_ = 0.0;
     std::string failure_;
     std::vector<std::unique_ptr<Transfer>> dropped_;  ///< their memory may still be written to
+    std::unique_ptr<DeviceLink> link_;
+    bool has_open_link_ = false;
+    std::deque<Pending> ordered_;  ///< the device's stream waits for them
 };
 
 }  // namespace plinth::parallel

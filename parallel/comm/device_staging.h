@@ -4,19 +4,14 @@
 
 #include <cstddef>
 #include <memory>
-#include <span>
 #include <utility>
 #include <vector>
 
 #include "kernels/runtime/allocator.h"
 #include "kernels/runtime/stream.h"
+#include "parallel/comm/transfer.h"
 
 namespace plinth::parallel {
-
-using Bytes = std::span<std::byte>;
-using ConstBytes = std::span<const std::byte>;
-
-class Transfer;
 
 /// How a rank reaches memory that its host cannot touch. Copies are done in the order of the
 /// device's work and may return before that; host memory stays as it is until `synchronize`.
@@ -119,6 +114,7 @@ class StagedCall {
 
     std::shared_ptr<DeviceStaging> staging_;
     std::vector<Twin> twins_;
+    ConstBytes last_source_;  ///< has the newest twin
     bool is_reading_ = false;
 };
 

@@ -66,6 +66,7 @@ LIBRARIES["plinth_parallel"] = ("parallel", _CORE)
 LIBRARIES["plinth_checkpoints"] = ("checkpoints", _CORE)
 LIBRARIES["plinth_launch"] = ("launch", [*_CORE, "plinth_parallel", "plinth_checkpoints"])
 LIBRARIES["plinth_cuda"] = ("kernels", ["plinth_kernels"])
+LIBRARIES["plinth_nccl"] = ("parallel", [])
 EVERYWHERE_IN_CMAKE = ("plinth_options",)
 # Libraries of generated code carry their outside library with them, and count as outside themselves.
 GENERATED_LIBRARY = r"plinth_\w+_proto"

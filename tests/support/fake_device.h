@@ -15,15 +15,10 @@
 
 namespace plinth::test {
 
-/// Memory that faults when the host touches it, and the copies that reach it: what device memory is
-/// to a rank. Copies wait in a queue until `synchronize`, as late as a device may do them.
-class FakeDevice final : public parallel::DeviceCopies {
+/// Memory that faults when the host touches it.
+class FakeMemory {
   public:
-    enum class Copy { to_host, to_device, within_device };
-    /// True: this copy is forgotten. A mutant of whatever stages.
-    using Forgets = std::function<bool(Copy copy, int number)>;
-
-    explicit FakeDevice(Forgets forgets = {}) : forgets_(std::move(forgets)) {
+    FakeMemory() {
         const int file = ::memfd_create("device", 0);
         CHECK(file >= 0 && ::ftruncate(file, capacity) == 0, "no memory for a device");
         const auto map = [&](int protection) {
@@ -35,12 +30,14 @@ class FakeDevice final : public parallel::DeviceCopies {
         content_ = map(PROT_READ | PROT_WRITE);
         ::close(file);
     }
-    ~FakeDevice() override {
+    ~FakeMemory() {
         ::munmap(addresses_, capacity);
         ::munmap(content_, capacity);
     }
+    FakeMemory(const FakeMemory&) = delete;
+    FakeMemory& operator=(const FakeMemory&) = delete;
 
-    /// Device memory, never given back; filled with a pattern.
+    /// Filled with a pattern.
     std::byte* allocate(size_t bytes) {
         std::byte* block = addresses_ + used_;
         used_ += (bytes + 63) / 64 * 64;
@@ -49,78 +46,87 @@ class FakeDevice final : public parallel::DeviceCopies {
         return block;
     }
     /// Takes back every allocation.
-    void clear() {
-        synchronize();
-        used_ = 0;
-    }
-    int copies(Copy copy) const { return counts_[static_cast<size_t>(copy)]; }
-
-    bool is_device(const void* data) const override {
+    void clear() { used_ = 0; }
+    bool is_device(const void* data) const {
         const auto* at = static_cast<const std::byte*>(data);
         return at >= addresses_ && at < addresses_ + capacity;
     }
-    void to_host(void* host, const void* device, size_t bytes) override {
-        CHECK(is_device(device) && !is_device(host), "to_host: from device memory to the host's");
-        // Nobody knows what is there before `synchronize`; larger than any number of a test.
-        std::memset(host, 0x7E, bytes);
-        give(Copy::to_host, [=, this] { std::memcpy(host, content_of(device), bytes); });
-    }
-    void to_device(void* device, const void* host, size_t bytes) override {
-        CHECK(is_device(device) && !is_device(host), "to_device: from host memory to the device's");
-        give(Copy::to_device, [=, this] { std::memcpy(content_of(device), host, bytes); });
-    }
-    void within_device(void* to, const void* from, size_t bytes) override {
-        CHECK(is_device(to) && is_device(from), "within_device: device memory twice");
-        give(Copy::within_device,
-             [=, this] { std::memmove(content_of(to), content_of(from), bytes); });
-    }
-    void synchronize() override {
-        for (const auto& copy : queue_)
-            copy();
-        queue_.clear();
-    }
-    MemorySource& host_memory() override { return host_; }
-
-    /// What a test itself does, in the same order.
-    void write(std::byte* device, parallel::ConstBytes from) {
-        queue_.push_back([this, device, values = std::vector(from.begin(), from.end())] {
-            std::copy(values.begin(), values.end(), content_of(device));
-        });
-    }
-    void read(parallel::Bytes to, const std::byte* device) {
-        synchronize();
-        std::copy_n(content_of(device), to.size(), to.begin());
+    /// Where the host reaches what lies at this address of either memory.
+    std::byte* content_of(const void* data) const {
+        const auto* at = static_cast<const std::byte*>(data);
+        return is_device(data) ? content_ + (at - addresses_) : const_cast<std::byte*>(at);
     }
 
   private:
     static constexpr size_t capacity = size_t{256} << 20;
 
-    /// Host memory with a content that nobody sent.
-    struct Poisoned final : MemorySource {
-        Device device() const override { return {}; }
-        void* allocate(size_t bytes) override {
-            return std::memset(plinth::host_memory().allocate(bytes), 0xEF, bytes);
-        }
-        void free(void* block, size_t bytes) override {
-            plinth::host_memory().free(std::memset(block, 0xEE, bytes), bytes);
-        }
-    };
+    std::byte* addresses_ = nullptr;  ///< PROT_NONE
+    std::byte* content_ = nullptr;    ///< the same pages
+    size_t used_ = 0;
+};
 
-    std::byte* content_of(const void* device) const {
-        return content_ + (static_cast<const std::byte*>(device) - addresses_);
+/// The copies that reach such memory: what device memory is to a rank. Copies wait in a queue until
+/// `synchronize`, as late as a device may do them.
+class FakeDevice final : public parallel::DeviceCopies {
+  public:
+    enum class Copy { to_host, to_device, within_device };
+    /// True: this copy is forgotten. A mutant of whatever stages.
+    using Forgets = std::function<bool(Copy copy, int number)>;
+
+    explicit FakeDevice(Forgets forgets = {}) : forgets_(std::move(forgets)) {}
+
+    std::byte* allocate(size_t bytes) { return memory_.allocate(bytes); }
+    void clear() {
+        synchronize();
+        memory_.clear();
     }
-    void give(Copy copy, std::function<void()> work) {
+    int copies(Copy copy) const { return counts_[static_cast<size_t>(copy)]; }
+
+    bool is_device(const void* data) const override { return memory_.is_device(data); }
+    void to_host(void* host, const void* device, size_t bytes) override {
+        CHECK(is_device(device) && !is_device(host), "to_host: from device memory to the host's");
+        // Nobody knows what is there before `synchronize`; larger than any number of a test.
+        std::memset(host, 0x7E, bytes);
+        give(Copy::to_host, host, device, bytes);
+    }
+    void to_device(void* device, const void* host, size_t bytes) override {
+        CHECK(is_device(device) && !is_device(host), "to_device: from host memory to the device's");
+        give(Copy::to_device, device, host, bytes);
+    }
+    void within_device(void* to, const void* from, size_t bytes) override {
+        CHECK(is_device(to) && is_device(from), "within_device: device memory twice");
+        give(Copy::within_device, to, from, bytes);
+    }
+    void synchronize() override {
+        for (const auto& work : queue_)
+            work();
+        queue_.clear();
+    }
+    MemorySource& host_memory() override { return plinth::host_memory(); }
+
+    /// What a test itself does, in the same order.
+    void write(std::byte* device, parallel::ConstBytes from) {
+        queue_.push_back([this, device, values = std::vector(from.begin(), from.end())] {
+            std::copy(values.begin(), values.end(), memory_.content_of(device));
+        });
+    }
+    void read(parallel::Bytes to, const std::byte* device) {
+        synchronize();
+        std::copy_n(memory_.content_of(device), to.size(), to.begin());
+    }
+
+  private:
+    void give(Copy copy, void* to, const void* from, size_t bytes) {
         const int number = counts_[static_cast<size_t>(copy)]++;
-        if (!forgets_ || !forgets_(copy, number)) queue_.push_back(std::move(work));
+        if (forgets_ && forgets_(copy, number)) return;
+        queue_.push_back(
+            [=, this] { std::memmove(memory_.content_of(to), memory_.content_of(from), bytes); });
     }
 
     Forgets forgets_;
-    std::byte* addresses_ = nullptr;  ///< PROT_NONE
-    std::byte* content_ = nullptr;    ///< the same pages, for the copies
-    size_t used_ = 0;
+    FakeMemory memory_;
     int counts_[3] = {};
     std::vector<std::function<void()>> queue_;
-    Poisoned host_;
 };
 
 class DeviceBuffers final : public BufferMemory {
