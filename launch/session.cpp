@@ -55,15 +55,26 @@ Session::Session(parallel::Communicator& world, const SessionOptions& options)
       allocator_(memory_of(stream_.device())) {
     if (device().type != DeviceType::cpu) {
         pinned_ = std::make_unique<CachingAllocator>(cuda_module().pinned_memory());
-        world.set_device(parallel::device_staging(stream_));
     } else if (options.device == DeviceKind::automatic && has_cuda_driver() && !has_cuda_device()) {
         warn(fmt::format("run.device=auto computes on the CPU: {}", no_cuda_device_reason()));
     }
+    connection_ = std::make_unique<parallel::DeviceConnection>(world, stream_, device_way(options));
     world.activity().count(stream_.pool().progress());
 }
 
-Session::~Session() {
-    world_.set_device(nullptr);  // it works on the session's stream
+parallel::DeviceWay Session::device_way(const SessionOptions& options) {
+    using parallel::DeviceWay;
+    const DeviceExchange wanted = options.exchange;
+    // What is asked for is the same on all ranks; whether they have devices may not be.
+    if (wanted == DeviceExchange::host || options.device == DeviceKind::cpu || world_.size() == 1)
+        return DeviceWay::staged;
+    const std::string obstacle = parallel::nccl_obstacle(world_, device());
+    if (obstacle.empty()) return DeviceWay::nccl;
+    REQUIRE(config, wanted != DeviceExchange::nccl,
+            "run.device_exchange=nccl is not possible: {}; set it to auto or host", obstacle);
+    if (device().type != DeviceType::cpu)
+        say(fmt::format("GPUs exchange by way of host memory: {}", obstacle));
+    return DeviceWay::staged;
 }
 
 void Session::lock_folders(const RunConfig& config) {

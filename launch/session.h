@@ -11,6 +11,7 @@
 #include "launch/config/run_config.h"
 #include "launch/folder_locks.h"
 #include "parallel/comm/communicator.h"
+#include "parallel/comm/nccl_links.h"
 #include "parallel/comm/ranks_of.h"
 
 namespace plinth::launch {
@@ -21,6 +22,7 @@ struct SessionOptions {
     int local_rank = 0;  ///< among the ranks of this machine: they take its devices in turn
     int local_ranks = 1;
     DeviceKind device = DeviceKind::cpu;
+    DeviceExchange exchange = DeviceExchange::automatic;
     StreamOptions stream = {};
 };
 
@@ -37,7 +39,6 @@ class Session {
     parallel::Activity& activity() { return world_.activity(); }
     core::Ranks& ranks() { return ranks_; }
     Stream& stream() { return stream_; }
-    ~Session();
     Session(const Session&) = delete;
     Session& operator=(const Session&) = delete;
 
@@ -70,11 +71,15 @@ class Session {
     }
 
   private:
+    /// Collective.
+    parallel::DeviceWay device_way(const SessionOptions& options);
+
     parallel::Communicator& world_;
     parallel::RanksOf ranks_;
     Stream stream_;
     CachingAllocator allocator_;
     std::unique_ptr<CachingAllocator> pinned_;  ///< null on the CPU
+    std::unique_ptr<parallel::DeviceConnection> connection_;
     FolderLocks locks_{files(), ranks_};
     std::chrono::steady_clock::time_point started_ = std::chrono::steady_clock::now();
 };

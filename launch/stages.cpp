@@ -45,6 +45,7 @@ SessionOptions session_options(const RunSection& run, const TrainSection& train,
             .local_rank = world.local_rank(),
             .local_ranks = world.local_size(),
             .device = run.device,
+            .exchange = run.device_exchange,
             .stream = {.reproducible = run.reproducible, .tf32 = train.tf32}};
 }
 

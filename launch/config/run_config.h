@@ -20,6 +20,8 @@ enum class Activation { gelu_tanh, gelu_erf, swiglu };
 enum class ComputeType { fp32, bf16 };
 /// Where a rank computes; automatic: on a GPU where there is one.
 enum class DeviceKind { automatic, cpu, cuda };
+/// How the device memories of ranks exchange: through the host and MPI, or directly.
+enum class DeviceExchange { automatic, host, nccl };
 enum class Recompute { none, selective, full };
 enum class PipelineSchedule { gpipe, one_f_one_b, interleaved, zero_bubble };
 enum class ScheduleKind { cosine, linear, wsd, constant };
@@ -159,6 +161,7 @@ struct RunSection {
     std::string name;  ///< empty: the last part of run.folder
     double time_limit = 0;
     DeviceKind device = DeviceKind::automatic;
+    DeviceExchange device_exchange = DeviceExchange::automatic;
     bool reproducible = false;
     int64_t threads = 0;  ///< 0: the cores this rank may use
     double timeout = 600;

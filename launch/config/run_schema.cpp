@@ -9,6 +9,9 @@ namespace {
 constexpr double largest_dim = 1 << 30;
 
 const Names<ComputeType> compute_types{{"fp32", ComputeType::fp32}, {"bf16", ComputeType::bf16}};
+const Names<DeviceExchange> device_exchanges{{"auto", DeviceExchange::automatic},
+                                             {"host", DeviceExchange::host},
+                                             {"nccl", DeviceExchange::nccl}};
 const Names<PipelineSchedule> pipeline_schedules{{"gpipe", PipelineSchedule::gpipe},
                                                  {"1f1b", PipelineSchedule::one_f_one_b},
                                                  {"interleaved", PipelineSchedule::interleaved},
@@ -385,6 +388,10 @@ void declare(Schema& schema, RunSection& run) {
         "run.device", &run.device, device_names(),
         {.doc = "Where ranks compute: `auto` on a GPU where the machine has one, else on the "
                 "CPU. The ranks of a machine take its GPUs in turn."});
+    schema.choice(
+        "run.device_exchange", &run.device_exchange, device_exchanges,
+        {.doc = "How GPUs exchange: `nccl` directly, which needs a GPU for each rank; `host` by way "
+                "of host memory and MPI; `auto` the first where that is possible."});
     schema.key("run.reproducible", &run.reproducible,
                {.doc = "On a GPU use only kernels with one result for one input, so that a run "
                        "repeats bit for bit; costs speed. The CPU always does."});

@@ -214,10 +214,10 @@ void NcclLinks::progress() {
 
 std::string nccl_obstacle(Communicator& group, Device device) {
     std::string mine = "!";
-    if (!no_nccl_reason().empty())
+    if (device.type == DeviceType::cpu)
+        mine += "its tensors lie in host memory";  // and it looks for no library
+    else if (!no_nccl_reason().empty())
         mine += no_nccl_reason();
-    else if (device.type == DeviceType::cpu)
-        mine += "its tensors lie in host memory";
     else
         mine = cuda_module().info(device.index).identity;
     const std::vector<std::string> all = group.all_gather("devices for NCCL", mine);
