@@ -85,8 +85,7 @@ void Engine::run_micro_batches(const core::models::Phase& phase, const parallel:
     settings.remake = config_.train.recompute == Recompute::selective;
     const auto slots = plan.aligned_slots_of(groups_.coordinate(Axis::data));
     LossReader losses(session_, &groups_.along(Axis::context));
-    const parallel::Communicator& stages = groups_.along(Axis::pipeline);
-    const double waited = stages.seconds_waited() + shared_.seconds_waited();
+    const double waited = seconds_waited();
     stage_.begin_step(plan);
     pipeline_.run(
         {.chunks = phase.chunks,
@@ -103,7 +102,15 @@ void Engine::run_micro_batches(const core::models::Phase& phase, const parallel:
                              loss.sum - loss.cross_entropy);
     stage_.finish([this](std::span<const ParameterGradient> owned) { sum_over_tokens(owned); });
     shared_.add(stage_.gradients());
-    pipeline_waited_ = stages.seconds_waited() + shared_.seconds_waited() - waited;
+    waited_ = seconds_waited() - waited;
+}
+
+/// For ranks beside which this one computes a micro-batch.
+double Engine::seconds_waited() const {
+    double sum = shared_.seconds_waited();
+    for (const Axis axis : {Axis::pipeline, Axis::context, Axis::tensor})
+        sum += groups_.along(axis).seconds_waited();
+    return sum;
 }
 
 /// Ranks that share the tokens of a micro-batch each have a summand of its gradients: of all those
@@ -166,7 +173,7 @@ void Engine::update(const StepMeans& means, double learning_rate) {
 
 parallel::LaneReducer::Statistics Engine::communication() const {
     parallel::LaneReducer::Statistics all = stage_.statistics();
-    all.seconds_waiting += pipeline_waited_;
+    all.seconds_waiting += waited_;
     return all;
 }
 

@@ -78,6 +78,7 @@ class Engine {
   private:
     void sum_over_tokens(std::span<const core::optim::ParameterGradient> owned);
     double gradient_sum_norm();
+    double seconds_waited() const;
 
     const RunConfig& config_;
     Session& session_;
@@ -85,7 +86,7 @@ class Engine {
     parallel::SharedParameters shared_;
     StageState stage_;
     parallel::PipelineRunner pipeline_;
-    double pipeline_waited_ = 0.0;  ///< for other stages, in the last step
+    double waited_ = 0.0;  ///< in the last step, see seconds_waited
     core::optim::AdamW optimizer_;
 };
 
