@@ -128,10 +128,16 @@ class Comparison {
         if (base.name != layout.name) return compare_bits(record, trained(base));
         trained_.insert_or_assign(key_of(layout), record);
         if (layout.ranks == 1) return {true, "what the others are compared with"};
-        return compare_within(record, trained(undivided(layout, 1, 1)), options_.tolerance);
+        return compare_within(record, trained(undivided(layout, 1, 1)),
+                              tolerance_of(layout.config));
     }
 
   private:
+    /// Rounding of sums in another grouping: fp32's, or that of activations in bf16.
+    double tolerance_of(const RunConfig& config) const {
+        if (options_.tolerance > 0.0) return options_.tolerance;
+        return config.train.dtype == ComputeType::bf16 ? 1e-2 : 1e-4;
+    }
     /// Same lanes, nothing divided but tensor and context as given.
     static Layout undivided(const Layout& layout, int64_t tensor, int64_t context) {
         RunConfig config = layout.config;

@@ -6,7 +6,7 @@
 #include <chrono>
 #include <cstdio>
 #include <cstdlib>
-#include <mutex>
+#include <string>
 #include <thread>
 
 #include "core/autograd/scope.h"
@@ -121,20 +121,6 @@ double busy_seconds(const ScheduleConfig& config, std::chrono::microseconds unit
     return step_seconds(alone, unit);
 }
 
-const char* name_of(ScheduleKind kind) {
-    switch (kind) {
-        case ScheduleKind::gpipe:
-            return "gpipe";
-        case ScheduleKind::one_f_one_b:
-            return "1f1b";
-        case ScheduleKind::interleaved:
-            return "interleaved";
-        case ScheduleKind::zero_bubble_h1:
-            break;
-    }
-    return "zero_bubble";
-}
-
 }  // namespace
 }  // namespace plinth::parallel
 
@@ -146,19 +132,21 @@ int main(int argc, char** argv) {
         return 2;
     }
     const std::chrono::microseconds unit(static_cast<int64_t>(milliseconds * 1000));
-    std::printf("| schedule | stages | chunks | micro-batches | bubble by the formula | measured |\n");
+    std::printf(
+        "| schedule | stages | chunks | micro-batches | bubble by the formula | measured |\n");
     std::printf("|---|---|---|---|---|---|\n");
     for (const int stages : {2, 4, 8})
         for (const auto& [kind, chunks] :
              {std::pair{ScheduleKind::gpipe, 1}, std::pair{ScheduleKind::one_f_one_b, 1},
-              std::pair{ScheduleKind::interleaved, 2}, std::pair{ScheduleKind::zero_bubble_h1, 1}}) {
+              std::pair{ScheduleKind::interleaved, 2},
+              std::pair{ScheduleKind::zero_bubble_h1, 1}}) {
             const ScheduleConfig config{kind, stages, 2 * stages, chunks};
             const ScheduleReport report = check_schedule(make_schedule(config));
             const auto busy = static_cast<double>(report.stages[0].busy);
             const double measured = step_seconds(config, unit) / busy_seconds(config, unit) - 1.0;
-            std::printf("| %s | %d | %d | %d | %.1f %% | %.1f %% |\n", name_of(kind), stages, chunks,
-                        config.micro_batches, 100.0 * static_cast<double>(report.bubble(0)) / busy,
-                        100.0 * measured);
+            std::printf("| %s | %d | %d | %d | %.1f %% | %.1f %% |\n",
+                        std::string(name_of(kind)).c_str(), stages, chunks, config.micro_batches,
+                        100.0 * static_cast<double>(report.bubble(0)) / busy, 100.0 * measured);
             std::fflush(stdout);
         }
     return 0;

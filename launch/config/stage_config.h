@@ -133,7 +133,7 @@ struct VerifySection {
     VerifyLayouts layouts = VerifyLayouts::own;
     int64_t steps = 20;
     std::vector<int64_t> ranks = {1, 2, 3, 4, 6, 8};
-    double tolerance = 1e-4;
+    double tolerance = 0.0;  ///< 0: by the dtype
 };
 struct VerifyConfig {
     RunConfig run;

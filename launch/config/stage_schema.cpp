@@ -240,8 +240,9 @@ void declare(Schema& schema, VerifySection& verify) {
                 .max = 64});
     schema.key("verify.tolerance", &verify.tolerance,
                {.doc = "By how much tensor and context parallel may differ from one rank, as a "
-                       "share of loss, gradient norm and gradient.",
-                .above = 0});
+                       "share of loss, gradient norm and gradient; 0 means 1e-4, with "
+                       "train.dtype=bf16 1e-2.",
+                .min = 0});
 }
 
 void declare(Schema& schema, VerifyConfig& config) {

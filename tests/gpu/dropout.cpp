@@ -23,7 +23,7 @@ class DropoutDeviceTest : public DeviceTest {
     /// With and without a residual, apart and in place; equal bits.
     void compare(const Shape& shape, DType dtype, const kernels::Dropout& options) {
         const auto what = fmt::format("{} of {}, p {} from {}", shape.text(), name_of(dtype),
-                                      options.probability, options.first);
+                                      options.probability, options.numbers.first);
         const Operand x = input("x", shape, dtype), numbers = samples(shape[0]);
         expect_same(
             {output("y", shape, dtype, 0.0), input("residual", shape, dtype), x, numbers},
@@ -35,6 +35,17 @@ class DropoutDeviceTest : public DeviceTest {
             what + " in place");
     }
 };
+
+TEST_F(DropoutDeviceTest, TwoRunsOfASampleHaveTheMasksOfBoth) {
+    for (const DType dtype : {DType::f32, DType::bf16})
+        for (const auto& [first, turn, skipped] :
+             std::vector<std::array<int64_t, 3>>{{0, 512, 2048}, {8, 301, 803}, {3, 1, 1}}) {
+            kernels::Dropout dropout = options(0.3f, first);
+            dropout.numbers.turn = turn;
+            dropout.numbers.skipped = skipped;
+            compare({2, 1024}, dtype, dropout);
+        }
+}
 
 TEST_F(DropoutDeviceTest, TheMaskIsTheHosts) {
     for (const DType dtype : {DType::f32, DType::bf16})

@@ -3,6 +3,7 @@
 //   unit_launch --gtest_also_run_disabled_tests --gtest_filter='LayoutPairs.*'
 #include <gtest/gtest.h>
 
+#include "launch/layouts.h"
 #include "tests/support/memory_files.h"
 #include "tests/unit/launch/engine_checkpoints.h"
 
@@ -99,8 +100,9 @@ void save_and_go_on(const char* file, const LayoutKeys& writer,
 
 TEST(LayoutPairs, EachGoesOnInTheNextAndInOneFurtherOff) {
     for (size_t from = 0; from < layouts.size(); ++from)
-        save_and_go_on("gpt/tiny.yaml", layouts[from],
-                       {layouts[(from + 1) % layouts.size()], layouts[(from + 6) % layouts.size()]});
+        save_and_go_on(
+            "gpt/tiny.yaml", layouts[from],
+            {layouts[(from + 1) % layouts.size()], layouts[(from + 6) % layouts.size()]});
 }
 
 TEST(LayoutPairs, AnotherStateIsSeen) {
