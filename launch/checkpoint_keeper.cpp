@@ -91,14 +91,24 @@ void CheckpointKeeper::reserve() {
     if (saves_beside_training(config_)) writer_.reserve(tensors_);
 }
 
+void CheckpointKeeper::before_update() {
+    const double began = session_.seconds();
+    writer_.wait_copied();
+    count_blocked(began);
+}
+
 void CheckpointKeeper::save(const TrainingState& state) {
+    const double began = session_.seconds();
     settle();
     session_.locks().require_held();  // the first save of a job removes what others left unfinished
     last_started_step_ = state.steps_done();
     last_save_seconds_ = session_.seconds();
     time_due_ = false;
-    if (!config_.async) return report(writer_.save(request(state)));
-    writer_.begin(request(state));
+    if (config_.async)
+        writer_.begin(request(state));
+    else
+        report(writer_.save(request(state)));
+    count_blocked(began);
 }
 
 void CheckpointKeeper::advance(const checkpoints::SaveState& total) {
@@ -119,7 +129,11 @@ void CheckpointKeeper::report(const checkpoints::SaveOutcome& outcome) {
         return session_.warn(outcome.message);
     }
     last_saved_step_ = outcome.step;
-    session_.say(outcome.message);
+    session_.say(
+        fmt::format("{} ({:.1f} MB of rank 0 in {:.2f} s; background threads took {:.2f} s "
+                    "of processor time)",
+                    outcome.message, static_cast<double>(outcome.bytes) / 1e6,
+                    outcome.total_seconds, outcome.background_cpu_seconds));
 }
 
 void CheckpointKeeper::finish(const TrainingState& state) {

@@ -54,8 +54,8 @@ class CheckpointKeeper {
 
     /// Collective. Starts a save of the state as it is now, after finishing the one under way.
     void save(const TrainingState& state);
-    /// Before tensors change.
-    void before_update() { writer_.wait_copied(); }
+    /// Before tensors change: waits until the save under way has copied them.
+    void before_update();
     checkpoints::SaveState local_state() const { return writer_.local_state(); }
     /// Collective, with the sum of all local states.
     void advance(const checkpoints::SaveState& total);
@@ -69,12 +69,16 @@ class CheckpointKeeper {
     int64_t last_saved_step() const { return last_saved_step_; }
     /// From begin to the end of retention, of this process's saves; 0 before the first.
     double longest_save_seconds() const { return longest_save_seconds_; }
+    /// How long the training thread has stood still for saves so far.
+    double blocked_seconds() const { return blocked_seconds_; }
 
   private:
     checkpoints::SaveRequest request(const TrainingState& state) const;
     /// Collective.
     void report(const checkpoints::SaveOutcome& outcome);
     void count_seconds();
+    /// `began`: session seconds at which the training thread came here for a save.
+    void count_blocked(double began) { blocked_seconds_ += session_.seconds() - began; }
 
     CheckpointSection config_;
     Session& session_;
@@ -85,6 +89,7 @@ class CheckpointKeeper {
     int64_t last_saved_step_ = -1;
     double last_save_seconds_ = 0.0;
     double longest_save_seconds_ = 0.0;
+    double blocked_seconds_ = 0.0;
     bool time_due_ = false;
 };
 

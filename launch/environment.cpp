@@ -2,9 +2,11 @@
 #include "launch/environment.h"
 
 #include <fmt/format.h>
+#include <sys/resource.h>
 
 #include "kernels/build_info.h"
 #include "kernels/runtime/device_module.h"
+#include "kernels/runtime/error.h"
 #include "parallel/comm/mpi.h"
 
 namespace plinth::launch {
@@ -45,6 +47,12 @@ std::string environment_difference(const Properties& stored, const Properties& n
                                 before, after);
     }
     return text;
+}
+
+int64_t peak_resident_bytes() {
+    rusage use{};
+    CHECK(getrusage(RUSAGE_SELF, &use) == 0, "getrusage");
+    return int64_t{use.ru_maxrss} * 1024;
 }
 
 std::string version_text() {

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
+#include <cstdint>
 #include <map>
 #include <string>
 
@@ -18,6 +19,10 @@ Properties environment_properties(Device device = {});
 /// "simd: avx512f in the checkpoint, avx2+fma now; ..." for what differs or is recorded on one side
 /// only; empty if equal bits can be expected.
 std::string environment_difference(const Properties& stored, const Properties& now);
+
+/// The most memory that this process has had in RAM so far, as the system counts it: what its
+/// allocator holds, libraries, MPI's buffers and the pages it shares with other ranks.
+int64_t peak_resident_bytes();
 
 /// What `plinth --version` prints.
 std::string version_text();

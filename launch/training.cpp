@@ -9,6 +9,7 @@
 
 #include "launch/build.h"
 #include "launch/disk_space.h"
+#include "launch/environment.h"
 #include "launch/exit_codes.h"
 #include "launch/metrics/best_effort.h"
 #include "launch/metrics/jsonl_log.h"
@@ -270,6 +271,7 @@ void Training::log(const StepResult& result) {
         .flops_per_second = rate * flops / static_cast<double>(ranks),
         .mfu = model_flops_utilisation(rate, flops, ranks, peak_flops_),
         .memory_bytes = static_cast<int64_t>(session_.allocator().use().peak),
+        .resident_bytes = peak_resident_bytes(),
         .skipped_steps = state.skipped_steps,
         .eta_seconds = seconds * static_cast<double>(schedule_.total_steps - state.steps_done())};
     if (config_.optimizer.z_loss > 0) record.z_loss = result.z_loss;
@@ -278,6 +280,8 @@ void Training::log(const StepResult& result) {
     record.slowest_rank_seconds = result.slowest_seconds;
     record.fastest_rank_seconds = result.fastest_seconds;
     data_wait_before_ = loader_->waited_seconds();
+    record.save_wait_seconds = checkpoints_.blocked_seconds() - save_wait_before_;
+    save_wait_before_ = checkpoints_.blocked_seconds();
     metrics_->step(record);
     if (result.skipped)
         session_.warn(fmt::format(

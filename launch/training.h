@@ -119,6 +119,7 @@ class Training {
     int64_t skipped_in_a_row_ = 0;  ///< steps before this start do not count
     double hidden_share_sum_ = 0.0;
     double data_wait_before_ = 0.0;
+    double save_wait_before_ = 0.0;
 };
 
 }  // namespace plinth::launch

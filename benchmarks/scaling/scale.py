@@ -30,7 +30,8 @@ DEFAULT = "data=1; data=2; data=2 zero=1; tensor=2; pipeline=2 schedule=1f1b; co
 COLUMNS = (("layout", "layout", "{}"), ("ranks", "ranks", "{}"), ("tokens_per_second", "tokens/s", "{:,.0f}"),
            ("efficiency", "efficiency", "{:.0%}"), ("mfu", "MFU of a rank", "{:.1%}"), ("bubble", "bubble", "{:.1%}"),
            ("communication", "waiting for communication", "{:.1%}"), ("idle", "idle by uneven lanes", "{:.1%}"),
-           ("memory_gib", "memory of a rank, GiB", "{:.2f}"), ("cores", "cores a rank", "{:.2g}"))
+           ("planned_gib", "memory planned, GiB", "{:.3f}"), ("memory_gib", "held by rank 0, GiB", "{:.3f}"),
+           ("resident_gib", "resident, GiB", "{:.3f}"), ("cores", "cores a rank", "{:.2g}"))
 
 
 def keys_of(layout):
@@ -57,16 +58,18 @@ def overrides_of(options, keys, batch):
 
 
 def plan_of(options, words, ranks):
-    """What --dry-run says of a layout: the batch, the bubble and the idle share."""
-    command = launcher(options, ranks) + [options.plinth, "pretrain", options.config, *options.overrides, *words, "--dry-run"]
+    """What --dry-run says of a layout: memory of rank 0, the batch, the bubble and the idle share."""
+    command = launcher(options, ranks) + [options.plinth, "pretrain", options.config, *options.overrides, *words,
+                                          "checkpoint.every=0", "--dry-run"]
     done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     if done.returncode != 0:
         sys.exit(f"scaling: {shlex.join(command)} ended with {done.returncode}:\n{done.stdout}{done.stderr}")
     text = done.stdout
     find = lambda pattern: (re.search(pattern, text) or [None, "0"])[1]
-    return {"global_batch": int(find(r"\n  global_batch: (\d+)")), "micro_batch": int(find(r"\n  micro_batch: (\d+)")),
-            "lanes": int(find(r"\n  lanes: (\d+)")), "bubble": float(find(r"bubble ([\d.]+) %")) / 100,
-            "idle": float(find(r"lanes, ([\d.]+) % of rank time idle")) / 100}
+    memory = find(r"\n# stage 0 .* ([\d.]+) GiB in all") if "\n# stage 0 " in text else find(r"\n# memory a rank +([\d.]+) GiB")
+    return {"memory_gib": float(memory), "global_batch": int(find(r"\n  global_batch: (\d+)")),
+            "micro_batch": int(find(r"\n  micro_batch: (\d+)")), "lanes": int(find(r"\n  lanes: (\d+)")),
+            "bubble": float(find(r"bubble ([\d.]+) %")) / 100, "idle": float(find(r"lanes, ([\d.]+) % of rank time idle")) / 100}
 
 
 def launcher(options, ranks):
@@ -93,7 +96,8 @@ def measure(options, layout, folder, batch):
     seconds, waited = median("step_seconds"), median("communication_wait_seconds")
     return {"layout": layout, "ranks": ranks, "tokens_per_second": median("tokens_per_second"), "mfu": median("mfu"),
             "bubble": plan["bubble"], "idle": plan["idle"], "communication": waited / seconds if waited is not None else None,
-            "step_seconds": seconds, "memory_gib": median("memory_bytes") / 2**30, "steps": len(steps),
+            "step_seconds": seconds, "planned_gib": plan["memory_gib"], "memory_gib": median("memory_bytes") / 2**30,
+            "resident_gib": median("resident_bytes") / 2**30, "steps": len(steps),
             "cores": len(os.sched_getaffinity(0)) / ranks if "hostfile" not in options.mpirun else None}
 
 

@@ -113,9 +113,11 @@ Json to_json(const StepRecord& record) {
     line["flops_per_second"] = record.flops_per_second;
     set_optional(line, "mfu", record.mfu);
     line["memory_bytes"] = record.memory_bytes;
+    line["resident_bytes"] = record.resident_bytes;
     line["skipped_steps"] = record.skipped_steps;
     line["ranks"] = record.ranks;
     set_optional(line, "data_wait_seconds", record.data_wait_seconds);
+    set_optional(line, "save_wait_seconds", record.save_wait_seconds);
     set_optional(line, "communication_wait_seconds", record.communication_wait_seconds);
     set_optional(line, "slowest_rank_seconds", record.slowest_rank_seconds);
     set_optional(line, "fastest_rank_seconds", record.fastest_rank_seconds);

@@ -54,6 +54,15 @@ TEST_F(CheckpointKeeperTest, ASaveThatWasPutOffStaysDueAndMovesNoLaterOne) {
     EXPECT_TRUE(is_due(20));
 }
 
+TEST_F(CheckpointKeeperTest, TrainingStandsStillForAWholeSaveThatIsNotInTheBackground) {
+    EXPECT_EQ(keeper.blocked_seconds(), 0.0);
+    save(10);
+    EXPECT_GE(keeper.blocked_seconds(), keeper.longest_save_seconds());
+    const double before = keeper.blocked_seconds();
+    keeper.before_update();
+    EXPECT_GE(keeper.blocked_seconds(), before);
+}
+
 /// The lock of the folder becomes another job's.
 void take_over(const std::string& folder) {
     const core::io::LockRecord other{

@@ -3,6 +3,9 @@
 
 #include <gtest/gtest.h>
 
+#include <algorithm>
+#include <vector>
+
 namespace plinth::launch {
 namespace {
 
@@ -13,6 +16,14 @@ TEST(Environment, EveryPropertyIsKnown) {
         EXPECT_FALSE(properties.at(key).empty()) << key;
     }
     EXPECT_NE(version_text().find(properties.at("gemm")), std::string::npos);
+}
+
+TEST(Environment, PeakMemoryGrowsWithWhatIsTouched) {
+    constexpr size_t bytes = 64 << 20;
+    const int64_t before = peak_resident_bytes();
+    EXPECT_GT(before, 1 << 20);
+    const std::vector<char> pages(bytes, 1);
+    EXPECT_GE(peak_resident_bytes(), std::max<int64_t>(before, bytes)) << pages.size();
 }
 
 TEST(Environment, TheSameMachineDoesNotDiffer) {

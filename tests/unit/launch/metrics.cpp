@@ -104,6 +104,7 @@ TEST(JsonlLog, WritesNumbersAndTheirBits) {
     JsonlLog log(posix(), path);
     StepRecord record = sample_step(7);
     record.loss = 0.1 + 0.2;
+    record.save_wait_seconds = 0.125;
     log.step(record);
     record.loss = std::numeric_limits<double>::quiet_NaN();
     record.z_loss = 0.25;
@@ -117,6 +118,7 @@ TEST(JsonlLog, WritesNumbersAndTheirBits) {
     EXPECT_EQ(lines[0].get_double("loss"), 0.1 + 0.2);
     EXPECT_EQ(std::strtod(lines[0].get_string("loss_hex").c_str(), nullptr), 0.1 + 0.2);
     EXPECT_EQ(lines[0].get_int("tokens"), 7 * 16 * 64);
+    EXPECT_EQ(lines[0].get_double("save_wait_seconds"), 0.125);
     EXPECT_EQ(lines[0].find("z_loss"), nullptr);
     EXPECT_EQ(lines[1].get_double("z_loss"), 0.25);
     EXPECT_TRUE(lines[1].at("loss").is_null());

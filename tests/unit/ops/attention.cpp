@@ -149,6 +149,35 @@ TEST_F(AttentionTest, ThreadsDoNotChangeBits) {
         }
 }
 
+/// What the test above must be able to see: keys and values whose gradients two threads sum apart,
+/// each over half of the queries.
+TEST_F(AttentionTest, GradientsSummedByThreadWouldHaveOtherBits) {
+    const int64_t t = 192, width = 16;
+    const kernels::Attention heads{.heads = 2, .kv_heads = 2};
+    const Tensor qkv = tensor(random_values(t * 3 * width, "qkv"), {1, t, 3 * width});
+    const std::vector<float> dy = random_values(t * width, "dy");
+    Stream stream(1);
+    const Tensor y = Tensor::empty({1, t, width}, DType::f32, *allocator_);
+    const Tensor log_sum = Tensor::empty({1, 2, t}, DType::f32, *allocator_);
+    kernels::attention_forward(y.out(), log_sum.out(), qkv.in(), {}, heads, stream);
+    const auto gradient_of_queries = [&](int64_t begin, int64_t end) {
+        std::vector<float> part(dy.size());
+        std::copy(dy.begin() + begin * width, dy.begin() + end * width,
+                  part.begin() + begin * width);
+        const Tensor dqkv = Tensor::empty(qkv.shape(), DType::f32, *allocator_);
+        kernels::attention_backward(dqkv.out(), tensor(part, y.shape()).in(), y.in(), log_sum.in(),
+                                    qkv.in(), {}, heads, stream);
+        return to_doubles(dqkv);
+    };
+    const auto whole = gradient_of_queries(0, t), first = gradient_of_queries(0, t / 2),
+               second = gradient_of_queries(t / 2, t);
+    std::vector<double> summed_apart(whole.size());
+    for (size_t i = 0; i < whole.size(); ++i)
+        summed_apart[i] = static_cast<float>(first[i] + second[i]);
+    expect_close(summed_apart, whole, 1e-5, "gradients");
+    EXPECT_NE(summed_apart, whole);
+}
+
 TEST_F(AttentionTest, DocumentsInOneRowEqualDocumentsAlone) {
     const int64_t first = 70, second = 61, columns = 3 * 2 * 8;
     const std::vector<float> x = random_values((first + second) * columns, "x");
