@@ -26,6 +26,7 @@ import tempfile
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 AXES = ("data", "tensor", "pipeline", "context")
+QUIET = ("checkpoint.every=0", "train.eval_every=0", "train.sample_every=0")
 DEFAULT = "data=1; data=2; data=2 zero=1; tensor=2; pipeline=2 schedule=1f1b; context=2"
 COLUMNS = (("layout", "layout", "{}"), ("ranks", "ranks", "{}"), ("tokens_per_second", "tokens/s", "{:,.0f}"),
            ("efficiency", "efficiency", "{:.0%}"), ("mfu", "MFU of a rank", "{:.1%}"), ("bubble", "bubble", "{:.1%}"),
@@ -60,7 +61,7 @@ def overrides_of(options, keys, batch):
 def plan_of(options, words, ranks):
     """What --dry-run says of a layout: memory of rank 0, the batch, the bubble and the idle share."""
     command = launcher(options, ranks) + [options.plinth, "pretrain", options.config, *options.overrides, *words,
-                                          "checkpoint.every=0", "--dry-run"]
+                                          *QUIET, "--dry-run"]
     done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     if done.returncode != 0:
         sys.exit(f"scaling: {shlex.join(command)} ended with {done.returncode}:\n{done.stdout}{done.stderr}")
@@ -84,8 +85,7 @@ def measure(options, layout, folder, batch):
     run = pathlib.Path(folder, re.sub(r"\W+", "-", layout))
     command = launcher(options, ranks) + [
         options.plinth, "pretrain", options.config, *options.overrides, *words, f"run.folder={run}",
-        f"checkpoint.folder={run}/checkpoints", f"train.steps={options.steps}", "checkpoint.every=0", "train.eval_every=0",
-        "train.sample_every=0"]
+        f"checkpoint.folder={run}/checkpoints", f"train.steps={options.steps}", *QUIET]
     print(f"{layout}: {ranks} ranks", flush=True)
     done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
     if done.returncode != 0:
