@@ -157,14 +157,14 @@ TEST_F(AttentionTest, GradientsSummedByThreadWouldHaveOtherBits) {
     const Tensor qkv = tensor(random_values(t * 3 * width, "qkv"), {1, t, 3 * width});
     const std::vector<float> dy = random_values(t * width, "dy");
     Stream stream(1);
-    const Tensor y = Tensor::empty({1, t, width}, DType::f32, *allocator_);
-    const Tensor log_sum = Tensor::empty({1, 2, t}, DType::f32, *allocator_);
+    Tensor y = Tensor::empty({1, t, width}, DType::f32, *allocator_);
+    Tensor log_sum = Tensor::empty({1, 2, t}, DType::f32, *allocator_);
     kernels::attention_forward(y.out(), log_sum.out(), qkv.in(), {}, heads, stream);
     const auto gradient_of_queries = [&](int64_t begin, int64_t end) {
         std::vector<float> part(dy.size());
         std::copy(dy.begin() + begin * width, dy.begin() + end * width,
                   part.begin() + begin * width);
-        const Tensor dqkv = Tensor::empty(qkv.shape(), DType::f32, *allocator_);
+        Tensor dqkv = Tensor::empty(qkv.shape(), DType::f32, *allocator_);
         kernels::attention_backward(dqkv.out(), tensor(part, y.shape()).in(), y.in(), log_sum.in(),
                                     qkv.in(), {}, heads, stream);
         return to_doubles(dqkv);
