@@ -2,6 +2,7 @@
 #include "launch/plan.h"
 
 #include <algorithm>
+#include <set>
 
 #include "core/models/transformer.h"
 #include "core/models/transformer_plan.h"
@@ -14,6 +15,7 @@
 #include "launch/metrics/model_flops.h"
 #include "launch/stage_parts.h"
 #include "parallel/buckets.h"
+#include "parallel/collective_ops/sum_gradients.h"
 #include "parallel/data_parallel/lane_reducer.h"
 #include "parallel/data_parallel/lanes.h"
 #include "parallel/pipeline_parallel/check.h"
@@ -171,9 +173,9 @@ ActivationSizes activation_sizes(const RunConfig& config) {
 }
 
 /// What the forward passes keep for the backward passes, and the larger of what the head and the
-/// backward pass of the last block need beside it. `alive` micro-batches are under way, spread over
-/// the chunks; stage s of zero_bubble puts off the weight halves of s of them, and
-/// has just come to that of one more.
+/// backward pass of the last block, which may run again, need beside it. `alive` micro-batches are
+/// under way, spread over the chunks; stage s of zero_bubble puts off the weight halves of s of
+/// them, and has just come to that of one more.
 int64_t activation_bytes(const RunConfig& config, const std::vector<core::models::Parts>& chunks,
                          int stage, int alive) {
     const ModelSection& m = config.model;
@@ -198,8 +200,8 @@ int64_t activation_bytes(const RunConfig& config, const std::vector<core::models
     // A block that runs again in an input half stays for its weight half: it is counted there.
     const int64_t at_work = is_split ? 0 : sizes.block_at_work;
     const int64_t head = has_head ? head_elements(config) : 0;
-    return element * (tokens * ((alive - put_off) * kept + put_off * waiting + at_work) +
-                      std::max(head, tokens * sizes.while_in_backward));
+    return element * (tokens * ((alive - put_off) * kept + put_off * waiting) +
+                      std::max(head, tokens * (at_work + sizes.while_in_backward)));
 }
 
 /// Parameters and moments begin on block boundaries.
@@ -238,16 +240,94 @@ int64_t repeated_uses(const parallel::BucketLayout& layout) {
     return elements;
 }
 
-/// Of the units that parallel.zero=3 has gathered at once: the one that is read and those ahead.
-int64_t gathered_bytes(const parallel::BucketLayout& layout, const parallel::WeightLayout& bytes) {
-    const int64_t at_once = parallel::WeightsOptions{}.ahead + 1;
+/// Units in the order in which a micro-batch of parallel.zero=3 reads their weights, neighbours
+/// once: forwards, a tied table in the head too; backwards, where tables and biases are not read.
+std::vector<size_t> units_read(const RunConfig& config,
+                               const std::vector<core::Parameter*>& parameters,
+                               const parallel::BucketLayout& layout) {
+    std::vector<const core::Parameter*> reads(parameters.begin(), parameters.end());
+    std::erase_if(reads, [](const auto* parameter) { return parameter->uses() == 0; });
+    for (const core::Parameter* parameter : parameters)
+        if (parameter->uses() > 1) reads.push_back(parameter);
+    const auto in_block = [](const core::Parameter* parameter) {
+        const std::string& name = parameter->name();
+        return name.starts_with("blocks.") ? name.substr(0, name.find('.', 7)) : std::string();
+    };
+    for (auto end = parameters.rbegin(); end != parameters.rend();) {
+        const auto begin = end;
+        while (end != parameters.rend() && in_block(*end) == in_block(*begin) &&
+               (end == begin || !in_block(*end).empty()))
+            ++end;
+        if (config.train.recompute == Recompute::full && !in_block(*begin).empty())
+            reads.insert(reads.end(), end.base(), begin.base());  // forwards again
+        for (auto one = begin; one != end; ++one) {
+            const std::string& name = (*one)->name();
+            if (!name.ends_with(".bias") && !name.starts_with("embedding.tokens") &&
+                !name.starts_with("embedding.positions") && !name.starts_with("head."))
+                reads.push_back(*one);
+        }
+    }
+    std::vector<size_t> units;
+    for (const core::Parameter* parameter : reads) {
+        const size_t unit = layout.entries()[layout.entry_of(*parameter, 0)].unit;
+        if (units.empty() || units.back() != unit) units.push_back(unit);
+    }
+    return units;
+}
+
+/// Bytes of units that parallel.zero=3 gathers in a micro-batch: the one that is read and those
+/// ahead have memory.
+struct Gathered {
+    int64_t all = 0;
+    int64_t at_once = 0;
+};
+
+Gathered gathered(const RunConfig& config, const std::vector<core::Parameter*>& parameters,
+                  const parallel::BucketLayout& layout, const parallel::WeightLayout& bytes) {
+    const std::vector<size_t> order = units_read(config, parameters, layout);
+    const auto at_once = static_cast<size_t>(parallel::WeightsOptions{}.ahead) + 1;
+    Gathered sum;
+    std::set<size_t> before;
+    for (size_t first = 0; first < order.size(); ++first) {
+        const size_t end = std::min(order.size(), first + at_once);
+        const std::set<size_t> kept(order.begin() + static_cast<std::ptrdiff_t>(first),
+                                    order.begin() + static_cast<std::ptrdiff_t>(end));
+        int64_t held = 0;
+        for (const size_t unit : kept) {
+            const int64_t more = bytes.bytes_of(layout.units()[unit].range);
+            held += more;
+            if (!before.contains(unit)) sum.all += more;
+        }
+        sum.at_once = std::max(sum.at_once, held);
+        before = kept;
+    }
+    return sum;
+}
+
+/// The most that exchanges of gradients under way need at once: what arrives, what leaves in
+/// another dtype, and with parallel.zero 2 and 3 the units on their way and the one that is filled.
+int64_t passing_gradients(const RunConfig& config, const parallel::BucketLayout& layout, int rank,
+                          int64_t ranks) {
+    const auto limit = static_cast<size_t>(parallel::LaneReducerConfig{}.in_flight);
+    const size_t at_once = ranks == 1                     ? 0
+                           : config.parallel.pipeline > 1 ? layout.buckets()
+                                                          : std::min(limit, layout.buckets());
+    const bool is_narrow = config.parallel.wire_dtype == ComputeType::bf16;
+    const int64_t wire = is_narrow ? 2 : 4;
     int64_t most = 0;
-    const auto& units = layout.units();
-    for (size_t first = 0; first < units.size(); ++first) {
-        int64_t sum = 0;
-        for (size_t u = first; u < units.size() && u < first + static_cast<size_t>(at_once); ++u)
-            sum += bytes.bytes_of(units[u].range);
-        most = std::max(most, sum);
+    for (size_t end = 0; end <= layout.buckets(); ++end) {  // buckets before it have left
+        const size_t first = end - std::min(end, at_once);
+        int64_t bytes = 0;
+        for (size_t b = first; b < end; ++b) {
+            bytes += wire * (ranks - 1) * layout.owned(b, rank, static_cast<int>(ranks)).elements();
+            if (is_narrow) bytes += wire * layout.bucket(b).elements();
+        }
+        if (config.parallel.zero >= 2) {
+            const size_t last = layout.unit_of(std::min(end, layout.buckets() - 1));
+            for (size_t u = layout.unit_of(std::min(first, layout.buckets() - 1)); u <= last; ++u)
+                bytes += 4 * layout.units()[u].range.elements();
+        }
+        most = std::max(most, bytes);
     }
     return most;
 }
@@ -259,36 +339,63 @@ MemoryPlan state_memory(const RunConfig& config, const std::vector<core::Paramet
     const parallel::WeightLayout bytes = weight_bytes(config, layout);
     const Owned owned = owned_by(layout, rank, ranks, &bytes);
     const int64_t zero = config.parallel.zero;
-    int64_t stored = 0, largest = 0, largest_unit = 0, read_as_bf16 = 0;
+    int64_t stored = 0, read_as_bf16 = 0;
     for (const core::Parameter* parameter : parameters) {
         stored += padded(parameter->local_elements());
-        largest = std::max(largest, parameter->local_elements());
         if (parameter->read_as(bytes.compute()) == DType::bf16)
             read_as_bf16 += parameter->local_elements();
     }
-    for (const parallel::BucketLayout::Unit& unit : layout.units())
-        largest_unit = std::max(largest_unit, unit.range.elements());
     MemoryPlan plan;
     // Masters, and what is read where that is not the same.
     const int64_t wide = (4 * owned.weights - owned.bytes) / 2 * 4;
     plan.weights = zero == 0 ? stored * 4 + read_as_bf16 * 2 : bytes.bytes() + wide;
-    if (zero == 3) plan.weights = owned.bytes + wide + gathered_bytes(layout, bytes);
-    // A lane, or of it the unit that is filled and those whose buckets are under way; what arrives
-    // from the other ranks; what the rank owns of the totals, which a single round of lanes keeps
-    // in the lane; and the product of a slot that is not a lane's first.
-    const int64_t slots = config.train.global_batch / config.train.micro_batch;
-    const int64_t under_way =
-        config.parallel.pipeline > 1
-            ? layout.elements()
-            : std::min(parallel::LaneReducerConfig{}.in_flight * config.parallel.bucket_bytes / 4,
-                       layout.elements());
-    plan.gradients = 4 * (zero < 2 ? layout.elements() : owned.all + largest_unit);
-    if (ranks > 1) plan.gradients += 4 * (under_way * (ranks - 1) / ranks);
-    if (ranks > 1 && zero >= 2) plan.gradients += 4 * under_way;
-    if (zero < 2 && config.train.lanes > ranks) plan.gradients += 4 * owned.all;
-    if (config.train.lanes < slots) plan.gradients += 4 * largest;
+    if (zero == 3)
+        plan.weights = owned.bytes + wide + gathered(config, parameters, layout, bytes).at_once;
+    // A lane, if it is kept; what passes; and what the rank owns of the totals, which a single
+    // round of lanes keeps in the lane. Products of slots that are not a lane's first:
+    // product_bytes.
+    plan.gradients = passing_gradients(config, layout, rank, ranks);
+    if (zero < 2) plan.gradients += 4 * layout.elements();
+    if (zero >= 2 || config.train.lanes > ranks) plan.gradients += 4 * owned.all;
     plan.optimizer = 8 * (zero == 0 ? stored : owned.weights);
     return plan;
+}
+
+/// Of the products of slots that are not a lane's first, of each reducer of a stage (StageState).
+int64_t product_bytes(const RunConfig& config, core::models::Transformer& model) {
+    if (config.train.lanes == config.train.global_batch / config.train.micro_batch) return 0;
+    int64_t sum = 0;
+    const std::vector<core::models::Phase> phases = model.phases();
+    for (const core::models::Chunk& chunk : phases.front().chunks) {
+        int64_t forward = 0, shared = 0, rest = 0;
+        for (const core::Parameter* parameter : chunk.parameters) {
+            const bool in_forward = std::ranges::find(chunk.forward_parameters, parameter) !=
+                                    chunk.forward_parameters.end();
+            const bool is_shared =
+                config.model.tied_head && parameter->name().starts_with("embedding.tokens");
+            int64_t& largest = config.parallel.pipeline == 1 ? rest
+                               : in_forward                  ? forward
+                               : is_shared                   ? shared
+                                                             : rest;
+            largest = std::max(largest, parameter->local_elements());
+        }
+        sum += forward + shared + rest;
+    }
+    return 4 * sum;
+}
+
+/// Of the sums of what a rank owns of the gradients over its tensor and context groups.
+int64_t sum_bytes(const RunConfig& config, const std::vector<core::Parameter*>& parameters,
+                  int64_t ranks) {
+    int64_t all = 0, partial = 0;
+    for (const core::Parameter* parameter : parameters) {
+        all += parameter->local_elements() * std::max(1, parameter->uses());
+        if (parameter->gradient_is_partial()) partial += parameter->local_elements();
+    }
+    const int64_t summed = config.parallel.context > 1  ? all
+                           : config.parallel.tensor > 1 ? partial
+                                                        : 0;
+    return 2 * std::min(parallel::bytes_summed_at_once, 4 * summed / ranks);
 }
 
 /// Of gradients and weights, by one data-parallel rank.
@@ -306,8 +413,10 @@ TrafficPlan stage_traffic(const RunConfig& config, const std::vector<core::Param
     const int64_t others = ranks - 1, zero = config.parallel.zero;
     if (zero == 0) plan.gradients += others * (layout.elements() - repeated_uses(layout)) * 4;
     if (zero == 1 || zero == 2) plan.weights = others * bytes.bytes();
-    // Forward and backward pass of each micro-batch: to ranks that compute one, from all others.
-    if (zero == 3) plan.weights = 2 * config.train.lanes * bytes.bytes() * others / ranks;
+    // For each micro-batch: to the rank that computes it, from all others.
+    if (zero == 3)
+        plan.weights =
+            config.train.lanes * gathered(config, parameters, layout, bytes).all * others / ranks;
     plan.gradients /= ranks;
     plan.weights /= ranks;
     return plan;
@@ -425,12 +534,14 @@ MemoryPlan memory_plan(const RunConfig& config, int64_t ranks, int stage) {
         const MemoryPlan each = state_memory(config, model.parameters().all(), rank, data);
         if (each.total() > plan.total()) plan = each;
     }
+    plan.gradients += product_bytes(config, model);
     // A copy of weights and moments, of which each rank that holds them writes its share.
     if (saves_beside_training(config.checkpoint))
         for (const core::Parameter* parameter : model.parameters().all())
             plan.staging += parameter->local_elements() * 12 /
                             (data * config.parallel.context *
                              (parameter->gradient_is_partial() ? config.parallel.tensor : 1));
+    plan.sums = sum_bytes(config, model.parameters().all(), data);
     const parallel::ScheduleReport report = schedule_report(config, ranks);
     plan.activations = activation_bytes(config, chunks, stage,
                                         report.stages[static_cast<size_t>(stage)].peak_activations);
@@ -485,7 +596,7 @@ std::string plan_text(const RunConfig& config, int64_t ranks) {
         "# memory a rank       {} (weights {}, gradients {}, optimizer {}, activations {}, "
         "copy for checkpoints {})\n",
         gib(memory.total()), gib(memory.weights), gib(memory.gradients), gib(memory.optimizer),
-        gib(memory.activations), gib(memory.staging));
+        gib(std::max(memory.activations, memory.sums)), gib(memory.staging));
     if (ranks > 1) {
         const TrafficPlan traffic = traffic_plan(config, ranks);
         text += fmt::format(

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
+#include <algorithm>
 #include <string>
 
 #include "launch/config/run_config.h"
@@ -14,14 +15,19 @@ struct MemoryPlan {
     int64_t gradients = 0;
     int64_t optimizer = 0;
     int64_t activations = 0;
+    /// Of sums of gradients over tensor and context groups, in the allocator and staged by the
+    /// communicator: at the end of a step, when there are no activations.
+    int64_t sums = 0;
     int64_t staging = 0;  ///< of saves beside the training
-    int64_t total() const { return weights + gradients + optimizer + activations + staging; }
+    int64_t total() const {
+        return weights + gradients + optimizer + std::max(activations, sums) + staging;
+    }
 };
 
 /// Bytes that a rank sends to others in a step, on average over the ranks.
 struct TrafficPlan {
     int64_t gradients = 0;
-    int64_t weights = 0;      ///< with parallel.zero=3 at most: units at the turn are gathered once
+    int64_t weights = 0;
     int64_t activations = 0;  ///< between the stages of a pipeline, their gradients included
     int64_t tensor = 0;       ///< to its tensor group
     int64_t context = 0;      ///< to its context group: keys, values and their gradients; gradients

@@ -1,8 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "parallel/collective_ops/sum_gradients.h"
 
+#include <algorithm>
+#include <vector>
+
 #include "core/tensor/tensor.h"
 #include "kernels/cast.h"
+#include "parallel/comm/view_bytes.h"
 
 namespace plinth::parallel {
 
@@ -11,24 +15,21 @@ using core::optim::ParameterGradient;
 
 namespace {
 
-void sum_together(std::span<const ParameterGradient> gradients, int64_t elements,
-                  Communicator& group, const std::string& label, CachingAllocator& allocator,
-                  Stream& stream) {
-    Tensor flat = Tensor::empty({elements}, DType::f32, allocator);
-    /// Calls move(part of flat, gradient) for each.
-    const auto for_each = [&](auto&& move) {
-        int64_t at = 0;
-        for (const ParameterGradient& entry : gradients) {
-            const int64_t count = entry.gradient.elements();
-            Tensor part = flat.rows(at, at + count);
-            move(part, entry.gradient);
-            at += count;
-        }
-    };
-    for_each([&](Tensor& part, View gradient) { kernels::cast(part.out(), gradient, stream); });
-    group.all_reduce(label, std::span(flat.out().as<float>(), static_cast<size_t>(elements)),
+/// The pieces in one collective, by way of `flat`.
+void sum_together(std::span<const View> pieces, View flat, Communicator& group,
+                  const std::string& label, Stream& stream) {
+    int64_t elements = 0;
+    for (const View& piece : pieces) {
+        kernels::cast(part_of(flat, elements, piece.elements()), piece, stream);
+        elements += piece.elements();
+    }
+    group.all_reduce(label, std::span(flat.as<float>(), static_cast<size_t>(elements)),
                      Reduce::sum);
-    for_each([&](Tensor& part, View gradient) { kernels::cast(gradient, part.in(), stream); });
+    int64_t at = 0;
+    for (const View& piece : pieces) {
+        kernels::cast(piece, part_of(flat, at, piece.elements()), stream);
+        at += piece.elements();
+    }
 }
 
 }  // namespace
@@ -37,21 +38,31 @@ void sum_gradients(std::span<const ParameterGradient> gradients, Communicator& g
                    const std::string& label, CachingAllocator& allocator, Stream& stream,
                    int64_t bytes_at_once) {
     if (group.size() == 1) return;
-    const int64_t limit = bytes_at_once / static_cast<int64_t>(sizeof(float));
-    size_t begin = 0;
-    int64_t elements = 0;
-    for (size_t i = 0; i < gradients.size(); ++i) {
-        const int64_t count = gradients[i].gradient.elements();
-        if (i > begin && elements + count > limit) {
-            sum_together(gradients.subspan(begin, i - begin), elements, group, label, allocator,
-                         stream);
-            begin = i;
-            elements = 0;
-        }
-        elements += count;
+    int64_t all = 0;
+    for (const ParameterGradient& entry : gradients) {
+        CHECK(entry.gradient.is_contiguous() && entry.gradient.dtype == DType::f32,
+              "{}: the gradient of {} is strided or not fp32", label, entry.parameter->name());
+        all += entry.gradient.elements();
     }
-    if (elements > 0)
-        sum_together(gradients.subspan(begin), elements, group, label, allocator, stream);
+    if (all == 0) return;
+    const int64_t limit = std::clamp<int64_t>(bytes_at_once / 4, 1, all);
+    Tensor flat = Tensor::empty({limit}, DType::f32, allocator);
+    std::vector<View> pieces;
+    int64_t filled = 0;
+    const auto sum = [&] {
+        sum_together(pieces, flat.out(), group, label, stream);
+        pieces.clear();
+        filled = 0;
+    };
+    for (const ParameterGradient& entry : gradients)
+        for (int64_t at = 0; at < entry.gradient.elements();) {
+            const int64_t count = std::min(entry.gradient.elements() - at, limit - filled);
+            pieces.push_back(part_of(entry.gradient, at, count));
+            at += count;
+            filled += count;
+            if (filled == limit) sum();
+        }
+    if (filled > 0) sum();
 }
 
 }  // namespace plinth::parallel

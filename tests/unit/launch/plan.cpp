@@ -138,12 +138,10 @@ void expect_foretold_in_stage(int zero, int ranks, const std::vector<std::string
     const TrafficPlan traffic = traffic_plan(config, ranks);
     const int64_t sent =
         std::accumulate(run.bytes_sent.begin(), run.bytes_sent.end(), int64_t{0}) / ranks;
-    if (zero < 3) {
-        EXPECT_NEAR(static_cast<double>(traffic.gradients + traffic.weights),
-                    static_cast<double>(sent), 2.0);
-    }
-    EXPECT_LE(sent, traffic.gradients + traffic.weights + 2);
-    EXPECT_GE(sent, (traffic.gradients + traffic.weights) * 3 / 4);
+    // Ranks that compute more micro-batches than others gather more often.
+    const bool is_even = config.train.lanes % ranks == 0;
+    EXPECT_NEAR(static_cast<double>(traffic.gradients + traffic.weights), static_cast<double>(sent),
+                is_even ? 2.0 : 1e-3 * static_cast<double>(sent));
 }
 
 TEST(Plan, ForetellsMemoryAndTrafficOfEveryZeroStage) {
@@ -174,6 +172,36 @@ TEST(Plan, CountsWhatSavesAndLanesNeed) {
     const ModelSection& model = load<RunConfig>(core::io::posix(), file, {}).model;
     EXPECT_EQ(plan_of(several, 1).gradients - plan_of(single, 1).gradients,
               4 * std::max(model.vocab_size, 4 * model.width) * model.width);
+}
+
+TEST(Plan, CountsTheSumOfGradientsWhereItIsMoreThanTheActivations) {
+    const auto plan_of = [](const char* file, std::vector<std::string> overrides, int64_t ranks) {
+        return memory_plan(
+            load<RunConfig>(core::io::posix(), std::string(PLINTH_SOURCE_DIR) + "/configs/" + file,
+                            overrides),
+            ranks);
+    };
+    // 16 MiB in the allocator and as much in the communicator, however long the gradients are.
+    for (const char* data : {"parallel.data=1", "parallel.data=2"}) {
+        const MemoryPlan large =
+            plan_of("gpt/gpt2_124m.yaml", {"parallel.context=4", data}, data[14] == '1' ? 4 : 8);
+        EXPECT_EQ(large.sums, 32 << 20);
+        EXPECT_EQ(large.total(), large.weights + large.gradients + large.optimizer +
+                                     large.activations + large.staging);
+    }
+    const std::vector<std::string> small{"parallel.context=2", "train.micro_batch=1",
+                                         "data.sequence_length=16", "checkpoint.every=0"};
+    const MemoryPlan plan = plan_of("llama/tiny.yaml", small, 2);
+    const auto config = load<RunConfig>(
+        core::io::posix(), std::string(PLINTH_SOURCE_DIR) + "/configs/llama/tiny.yaml", small);
+    core::models::Transformer model(transformer_config(config));
+    int64_t elements = 0;
+    for (const core::Parameter* parameter : model.parameters().all())
+        elements += parameter->local_elements();
+    EXPECT_EQ(plan.sums, 2 * 4 * elements);
+    EXPECT_GT(plan.sums, plan.activations);
+    EXPECT_EQ(plan.total(), plan.weights + plan.gradients + plan.optimizer + plan.sums);
+    EXPECT_EQ(plan_of("llama/tiny.yaml", {}, 1).sums, 0);
 }
 
 TEST(Plan, SaysWhenTheFullBatchIsReached) {
