@@ -157,7 +157,9 @@ class LayoutRank {
 LayoutRecord train_layout(const Layout& layout, int64_t steps, const LayoutDoubles& doubles) {
     LayoutRecord record;
     Assembly gradients(record.gradients), state(record.state);
-    const auto body = [&](parallel::Communicator& world) {
+    const auto body = [&](parallel::Communicator& threads) {
+        const auto between = doubles.world ? doubles.world(threads) : nullptr;
+        parallel::Communicator& world = between ? *between : threads;
         LayoutRank rank(layout.config, world);
         for (int64_t step = 0; step < steps; ++step) {
             parallel::StepScalars scalars = rank.scalars();

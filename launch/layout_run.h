@@ -3,6 +3,7 @@
 
 #include <functional>
 #include <map>
+#include <memory>
 #include <string>
 #include <vector>
 
@@ -26,8 +27,11 @@ struct LayoutRecord {
 
 /// Places where a test double puts its hand; empty ones change nothing.
 struct LayoutDoubles {
+    /// Stands between each rank and its world.
+    std::function<std::unique_ptr<parallel::Communicator>(parallel::Communicator& world)> world =
+        {};
     /// On every rank after the micro-batches of a step, before the norm.
-    std::function<void(int rank, Engine& engine)> after_gradients;
+    std::function<void(int rank, Engine& engine)> after_gradients = {};
 };
 
 /// Trains the language model of a layout for some steps from its seed, each rank a thread of this

@@ -159,22 +159,19 @@ def pipeline_resume(lab, options):
         runs.expect_different(lab, f"{config}: 2 stages, then 1 with an update not counted", one, mutant, after=8)
 
 
-def expect_close(what, expected, run, tolerance, after=0):
-    """Losses and gradient norms of every step, as shares of the first run's."""
-    rows = [[row for row in runs.metrics_of(each) if row[0] == "step" and row[1] > after] for each in (expected, run)]
-    if [row[1] for row in rows[0]] != [row[1] for row in rows[1]]:
-        runs.fail(f"{what}: other steps")
-    worst = max(abs(float.fromhex(b[i]) / float.fromhex(a[i]) - 1) for a, b in zip(*rows) for i in (2, 3))
-    if not worst <= tolerance:
-        runs.fail(f"{what}: losses or gradient norms differ by {worst:.1e}, allowed are {tolerance:.0e}")
-    print(f"close: {what}: {len(rows[0])} steps within {worst:.1e}", flush=True)
-    return worst
+def expect_same_text(lab, name, other, after=0):
+    """The text samples of two runs."""
+    texts = [[line for line in lab.printed[each] if re.match(r"step \d+ sample: ", line) and int(line.split()[1]) > after]
+             for each in (name, other)]
+    if not texts[0] or texts[0] != texts[1]:
+        runs.fail(f"{name} and {other} wrote other texts", sum(texts, []))
+    print(f"equal: {len(texts[0])} text samples of {name} and {other}", flush=True)
 
 
 def shared_tokens(lab, options):
     """Tensor and context parallel ranks: within rounding of one rank, and the same bits whatever is divided beside them; a
     checkpoint of one layout goes on in another. Twenty steps, evaluations and text samples on the way."""
-    tolerance = 1e-5  # fp32 sums in another grouping, and what twenty updates make of that
+    tolerance = 1e-6  # fp32 sums in another grouping, and what twenty updates make of that; 1e-7 was seen
     overrides = {**COMMON, "train.steps": 20, "train.global_batch": 8, "train.lanes": 4, "model.vocab_multiple": 4,
                  "data.sequence_length": 64, "checkpoint.every": 10, "train.eval_every": 10, "train.sample_every": 10}
     for config, key in (("gpt/tiny.yaml", "parallel.context"), ("llama/tiny.yaml", "parallel.tensor")):
@@ -182,15 +179,17 @@ def shared_tokens(lab, options):
         one = lab.train(f"{name}-1", config, overrides)
         expect_clipping(one, COMMON["optimizer.clip"])
         two = lab.train(f"{name}-2", config, {**overrides, key: 2}, 2)
-        expect_close(f"{key}=2 and 1 rank", one, two, tolerance)
+        runs.expect_close(f"{key}=2 and 1 rank", one, two, tolerance)
+        expect_same_text(lab, f"{name}-1", f"{name}-2")
         four = lab.train(f"{name}-4", config, {**overrides, key: 2, "parallel.zero": 1}, 4)
         runs.expect_equal(lab, f"{key}=2 with 2 data ranks and zero 1, and without", two, four)
         back = lab.fork(two, f"{name}-2-1", 10)
         lab.train(f"{name}-2-1", config, overrides)
-        expect_close(f"{key}=2, then 1 rank from step 10 on", one, back, tolerance, after=10)
+        runs.expect_close(f"{key}=2, then 1 rank from step 10 on", one, back, tolerance, after=10)
         on = lab.fork(one, f"{name}-1-4", 10)
         lab.train(f"{name}-1-4", config, {**overrides, "parallel.context": 2, "parallel.tensor": 2}, 4)
-        expect_close("1 rank, then context 2 x tensor 2 from step 10 on", one, on, tolerance, after=10)
+        runs.expect_close("1 rank, then context 2 x tensor 2 from step 10 on", one, on, tolerance, after=10)
+        expect_same_text(lab, f"{name}-1", f"{name}-1-4", after=10)
         mutant = lab.train(f"{name}-mutant", config, {**overrides, key: 2, "train.lanes": 3}, 2)
         runs.expect_different(lab, "one lane less", two, mutant)
 

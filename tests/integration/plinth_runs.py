@@ -112,6 +112,7 @@ class Lab:
     def __init__(self, options):
         self.plinth, self.tool = options.plinth, options.tool
         self.folder = pathlib.Path(tempfile.mkdtemp(prefix="plinth-test-"))
+        self.printed = {}  # lines of the runs that `train` made, by name
         self.data = self.folder / "data"
         write_corpus(self.folder / "corpus.jsonl")
         self.call([self.plinth, "data", "prepare", f"prepare.inputs=[{self.folder}/corpus.jsonl]",
@@ -141,6 +142,7 @@ class Lab:
         got = run.wait()
         if got != code:
             fail(f"run {name} on {ranks} ranks ended with {got}, not {code}", run.lines)
+        self.printed[name] = run.lines
         return self.folder / name
 
     def hashes(self, checkpoint):
@@ -210,6 +212,22 @@ def expect_equal(lab, what, expected, run, after=0):
         fail(f"{what}: {len(found)} differences", found[:10])
     lines = sum(row[1] > after for row in metrics_of(run))
     print(f"equal: {what}: {lines} lines of metrics, {len(lab.final_state(run))} tensors and counters", flush=True)
+
+
+def expect_close(what, expected, run, tolerance, after=0):
+    """Losses and gradient norms of every step, and held-out losses, as shares of the first run's."""
+    rows = [[row for row in metrics_of(each) if row[1] > after] for each in (expected, run)]
+    if [row[:2] for row in rows[0]] != [row[:2] for row in rows[1]]:
+        fail(f"{what}: other steps or evaluations")
+    worst = {}
+    for a, b in zip(*rows):
+        for i in (2, 3) if a[0] == "step" else (2,):
+            distance = abs(float.fromhex(b[i]) / float.fromhex(a[i]) - 1)
+            worst[a[0]] = max(worst.get(a[0], 0), distance)
+            if not distance <= tolerance:
+                fail(f"{what}: losses or gradient norms differ by {distance:.1e}, allowed are {tolerance:.0e}: {a}, {b}")
+    found = ", ".join(f"{kind}s within {distance:.1e}" for kind, distance in worst.items())
+    print(f"close: {what}: {len(rows[0])} lines of metrics, {found}", flush=True)
 
 
 def expect_different(lab, what, expected, run, after=0):

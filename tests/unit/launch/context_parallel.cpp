@@ -7,6 +7,7 @@
 #include "launch/verify.h"
 #include "parallel/context_parallel/zigzag.h"
 #include "tests/unit/launch/measured_step.h"
+#include "tests/unit/launch/written_texts.h"
 
 namespace plinth::test {
 namespace {
@@ -104,6 +105,20 @@ TEST(ContextParallel, WithTensorRanksInsideOfItTrainsLikeOneRank) {
     }
 }
 
+TEST(ContextParallel, WritesTheTextOfOneRankOnEveryRank) {
+    for (const RunConfig& config : long_models()) {
+        const auto one = written_texts(config, 1).front();
+        for (const auto& [context, tensor] :
+             std::vector<std::pair<int64_t, int64_t>>{{2, 1}, {4, 1}, {2, 2}}) {
+            RunConfig shared = config;
+            shared.parallel.context = context;
+            shared.parallel.tensor = tensor;
+            for (const auto& text : written_texts(shared, static_cast<int>(context * tensor)))
+                EXPECT_EQ(text, one) << context << " x " << tensor;
+        }
+    }
+}
+
 TEST(ContextParallel, RecomputeChangesNoBit) {
     for (RunConfig config : long_models()) {
         config.train.recompute = Recompute::none;
@@ -167,6 +182,29 @@ TEST(ContextParallelMutants, GradientsOfOtherTokensThatAreForgottenShow) {
             train_layout(over(config, 1, 2), 3, scaling("attention.qkv.weight", only_rank, 0.5f)),
             one, tolerance);
         EXPECT_FALSE(verdict.agrees);
+    }
+}
+
+TEST(ContextParallelMutants, CollectivesThatBringNothingShow) {
+    const RunConfig config = long_models()[0];
+    const LayoutRecord one = train_layout(over(config, 1, 1), 3);
+    const auto dropped = [&](const std::string& label) {
+        return train_layout(over(config, 1, 2), 3,
+                            {.world = [label](parallel::Communicator& sound) {
+                                return std::make_unique<AlteredGroup>(sound, dropping(label));
+                            }});
+    };
+    EXPECT_TRUE(compare_within(dropped("no such label"), one, tolerance).agrees);
+    // The first step's loss is that of the same weights; the norm is not, nor what comes after it.
+    const LayoutRecord gradients = dropped("gradients of other tokens");
+    EXPECT_NEAR(gradients.losses[0] / one.losses[0], 1.0, tolerance);
+    EXPECT_GT(std::abs(gradients.norms[0] / one.norms[0] - 1.0), 1e-2);
+    EXPECT_GT(std::abs(gradients.losses[2] / one.losses[2] - 1.0), 2 * tolerance);
+    EXPECT_FALSE(compare_within(gradients, one, tolerance).agrees);
+    for (const char* label : {"losses", "loss weights"}) {
+        const LayoutRecord losses = dropped(label);
+        EXPECT_GT(std::abs(losses.losses[0] / one.losses[0] - 1.0), 1e-2) << label;
+        EXPECT_FALSE(compare_within(losses, one, tolerance).agrees) << label;
     }
 }
 

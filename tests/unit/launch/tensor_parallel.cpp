@@ -8,7 +8,6 @@
 #include "checkpoints/reader.h"
 #include "checkpoints/restore.h"
 #include "checkpoints/writer.h"
-#include "core/inference/decoder.h"
 #include "core/tensor/shard_runs.h"
 #include "launch/build.h"
 #include "launch/config/load.h"
@@ -19,7 +18,7 @@
 #include "tests/support/expect_error.h"
 #include "tests/support/memory_files.h"
 #include "tests/unit/launch/measured_step.h"
-#include "tests/unit/launch/tiny_models.h"
+#include "tests/unit/launch/written_texts.h"
 
 namespace plinth::test {
 namespace {
@@ -216,32 +215,15 @@ TEST(TensorParallel, AnyNumberOfRanksReadsWhatAnyOtherWrote) {
 
 // --- generation ---------------------------------------------------------------------------------
 
-/// What `ranks` ranks write after the same prompts, rank by rank.
-std::vector<std::vector<std::vector<int32_t>>> texts(RunConfig config, int ranks) {
-    config.model.init_std = 0.25;  // spread logits: rounding decides no token
-    config.parallel.tensor = ranks;
-    config.parallel.data = 1;
-    std::vector<std::vector<std::vector<int32_t>>> all(static_cast<size_t>(ranks));
-    parallel::run_as_threads(ranks, [&](parallel::Communicator& world) {
-        Session session(world, 1);
-        parallel::Groups groups(world, mesh_config(config.parallel));
-        const auto model = language_model(config, groups);
-        Engine engine(config, session, groups, *model);
-        engine.initialize(5);
-        const core::Scope scope(session.scope(DType::f32));
-        all[static_cast<size_t>(world.rank())] = core::inference::decode(
-            dynamic_cast<const core::models::Transformer&>(*model), {{3}, {1, 2, 3, 4, 5}},
-            {.max_tokens = 10, .choice = {.temperature = 0.8, .top_k = 10, .seed = 1}});
-    });
-    return all;
-}
-
 TEST(TensorParallel, WritesTheTextOfOneRankOnEveryRank) {
     for (const RunConfig& config : {tiny_gpt(), tiny_llama(), tiny_bloom()}) {
-        const auto one = texts(config, 1).front();
-        for (const int ranks : {2, 4})
-            for (const auto& text : texts(config, ranks))
+        const auto one = written_texts(config, 1).front();
+        for (const int ranks : {2, 4}) {
+            RunConfig shared = config;
+            shared.parallel.tensor = ranks;
+            for (const auto& text : written_texts(shared, ranks))
                 EXPECT_EQ(text, one) << ranks;
+        }
     }
 }
 

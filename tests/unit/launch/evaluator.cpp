@@ -1,0 +1,176 @@
+// SPDX-License-Identifier: Apache-2.0
+// Held-out loss: the same for every layout, within rounding where tokens are shared.
+#include "launch/evaluator.h"
+
+#include <gtest/gtest.h>
+
+#include <mutex>
+
+#include "core/data/prepare.h"
+#include "launch/build.h"
+#include "parallel/comm/threads.h"
+#include "tests/support/temporary_folder.h"
+#include "tests/unit/launch/tiny_models.h"
+
+namespace plinth::test {
+namespace {
+
+using namespace plinth::launch;
+using parallel::Communicator;
+
+/// Sums of losses that stay those of this rank: the mutant of an evaluator that does not ask the
+/// ranks with which it shares tokens. All else goes to a sound communicator.
+class UnsharedLosses final : public Communicator {
+  public:
+    explicit UnsharedLosses(Communicator& sound)
+        : Communicator(sound.rank(), sound.size(), sound.host(), {}), sound_(sound) {}
+    std::unique_ptr<Communicator> split(int color, std::string name) override {
+        return sound_.split(color, std::move(name));
+    }
+    void progress() override { sound_.progress(); }
+    void abort(const std::string& reason, ErrorKind kind) override { sound_.abort(reason, kind); }
+
+  protected:
+    struct Forwarded final : parallel::Transfer {
+        parallel::Pending pending;  ///< done from the start where nothing travels
+        bool test() override { return pending.test(); }
+    };
+
+    std::unique_ptr<parallel::Transfer> exchange(const Call& call, std::vector<Outgoing> sends,
+                                                 std::vector<Incoming> receives) override {
+        auto transfer = std::make_unique<Forwarded>();
+        if (call.label.starts_with("loss")) {
+            // As if the others had zeros: the first half of a sum brings nothing, the second what
+            // this rank has given to the first.
+            const bool is_second = call.label == "losses" && !given_.empty();
+            for (const Incoming& in : receives) {
+                std::fill(in.bytes.begin(), in.bytes.end(), std::byte{});
+                if (is_second) std::ranges::copy(given_.at(in.peer), in.bytes.begin());
+            }
+            given_.clear();
+            if (call.label == "losses" && !is_second)
+                for (const Outgoing& out : sends)
+                    given_[out.peer] = {out.bytes.begin(), out.bytes.end()};
+            return transfer;
+        }
+        if (call.channel == Call::Channel::message) {
+            transfer->pending =
+                sends.empty()
+                    ? sound_.start_receive(call.label, receives[0].bytes, receives[0].peer)
+                    : sound_.start_send(call.label, sends[0].bytes, sends[0].peer);
+            return transfer;
+        }
+        std::vector<parallel::ConstBytes> out(static_cast<size_t>(size()));
+        std::vector<parallel::Bytes> in(static_cast<size_t>(size()));
+        for (const Outgoing& each : sends)
+            out[static_cast<size_t>(each.peer)] = each.bytes;
+        for (const Incoming& each : receives)
+            in[static_cast<size_t>(each.peer)] = each.bytes;
+        transfer->pending = sound_.start_all_to_all(call.label, out, in);
+        return transfer;
+    }
+    void relax(std::chrono::duration<double>) override { sound_.progress(); }
+    std::string missing_ranks(int64_t) override { return ""; }
+
+  private:
+    Communicator& sound_;
+    std::map<int, std::vector<std::byte>> given_;  ///< to the first half of a sum, by peer
+};
+
+using Between = std::function<std::unique_ptr<Communicator>(Communicator&)>;
+
+class HeldOutLoss : public testing::Test {
+  protected:
+    HeldOutLoss() {
+        std::string text;
+        for (int i = 0; i < 60; ++i)
+            text += fmt::format("{{\"text\": \"document {} of those that are held out\"}}\n", i);
+        auto& files = core::io::posix();
+        core::io::write_atomically(files, path("text.jsonl"), text);
+        core::data::PrepareConfig config;
+        config.source.inputs = {path("text.jsonl")};
+        config.output = path("data");
+        config.held_out = 0.5;
+        core::data::prepare(config, files);
+    }
+
+    RunConfig over_data(RunConfig config) const {
+        config.model.vocab_size = 257;
+        config.data.sequence_length = config.model.max_positions = 64;
+        config.data.sources = {{.path = path("data"), .weight = 1, .name = ""}};
+        config.train.eval_every = 1;
+        config.train.eval_batches = 3;
+        return config;
+    }
+
+    /// The same on all ranks.
+    static double evaluate(const RunConfig& config, const Between& between = {}) {
+        const ParallelSection& p = config.parallel;
+        const auto ranks = static_cast<int>(p.data * p.pipeline * p.context * p.tensor);
+        std::mutex mutex;
+        std::vector<double> losses;
+        parallel::run_as_threads(ranks, [&](Communicator& sound) {
+            const auto made = between ? between(sound) : nullptr;
+            Communicator& world = made ? *made : sound;
+            Session session(world, 1);
+            parallel::Groups groups(world, mesh_config(p));
+            const auto model = language_model(config, groups);
+            Engine engine(config, session, groups, *model);
+            engine.initialize(5);
+            const TrainingData data = TrainingData::open(config, core::io::posix());
+            Evaluator evaluator(config, session, groups, *model, data);
+            const double loss = evaluator.evaluate(1, 6, {}).loss;
+            const std::lock_guard lock(mutex);
+            losses.push_back(loss);
+        });
+        for (const double loss : losses)
+            EXPECT_EQ(loss, losses.front());
+        return losses.front();
+    }
+
+    static RunConfig over(RunConfig config, int64_t data, int64_t pipeline, int64_t context,
+                          int64_t tensor) {
+        config.parallel.data = data;
+        config.parallel.pipeline = pipeline;
+        config.parallel.context = context;
+        config.parallel.tensor = tensor;
+        return config;
+    }
+
+    std::string path(const std::string& name) const { return core::io::join(folder_.path(), name); }
+
+    TemporaryFolder folder_;
+};
+
+constexpr double rounding = 1e-6;
+
+TEST_F(HeldOutLoss, OverTensorAndContextRanksIsThatOfOneRank) {
+    for (const RunConfig& tiny : {tiny_gpt(), tiny_llama(), tiny_bloom()}) {
+        const RunConfig config = over_data(tiny);
+        const double one = evaluate(over(config, 1, 1, 1, 1));
+        EXPECT_GT(one, 1.0);
+        EXPECT_NEAR(evaluate(over(config, 1, 1, 1, 2)) / one, 1.0, rounding);
+        EXPECT_NEAR(evaluate(over(config, 1, 1, 4, 1)) / one, 1.0, rounding);
+        EXPECT_NEAR(evaluate(over(config, 1, 1, 2, 2)) / one, 1.0, rounding);
+        const double two = evaluate(over(config, 1, 1, 2, 1));
+        EXPECT_NEAR(two / one, 1.0, rounding);
+        EXPECT_EQ(evaluate(over(config, 2, 1, 2, 1)), two);
+        EXPECT_EQ(evaluate(over(config, 1, 2, 2, 1)), two);
+        EXPECT_EQ(evaluate(over(config, 2, 2, 1, 1)), one);
+    }
+}
+
+TEST_F(HeldOutLoss, TheMutantOfLossesThatAreNotSharedShows) {
+    const RunConfig config = over_data(tiny_gpt());
+    const double one = evaluate(over(config, 1, 1, 1, 1));
+    const auto ask_nobody = [](Communicator& sound) {
+        return std::make_unique<UnsharedLosses>(sound);
+    };
+    const double alone = evaluate(over(config, 1, 1, 2, 1), ask_nobody);
+    // A mean over the tokens of rank 0: not far from that over all.
+    EXPECT_NEAR(alone / one, 1.0, 0.2);
+    EXPECT_GT(std::abs(alone / one - 1.0), 10 * rounding);
+}
+
+}  // namespace
+}  // namespace plinth::test
