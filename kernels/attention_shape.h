@@ -80,6 +80,13 @@ struct AttentionShape {
               batch, positions, heads);
         CHECK(options.dropout >= 0.0f && options.dropout < 1.0f,
               "attention: dropout {} is not in [0, 1)", options.dropout);
+        // The number of a weight packs head, query and a quarter of the key (16, 24 and 24 bits).
+        CHECK(
+            options.dropout == 0.0f || (positions <= int64_t{1} << 24 && options.first_head >= 0 &&
+                                        options.first_head + heads <= int64_t{1} << 16),
+            "attention: dropout numbers weights of {} tokens and heads up to {} at most, but "
+            "there are {} tokens and {} heads",
+            int64_t{1} << 24, int64_t{1} << 16, positions, options.first_head + heads);
     }
 };
 
