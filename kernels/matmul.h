@@ -24,12 +24,18 @@ PLINTH_KERNEL(matmul, View c, ConstView a, ConstView b, ConstView bias, Matmul o
 /// dbias[N] = column sums of dy[M,N] in fp32, in a fixed order (blocks of rows, then the blocks).
 PLINTH_KERNEL(column_sum, View dbias, ConstView dy);
 
-/// The algorithms that the device's library has chosen for the stream's products so far, as text
-/// that names the GPU and the library's version. Empty on the CPU, where shapes alone decide.
+/// The algorithms that the stream's products so far take of the device's library, as text that
+/// names the GPU and the library's version (AlgorithmTable). Empty on the CPU, where shapes alone
+/// decide.
 PLINTH_KERNEL(save_matmul_algorithms, std::string& text);
-/// Takes such a text over, before the first product: equal products then take the same algorithms,
-/// without being timed. `is_taken` is false if the text is of another machine, and on the CPU.
-/// Throws an error of kind io that names the line if it is no such text.
+/// How many products that text would name; 0 on the CPU.
+PLINTH_KERNEL(count_matmul_algorithms, int64_t& count);
+/// Takes such a text over: equal products take the same algorithms from now on, without being
+/// timed. `is_taken` is false if no table in the text is of this machine, and on the CPU. Throws an
+/// error of kind io that names the line if it is no such text.
 PLINTH_KERNEL(load_matmul_algorithms, bool& is_taken, const std::string& text);
+/// Whether products whose algorithm is open may be timed, as they may at first. Until then they
+/// take the library's first proposal and stay open.
+PLINTH_KERNEL(let_matmul_be_timed, bool may_time);
 
 }  // namespace plinth::kernels

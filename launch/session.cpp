@@ -52,13 +52,17 @@ Session::Session(parallel::Communicator& world, const SessionOptions& options)
       ranks_(world),
       stream_(device_of(options), thread_count(options.threads, options.local_ranks),
               options.stream),
-      allocator_(memory_of(stream_.device())) {
+      allocator_(memory_of(stream_.device())),
+      algorithms_(algorithm_store_of(stream_), ranks_, files(),
+                  {.folder = options.algorithm_cache,
+                   .warn = [this](const std::string& line) { warn(line); }}) {
     if (device().type != DeviceType::cpu) {
         pinned_ = std::make_unique<CachingAllocator>(cuda_module().pinned_memory());
     } else if (options.device == DeviceKind::automatic && has_cuda_driver() && !has_cuda_device()) {
         warn(fmt::format("run.device=auto computes on the CPU: {}", no_cuda_device_reason()));
     }
     connection_ = std::make_unique<parallel::DeviceConnection>(world, stream_, device_way(options));
+    if (options.device != DeviceKind::cpu) algorithms_.open();
     world.activity().count(stream_.pool().progress());
 }
 

@@ -10,6 +10,7 @@
 #include "core/io/file.h"
 #include "launch/config/run_config.h"
 #include "launch/folder_locks.h"
+#include "launch/matmul_algorithms.h"
 #include "parallel/comm/communicator.h"
 #include "parallel/comm/nccl_links.h"
 #include "parallel/comm/ranks_of.h"
@@ -24,6 +25,8 @@ struct SessionOptions {
     DeviceKind device = DeviceKind::cpu;
     DeviceExchange exchange = DeviceExchange::automatic;
     StreamOptions stream = {};
+    /// Folder of the files that keep what products of GPUs were timed for; empty: none.
+    std::string algorithm_cache = {};
 };
 
 /// What one rank of a stage stands on: its ranks, device, threads, memory, files and voice.
@@ -49,6 +52,8 @@ class Session {
     CachingAllocator& host_allocator() { return pinned_ ? *pinned_ : allocator_; }
     core::io::FileSystem& files() { return core::io::posix(); }
     int threads() { return stream_.pool().threads(); }
+    /// Of the products on the ranks' devices.
+    MatmulAlgorithms& algorithms() { return algorithms_; }
     /// What keeps other jobs out of this job's folders while the session lasts.
     FolderLocks& locks() { return locks_; }
     /// Collective. Locks run.folder and checkpoint.folder; refused where another job holds one.
@@ -80,6 +85,7 @@ class Session {
     CachingAllocator allocator_;
     std::unique_ptr<CachingAllocator> pinned_;  ///< null on the CPU
     std::unique_ptr<parallel::DeviceConnection> connection_;
+    MatmulAlgorithms algorithms_;
     FolderLocks locks_{files(), ranks_};
     std::chrono::steady_clock::time_point started_ = std::chrono::steady_clock::now();
 };

@@ -39,6 +39,10 @@ Config load_words(const std::vector<std::string>& words) {
     return load<Config>(core::io::posix(), has_file ? words.front() : "", overrides);
 }
 
+std::string algorithm_cache(const std::string& key) {
+    return algorithm_cache_folder(key, [](const char* name) { return std::getenv(name); });
+}
+
 SessionOptions session_options(const RunSection& run, const TrainSection& train,
                                const parallel::MpiWorld& world) {
     return {.threads = run.threads,
@@ -46,7 +50,8 @@ SessionOptions session_options(const RunSection& run, const TrainSection& train,
             .local_ranks = world.local_size(),
             .device = run.device,
             .exchange = run.device_exchange,
-            .stream = {.reproducible = run.reproducible, .tf32 = train.tf32}};
+            .stream = {.reproducible = run.reproducible, .tf32 = train.tf32},
+            .algorithm_cache = algorithm_cache(run.algorithm_cache)};
 }
 
 int run_pretrain(const StageArguments& arguments) {
@@ -83,10 +88,15 @@ int run_on_ranks(const StageArguments& arguments, Section Config::*section,
         Session session(ranks, {.threads = own.threads,
                                 .local_rank = world.local_rank(),
                                 .local_ranks = world.local_size(),
-                                .device = own.device});
-        if (!arguments.dry_run) return stage(config, session);
-        session.print_result(to_yaml(config));
-        return 0;
+                                .device = own.device,
+                                .algorithm_cache = algorithm_cache("")});
+        if (arguments.dry_run) {
+            session.print_result(to_yaml(config));
+            return 0;
+        }
+        const int code = stage(config, session);
+        session.algorithms().exchange();
+        return code;
     });
 }
 

@@ -76,10 +76,12 @@ void Training::start() {
     const bool resumed = checkpoints_.resume(state, [this](const checkpoints::Manifest& manifest) {
         require_resumable(manifest, config_, data_, options_.compare, session_);
     });
-    if (resumed)
+    if (resumed) {
         engine_.weights_changed();
-    else
+        session_.algorithms().resume(state.matmul_algorithms);
+    } else {
         begin_fresh();
+    }
     if (session_.speaks())
         require_disk_space(session_.files(), config_, state.steps_done(),
                            [this](const std::string& line) { session_.warn(line); });
@@ -93,6 +95,7 @@ void Training::start() {
     peak_flops_ = config_.run.peak_flops > 0
                       ? config_.run.peak_flops
                       : peak_flops_of(session_, dtype_of(config_.train.dtype), config_.train.tf32);
+    session_.algorithms().let_first_rank_time();
     checkpoints_.reserve();
     open_metrics();
     loader_ = data_.start(config_, loader_requests());
@@ -205,6 +208,14 @@ void Training::raise_flags(parallel::StepScalars& scalars) const {
     const checkpoints::SaveState save = checkpoints_.local_state();
     if (save.busy == 0) scalars.raise(parallel::Flag::save_finished);
     if (save.failed != 0) scalars.raise(parallel::Flag::save_failed);
+    if (session_.algorithms().has_news()) scalars.raise(parallel::Flag::algorithms);
+}
+
+void Training::exchange_algorithms() {
+    session_.algorithms().exchange();
+    // A run on CPUs hands on what it found in its checkpoint.
+    if (const std::string text = session_.algorithms().text(); !text.empty())
+        state.matmul_algorithms = text;
 }
 
 StepResult Training::update(parallel::StepScalars& scalars) {
@@ -215,6 +226,7 @@ StepResult Training::update(parallel::StepScalars& scalars) {
         const PhaseMark mark(session_.activity(), Phase::reduce);
         scalars.reduce(session_.world());
     }
+    if (scalars.raised(parallel::Flag::algorithms) > 0) exchange_algorithms();
     const StepMeans means = engine_.means(scalars);
     StepResult result{.loss = means.loss,
                       .z_loss = means.z_loss,
@@ -351,6 +363,7 @@ void Training::say_diverged() const {
 
 int Training::finish(const StepResult& last) {
     const PhaseMark mark(session_.activity(), Phase::save);
+    exchange_algorithms();  // evaluations and samples since the last step may have brought some
     if (last.diverged) {
         checkpoints_.settle();
         say_diverged();

@@ -92,6 +92,8 @@ class Training {
     void open_metrics();
     core::data::NextRequest loader_requests();
     void raise_flags(parallel::StepScalars& scalars) const;
+    /// Collective.
+    void exchange_algorithms();
     bool time_is_up() const;
     bool sample_is_due(int64_t steps_done) const;
     void say_diverged() const;

@@ -5,6 +5,12 @@
 
 namespace plinth::launch {
 
+namespace {
+
+constexpr const char* algorithms_blob = "matmul_algorithms";
+
+}  // namespace
+
 void TrainingState::store(checkpoints::Manifest& manifest) const {
     manifest.counters["seed"] = static_cast<int64_t>(step.seed);
     manifest.counters["steps"] = step.step;
@@ -13,6 +19,7 @@ void TrainingState::store(checkpoints::Manifest& manifest) const {
     manifest.counters["consumed_tokens"] = consumed_tokens;
     manifest.counters["skipped_steps"] = skipped_steps;
     manifest.blobs["sampler"] = to_text(sampler);
+    if (!matmul_algorithms.empty()) manifest.blobs[algorithms_blob] = matmul_algorithms;
 }
 
 void TrainingState::restore(const checkpoints::Manifest& manifest, const std::string& where) {
@@ -23,6 +30,8 @@ void TrainingState::restore(const checkpoints::Manifest& manifest, const std::st
     consumed_tokens = manifest.counter("consumed_tokens");
     skipped_steps = manifest.counter("skipped_steps");
     sampler = sampler_state(manifest.blob("sampler"), where);
+    const auto algorithms = manifest.blobs.find(algorithms_blob);
+    matmul_algorithms = algorithms == manifest.blobs.end() ? "" : algorithms->second;
 }
 
 std::string weight_name(const core::Parameter& parameter) {

@@ -20,6 +20,9 @@ struct TrainingState {
     int64_t consumed_tokens = 0;
     int64_t skipped_steps = 0;  ///< non-finite ones
     core::data::SamplerState sampler;
+    /// What products on GPUs take of their library, see MatmulAlgorithms::text; empty where none
+    /// has run yet.
+    std::string matmul_algorithms;
 
     int64_t steps_done() const { return step.step; }
     int64_t consumed_samples() const { return sampler.consumed; }

@@ -96,7 +96,10 @@ size_t PreparedMatmul::trial_bytes() const {
 }
 
 LibraryMatmul::LibraryMatmul(Queue& queue)
-    : queue_(queue), handle_(make_cublas_handle()), algorithms_(machine_of(queue)) {
+    : queue_(queue),
+      handle_(make_cublas_handle()),
+      known_(machine_of(queue)),
+      algorithms_(known_.machine()) {
     CUDA_CHECK(cudaEventCreate(&start_));
     CUDA_CHECK(cudaEventCreate(&stop_));
 }
@@ -143,9 +146,17 @@ void LibraryMatmul::describe(PreparedMatmul& matmul) {
     matmul.d = make_layout(cuda_type(p.result), p.m, p.n, p.ldd);
 }
 
-/// An algorithm of the table, if the library still takes it for this problem.
+bool LibraryMatmul::load_algorithms(const std::string& text) {
+    if (!known_.load(text)) return false;
+    for (auto& [problem, matmul] : prepared_)
+        take_known(matmul);  // else it stays with what it takes
+    return true;
+}
+
+/// A known algorithm, if the library takes it for this problem.
 bool LibraryMatmul::take_known(PreparedMatmul& matmul) {
-    const Algorithm* known = algorithms_.find(text_of(matmul.problem));
+    const std::string key = text_of(matmul.problem);
+    const Algorithm* known = known_.find(key);
     if (!known) return false;
     const auto algorithm = std::bit_cast<cublasLtMatmulAlgo_t>(*known);
     cublasLtMatmulHeuristicResult_t result{};
@@ -157,6 +168,7 @@ bool LibraryMatmul::take_known(PreparedMatmul& matmul) {
         return false;
     matmul.candidates = {{algorithm, result.workspaceSize}};
     matmul.is_chosen = true;
+    algorithms_.set(key, *known);
     return true;
 }
 
@@ -230,7 +242,8 @@ void LibraryMatmul::run(PreparedMatmul& matmul, const MatmulMemory& memory) {
     if (matmul.problem.gelu != GeluEnd::none)
         set(matmul.operation, CUBLASLT_MATMUL_DESC_EPILOGUE_AUX_POINTER, memory.aux);
     // While a graph is captured nothing runs, so nothing can be timed.
-    if (!matmul.is_chosen && !is_capturing(queue_.stream())) choose(matmul, memory);
+    const bool may_choose = may_time_ || matmul.candidates.size() == 1;
+    if (!matmul.is_chosen && may_choose && !is_capturing(queue_.stream())) choose(matmul, memory);
     CUBLAS_CHECK(launch(matmul, 0, memory, memory.d));
 }
 

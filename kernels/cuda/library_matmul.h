@@ -5,7 +5,7 @@
 #include <unordered_map>
 #include <vector>
 
-#include "kernels/cuda/algorithm_table.h"
+#include "kernels/algorithm_table.h"
 #include "kernels/cuda/cublas.h"
 #include "kernels/cuda/matmul_problem.h"
 #include "kernels/cuda/queue.h"
@@ -43,8 +43,9 @@ struct MatmulMemory {
     void* trial = nullptr;
 };
 
-/// A queue's products by cuBLASLt. The first call of each problem chooses its algorithm: by timing
-/// the library's proposals, or in reproducible mode the first that does not split sums.
+/// A queue's products by cuBLASLt. The first call of each problem chooses its algorithm: that of a
+/// loaded table, else by timing the library's proposals, or in reproducible mode the first that
+/// does not split sums.
 class LibraryMatmul {
   public:
     explicit LibraryMatmul(Queue& queue);
@@ -55,8 +56,12 @@ class LibraryMatmul {
     PreparedMatmul& prepare(const MatmulProblem& problem);
     void run(PreparedMatmul& matmul, const MatmulMemory& memory);
 
-    /// To be kept for later runs on the same kind of machine, and taken before the first product.
-    AlgorithmTable& algorithms() { return algorithms_; }
+    /// What problems so far take, to be kept for later runs on the same kind of machine.
+    const AlgorithmTable& algorithms() const { return algorithms_; }
+    /// See kernels::load_matmul_algorithms.
+    bool load_algorithms(const std::string& text);
+    /// See kernels::let_matmul_be_timed.
+    void let_time(bool may_time) { may_time_ = may_time; }
 
   private:
     void describe(PreparedMatmul& matmul);
@@ -71,7 +76,9 @@ class LibraryMatmul {
     Queue& queue_;
     CublasHandle handle_;
     cudaEvent_t start_ = nullptr, stop_ = nullptr;
-    AlgorithmTable algorithms_;
+    AlgorithmTable known_;       ///< of loaded texts
+    AlgorithmTable algorithms_;  ///< in use
+    bool may_time_ = true;
     std::unordered_map<MatmulProblem, PreparedMatmul, MatmulProblemHash> prepared_;
 };
 

@@ -74,12 +74,22 @@ void save_matmul_algorithms(std::string& text, Stream& stream) {
     text = queue_of(stream).state<LibraryMatmul>().algorithms().save();
 }
 
+void count_matmul_algorithms(int64_t& count, Stream& stream) {
+    count = static_cast<int64_t>(queue_of(stream).state<LibraryMatmul>().algorithms().size());
+}
+
 void load_matmul_algorithms(bool& is_taken, const std::string& text, Stream& stream) {
-    is_taken = queue_of(stream).state<LibraryMatmul>().algorithms().load(text);
+    is_taken = queue_of(stream).state<LibraryMatmul>().load_algorithms(text);
+}
+
+void let_matmul_be_timed(bool may_time, Stream& stream) {
+    queue_of(stream).state<LibraryMatmul>().let_time(may_time);
 }
 
 PLINTH_CUDA_KERNEL(matmul);
 PLINTH_CUDA_KERNEL(save_matmul_algorithms);
+PLINTH_CUDA_KERNEL(count_matmul_algorithms);
 PLINTH_CUDA_KERNEL(load_matmul_algorithms);
+PLINTH_CUDA_KERNEL(let_matmul_be_timed);
 
 }  // namespace plinth::kernels::cuda

@@ -163,7 +163,8 @@ struct RunSection {
     DeviceKind device = DeviceKind::automatic;
     DeviceExchange device_exchange = DeviceExchange::automatic;
     bool reproducible = false;
-    int64_t threads = 0;  ///< 0: the cores this rank may use
+    std::string algorithm_cache;  ///< empty: `plinth` in the user's cache folder
+    int64_t threads = 0;          ///< 0: the cores this rank may use
     double timeout = 600;
     double hang_seconds = 10;
     int64_t hash_check_every = 1000;

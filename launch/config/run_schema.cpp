@@ -396,6 +396,11 @@ void declare(Schema& schema, RunSection& run) {
     schema.key("run.reproducible", &run.reproducible,
                {.doc = "On a GPU use only kernels with one result for one input, so that a run "
                        "repeats bit for bit; costs speed. The CPU always does."});
+    schema.key("run.algorithm_cache", &run.algorithm_cache,
+               {.doc = "Folder of the files that keep which algorithm each matrix product on a GPU "
+                       "took, by GPU and library version, so that a later run times none again; "
+                       "empty means `plinth` in the user's cache folder (`$XDG_CACHE_HOME`, else "
+                       "`~/.cache`); `off` keeps none."});
     schema.key("run.threads", &run.threads,
                {.doc = "CPU threads of one rank; 0 means the cores that it may use.",
                 .min = 0,

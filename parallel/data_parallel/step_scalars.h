@@ -15,6 +15,7 @@ enum class Flag {
     save,           ///< a checkpoint is wanted
     save_finished,  ///< this rank's part of the asynchronous save is on disk
     save_failed,    ///< this rank's part could not be written
+    algorithms,     ///< of its device's products, which the other ranks do not know
     count           ///< number of flags
 };
 

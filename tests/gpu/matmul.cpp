@@ -226,6 +226,35 @@ TEST_F(TimedMatmulTest, AnotherStreamTakesTheChosenAlgorithms) {
     EXPECT_EQ(again, saved);
 }
 
+TEST_F(TimedMatmulTest, AStreamThatMayNotTimeWaitsForAnothersAlgorithms) {
+    const Extents e{512, 1024, 2048};
+    const auto all = operands(e, {}, DType::f32, DType::f32, Extra::nothing);
+    std::string saved;
+    const auto first = on_device(all, [&](const std::vector<View>& v, Stream& stream) {
+        call({})(v, stream);
+        kernels::save_matmul_algorithms(saved, stream);
+    });
+    const auto second = on_device(all, [&](const std::vector<View>& v, Stream& stream) {
+        stream.synchronize();
+        Stream other(stream.device(), 1, options_);
+        kernels::let_matmul_be_timed(false, other);
+        call({})(v, other);
+        int64_t count = -1;
+        kernels::count_matmul_algorithms(count, other);
+        EXPECT_EQ(count, 0);
+        // Also a product that has run takes what is loaded.
+        bool is_taken = false;
+        kernels::load_matmul_algorithms(is_taken, saved, other);
+        EXPECT_TRUE(is_taken);
+        call({})(v, other);
+        other.synchronize();
+        std::string again;
+        kernels::save_matmul_algorithms(again, other);
+        EXPECT_EQ(again, saved);
+    });
+    EXPECT_EQ(second, first);
+}
+
 class Tf32MatmulTest : public MatmulTest {
   protected:
     Tf32MatmulTest() { options_ = {.tf32 = true}; }

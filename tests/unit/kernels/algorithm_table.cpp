@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-#include "kernels/cuda/algorithm_table.h"
+#include "kernels/algorithm_table.h"
 
 #include <gtest/gtest.h>
 
@@ -8,8 +8,8 @@
 namespace plinth::test {
 namespace {
 
-using kernels::cuda::Algorithm;
-using kernels::cuda::AlgorithmTable;
+using kernels::Algorithm;
+using kernels::AlgorithmTable;
 
 constexpr Algorithm first = {1, 2, 3, 4, 5, 6, 7, 8};
 constexpr Algorithm second = {~uint64_t{0}, 0x0123456789abcdefu, 0, 0, 0, 0, 0, uint64_t{1} << 63};
@@ -59,6 +59,33 @@ TEST(AlgorithmTable, TakesNothingOfAnotherMachine) {
     AlgorithmTable table("a card, library 2");
     EXPECT_FALSE(table.load(table_of_two().save()));
     EXPECT_EQ(table.size(), 0u);
+}
+
+TEST(AlgorithmTable, FindsItsOwnAmongTablesOfSeveralMachines) {
+    kernels::AlgorithmTables tables;
+    tables.of("a card, library 1").set_all(table_of_two());
+    tables.of("another card, library 1").set("8x8x8 NN", second);
+    const std::string text = tables.save();
+    EXPECT_EQ(kernels::AlgorithmTables::read(text).save(), text);
+    EXPECT_EQ(kernels::AlgorithmTables::read(text).all().size(), 2u);
+    AlgorithmTable table("another card, library 1");
+    EXPECT_TRUE(table.load(text));
+    EXPECT_EQ(table.size(), 1u);
+    EXPECT_EQ(*table.find("8x8x8 NN"), second);
+    AlgorithmTable none("another card, library 2");
+    EXPECT_FALSE(none.load(text));
+}
+
+TEST(AlgorithmTable, TablesMeet) {
+    AlgorithmTable table("a card, library 1");
+    table.set("8x8x8 NN", second);
+    table.set("1x1x1 NN", second);
+    const AlgorithmTable rest = table.beside(table_of_two());
+    EXPECT_EQ(rest.size(), 1u);
+    EXPECT_NE(rest.find("1x1x1 NN"), nullptr);
+    table.add_missing(table_of_two());
+    EXPECT_EQ(table.size(), 3u);
+    EXPECT_EQ(*table.find("8x8x8 NN"), second);
 }
 
 TEST(AlgorithmTable, NamesTheLineThatIsDamaged) {

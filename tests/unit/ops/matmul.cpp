@@ -144,6 +144,10 @@ TEST_F(MatmulTest, TheCpuHasNoAlgorithmsToKeep) {
     bool is_taken = true;
     kernels::load_matmul_algorithms(is_taken, "of a device", stream_);
     EXPECT_FALSE(is_taken);
+    int64_t count = 1;
+    kernels::count_matmul_algorithms(count, stream_);
+    EXPECT_EQ(count, 0);
+    kernels::let_matmul_be_timed(false, stream_);
 }
 
 TEST_F(MatmulTest, ShapesThatDoNotFitAreRefusedByName) {
