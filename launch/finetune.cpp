@@ -131,6 +131,20 @@ class ExampleReader {
         return text_examples(files, inputs, key, finetune_.text_field, *base_.tokenizer, window_);
     }
 
+    /// Names them, so that text taken for labels is seen at once.
+    void say_labels(size_t examples) {
+        constexpr size_t shown = 10;
+        const std::vector<std::string>& labels = finetune_.labels;
+        const std::span<const std::string> first(labels.data(), std::min(labels.size(), shown));
+        session_.say(fmt::format("finetune.files: {} labels: {}{}", labels.size(),
+                                 fmt::join(first, ", "), labels.size() > shown ? ", ..." : ""));
+        if (labels.size() > shown && 2 * labels.size() > examples)
+            session_.warn(fmt::format(
+                "finetune.files: {} labels for {} examples: does another column hold the label? In "
+                "a TSV file it is the first; in JSONL finetune.label_field names it",
+                labels.size(), examples));
+    }
+
     ExampleSet labelled(const std::vector<TextPair>& pairs) {
         const std::vector<std::string> occurring = labels_of(pairs);
         if (finetune_.labels.empty()) {  // the training examples, which are read first
@@ -139,6 +153,7 @@ class ExampleReader {
                     "more",
                     occurring.front());
             finetune_.labels = occurring;
+            say_labels(pairs.size());
         }
         return classification_examples(pairs, finetune_.labels, *base_.tokenizer, window_);
     }

@@ -42,6 +42,23 @@ std::vector<std::vector<int32_t>> encode_prompts(const RestoredModel& restored,
     return result;
 }
 
+/// Of texts that end because the model has no more positions.
+void warn_of_cut_texts(const TransformerConfig& model,
+                       const std::vector<std::vector<int32_t>>& prompts,
+                       const std::vector<std::vector<int32_t>>& texts, int64_t wanted,
+                       Session& session) {
+    if (model.positions != TransformerConfig::Positions::learned) return;
+    for (size_t i = 0; i < texts.size(); ++i) {
+        const auto tokens = static_cast<int64_t>(texts[i].size());
+        if (tokens < wanted &&
+            static_cast<int64_t>(prompts[i].size()) + tokens == model.max_positions)
+            session.warn(fmt::format(
+                "generate.prompts.{}: its text ends after {} of {} tokens (generate.max_tokens): "
+                "the {} positions of the model are used up",
+                i, tokens, wanted, model.max_positions));
+    }
+}
+
 /// Prints prompts and what follows them: whole characters as they come, or each text at its end.
 class Printer {
   public:
@@ -115,10 +132,11 @@ int generate(const GenerateConfig& config, Session& session) {
     const core::Scope scope(session.scope(dtype_of(section.dtype)));
     const double began = session.seconds();
     Printer printer(*restored.tokenizer, section);
-    core::inference::decode(
+    const auto texts = core::inference::decode(
         *restored.model, prompts, decode_config(section, *restored.tokenizer),
         [&](size_t sequence, int32_t token) { printer.token(sequence, token); });
     printer.finish();
+    warn_of_cut_texts(restored.model->config(), prompts, texts, section.max_tokens, session);
     const double seconds = session.seconds() - began;
     core::io::print_best_effort(
         stderr,

@@ -129,8 +129,10 @@ int plot_metrics(const std::vector<std::string>& words) {
     core::io::FileSystem& files = core::io::posix();
     const std::string& key = operands.setting("key");
     std::vector<Curve> curves;
-    for (const std::string& path : operands.paths())
-        curves.push_back(read_curve(files, path, key));
+    for (const std::string& path : operands.paths()) {
+        const std::string inside = core::io::join(path, "metrics.jsonl");  // of a run's folder
+        curves.push_back(read_curve(files, files.exists(inside) ? inside : path, key));
+    }
     PlotOptions options{.title = operands.setting("title"), .y_label = key};
     const std::string& svg = operands.setting("svg");
     if (!svg.empty()) {

@@ -49,8 +49,15 @@ std::string unknown_words(const CLI::App& app) {
     }
     std::string text;
     for (const std::string& word : app.remaining(true)) {
-        if (word.starts_with("-")) continue;  // CLI11 names options itself
-        if (!text.empty()) break;             // what follows is its operands
+        if (word.starts_with("-")) {
+            const std::string near =
+                plinth::launch::nearest(word, {"--dry-run", "--layouts", "--help", "--version"});
+            text += "plinth: '" + word + "' is no option here" +
+                    (near.empty() || near == word ? "" : " (did you mean '" + near + "'?)") +
+                    "; options of a stage stand behind its name\n";
+            break;
+        }
+        if (!text.empty()) break;  // what follows is its operands
         const std::string near = plinth::launch::nearest(word, names);
         text += "plinth: unknown stage '" + word + "'" +
                 (near.empty() ? "" : " (did you mean '" + near + "'?)") + "\n";
@@ -83,8 +90,10 @@ int main(int argc, char** argv) {
     try {
         app.parse(argc, argv);
     } catch (const CLI::ParseError& error) {
-        std::fputs(unknown_words(app).c_str(), stderr);
-        return app.exit(error) == 0 ? 0 : 2;
+        const std::string unknown = unknown_words(app);
+        if (unknown.empty()) return app.exit(error) == 0 ? 0 : 2;
+        std::fputs((unknown + "Run with --help for more information.\n").c_str(), stderr);
+        return 2;
     }
     return plinth::launch::run_stage(*selected, arguments);
 }

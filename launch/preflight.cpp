@@ -62,18 +62,20 @@ void require_resumable(const checkpoints::Manifest& manifest, const RunConfig& c
     std::vector<Change> changes = diff_configs(stored, config);
     if (compare) compare(manifest, changes);
     std::string refused;
+    std::vector<std::string> differences;
     for (const Change& change : changes) {
         const std::string text = fmt::format("{}: {} in the checkpoint, {} now", change.path,
                                              change.before, change.after);
         if (change.resume == Resume::refused) refused += (refused.empty() ? "" : "; ") + text;
-        if (change.resume == Resume::recorded)
-            session.warn(
-                text + "; the run goes on, but no longer equals an uninterrupted one bit for bit");
+        if (change.resume == Resume::recorded) differences.push_back(text);
     }
     REQUIRE(checkpoint, refused.empty(),
             "{}: the run cannot go on with another {}; put the old value back, or choose a new "
             "run.folder and checkpoint.init",
             config.checkpoint.folder, refused);
+    for (const std::string& difference : differences)
+        session.warn(difference +
+                     "; the run goes on, but no longer equals an uninterrupted one bit for bit");
     data.require_tokenizer_of(manifest, config.checkpoint.folder);
 }
 

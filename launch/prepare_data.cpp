@@ -74,8 +74,8 @@ int prepare_data(const PrepareConfig& config) {
     for (const auto& [name, split] : report.manifest.splits)
         print(fmt::format("{}: {} documents, {} tokens, {} bytes of text\n", name,
                           split.documents(), split.tokens(), split.bytes()));
-    if (!report.skipped.empty())
-        core::io::print_best_effort(stderr, fmt::format("warning: {}\n", report.skipped));
+    for (const std::string& line : {report.bad_lines, report.skipped})
+        if (!line.empty()) core::io::print_best_effort(stderr, fmt::format("warning: {}\n", line));
     print(fmt::format("wrote {}\n", config.prepare.output));
     return 0;
 }

@@ -3,6 +3,8 @@
 
 #include "launch/build.h"
 #include "launch/checkpoint_keeper.h"
+#include "launch/config/stage_config.h"
+#include "launch/finetune.h"
 #include "launch/training_state.h"
 
 namespace plinth::launch {
@@ -35,6 +37,15 @@ std::unique_ptr<core::optim::FlatTensors> restore_weights(core::models::Model& m
 RestoredModel RestoredModel::open(const std::string& path, Session& session) {
     const checkpoints::Checkpoint checkpoint = open_checkpoint_together(path, session);
     const checkpoints::Manifest& manifest = checkpoint.manifest();
+    const auto finetuned = manifest.blobs.find(finetune_blob);
+    const bool is_classifier =
+        finetuned != manifest.blobs.end() &&
+        parse_config<FinetuneSection>(finetuned->second, checkpoint.folder() + ": configuration")
+                .mode == FinetuneMode::classification;
+    REQUIRE(checkpoint, !is_classifier,
+            "{}: a classifier, made by finetune.mode=classification, which was not trained to "
+            "predict text; `plinth evaluate` takes it with evaluate.format=classification",
+            checkpoint.folder());
     RestoredModel restored{.folder = checkpoint.folder(),
                            .step = manifest.counter("steps"),
                            .config = parse_config<RunConfig>(

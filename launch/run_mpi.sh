@@ -6,7 +6,7 @@
 # mpirun's own answer to SIGTERM and SIGINT is to kill the ranks about a second later: too soon for a checkpoint. SIGUSR1 it
 # hands on, and to the program that means: finish the step, write a checkpoint, exit with the documented code
 # (docs/operations.md). So the first SIGTERM, SIGINT (Ctrl-C) or SIGHUP becomes SIGUSR1; a second one ends mpirun at once.
-# The exit code is mpirun's, which is that of the first rank that did not exit with 0.
+# The exit code is mpirun's, which is that of the first rank that did not exit with 0; 130 or 143 after a second signal.
 set -uo pipefail
 
 if [ $# -eq 0 ]; then
@@ -32,10 +32,11 @@ if [ "$(id -u)" = 0 ]; then  # containers
 fi
 
 requests=0
+last=
 interrupted=no
 stop() {
     interrupted=yes
-    requests=$((requests + 1))
+    requests=$((requests + 1)) last=$1
     if [ $requests -eq 1 ]; then
         echo "run_mpi: SIG$1: the ranks finish the step and write a checkpoint; once more to stop at once" >&2
         kill -USR1 "$child" 2>/dev/null
@@ -59,5 +60,8 @@ while true; do
     interrupted=no
     wait "$child"
     code=$?
-    [ $interrupted = yes ] || exit $code
+    [ $interrupted = yes ] && continue
+    # mpirun's own code for ranks that it was told to kill is that of a program that failed.
+    [ $requests -lt 2 ] || [ $code -ne 1 ] || code=$((128 + $(kill -l "$last")))
+    exit $code
 done

@@ -142,16 +142,18 @@ const std::vector<Stage>& stages() {
     static const std::vector<Stage> table = {
         {"", "pretrain", "Train a model from scratch, or go on where the run stopped",
          "CONFIG [key=value ...]", run_pretrain,
-         "mpirun -n 4 plinth pretrain configs/gpt/small.yaml train.steps=200"},
+         "launch/run_mpi.sh -n 4 plinth pretrain configs/gpt/small.yaml train.steps=200"},
         {"", "finetune", "Go on from a checkpoint: on text, on responses to prompts, or on labels",
          "[CONFIG] checkpoint.init=CHECKPOINT finetune.files=[PATH] ...", run_finetune,
-         "mpirun -n 2 plinth finetune checkpoint.init=runs/gpt_small finetune.mode=classification "
+         "launch/run_mpi.sh -n 2 plinth finetune checkpoint.init=runs/gpt_small "
+         "finetune.mode=classification "
          "finetune.files=[train.tsv] finetune.held_out=[dev.tsv] finetune.epochs=3"},
         {"", "evaluate",
          "Loss, perplexity, bits per byte and accuracy of a checkpoint, over sliding windows of "
          "the documents in a row",
          "[CONFIG] evaluate.checkpoint=PATH evaluate.data=[PATH] ...", run_evaluate,
-         "mpirun -n 2 plinth evaluate evaluate.checkpoint=runs/gpt_tiny evaluate.data=[data/text] "
+         "launch/run_mpi.sh -n 2 plinth evaluate evaluate.checkpoint=runs/gpt_tiny "
+         "evaluate.data=[data/text] "
          "evaluate.stride=32"},
         {"", "generate", "Text that continues prompts",
          "[CONFIG] generate.checkpoint=PATH generate.prompts=[TEXT] ...", run_generate,
@@ -189,13 +191,13 @@ const std::vector<Stage>& stages() {
         {"", "doctor",
          "Measure the machine of every rank: cores, products, memory, links, disk; name what is "
          "wrong",
-         "[folder=PATH]", on_words(doctor), "mpirun -n 4 plinth doctor folder=runs",
+         "[folder=PATH]", on_words(doctor), "launch/run_mpi.sh -n 4 plinth doctor folder=runs",
          Stage::Takes::words},
         {"config", "reference", "Print every configuration key, as docs/configuration.md", "",
          on_words(print_reference), "plinth config reference > docs/configuration.md",
          Stage::Takes::words},
         {"", "plot", "Draw curves of metrics.jsonl files on the terminal or as SVG",
-         "FILE ... [key=loss] [svg=OUT] [title=TEXT]", on_words(plot_metrics),
+         "FILE or run folder ... [key=loss] [svg=OUT] [title=TEXT]", on_words(plot_metrics),
          "plinth plot runs/gpt_tiny/metrics.jsonl key=held_out_loss svg=curve.svg",
          Stage::Takes::words},
     };

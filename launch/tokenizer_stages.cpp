@@ -41,7 +41,7 @@ void for_each_text(const core::data::TextSourceConfig& config, Take&& take) {
         else
             bad_lines.add(document, problem);
     }
-    if (bad_lines.count() > 0) warn(fmt::format("{} JSON lines were skipped", bad_lines.count()));
+    if (bad_lines.count() > 0) warn(bad_lines.text());
     if (!source.skipped_text().empty()) warn(source.skipped_text());
 }
 

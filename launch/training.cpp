@@ -294,6 +294,16 @@ void Training::log(const StepResult& result) {
     data_wait_before_ = loader_->waited_seconds();
     record.save_wait_seconds = checkpoints_.blocked_seconds() - save_wait_before_;
     save_wait_before_ = checkpoints_.blocked_seconds();
+    if (record.mfu && *record.mfu > 1.0) {
+        record.mfu.reset();
+        if (!warned_of_peak_)
+            session_.warn(fmt::format(
+                "step {}: more model FLOPs than the peak of {:.3g} FLOP/s a rank, which was "
+                "measured "
+                "at the start, perhaps beside other work: mfu is left out; run.peak_flops sets it",
+                state.steps_done(), peak_flops_));
+        warned_of_peak_ = true;
+    }
     metrics_->step(record);
     if (result.skipped)
         session_.warn(fmt::format(

@@ -122,6 +122,7 @@ class Training {
     double hidden_share_sum_ = 0.0;
     double data_wait_before_ = 0.0;
     double save_wait_before_ = 0.0;
+    bool warned_of_peak_ = false;
 };
 
 }  // namespace plinth::launch

@@ -247,6 +247,8 @@ class Preparation {
                           document.tokens);
             },
             [&](uint64_t bytes) { tell("reading", clock, bytes, source_.total_bytes(), false); });
+        bad_lines.require_minority(report_.documents_read, config_.source.keys.field);
+        report_.bad_lines = bad_lines.text();
         report_.input_bytes = static_cast<int64_t>(source_.total_bytes());
         tell("reading", clock, source_.total_bytes(), source_.total_bytes(), true);
     }
@@ -270,10 +272,16 @@ class Preparation {
         }
         add_split("train", train.finish());
         add_split("heldout", held_out.finish());
-        REQUIRE(
-            data, report_.manifest.splits.contains("train"),
-            "prepare.inputs: none of {} documents is left for training (dropped: {}; held out: {})",
-            report_.documents_read, fmt::join(report_.manifest.dropped, ", "), documents_);
+        std::vector<std::string> dropped_documents;
+        for (const auto& [reason, count] : report_.manifest.dropped)
+            dropped_documents.push_back(fmt::format("{} {}", count, reason));
+        REQUIRE(data, report_.manifest.splits.contains("train"),
+                "prepare.inputs: none of {} documents is left for training (dropped: {}; held out: "
+                "{})",
+                report_.documents_read,
+                dropped_documents.empty() ? "none"
+                                          : fmt::format("{}", fmt::join(dropped_documents, ", ")),
+                documents_);
     }
 
     void add_split(const char* name, SplitEntry entry) {

@@ -49,6 +49,7 @@ struct PrepareReport {
     DatasetManifest manifest;
     int64_t documents_read = 0;  ///< bad lines included
     int64_t input_bytes = 0;     ///< on disk
+    std::string bad_lines;       ///< one line about JSON lines that were skipped, or empty
     std::string skipped;         ///< one line about names that led to no file, or empty
     int64_t spilled_bytes = 0;
     int64_t peak_spill_memory = 0;

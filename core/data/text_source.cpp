@@ -10,6 +10,7 @@ namespace plinth::core::data {
 
 TextSourceKeys TextSourceKeys::of_section(const std::string& section) {
     return {.inputs = section + ".inputs",
+            .field = section + ".field",
             .document_separator = section + ".document_separator",
             .max_bad_lines = section + ".max_bad_lines",
             .max_document_bytes = section + ".max_document_bytes"};
@@ -45,10 +46,22 @@ std::optional<std::string> take_text(RawDocument& document, const std::string& f
 }
 
 void BadLines::add(const RawDocument& document, const std::string& problem) {
-    ++count_;
+    if (++count_ == 1) first_ = fmt::format("{}:{}: {}", *document.path, document.line, problem);
     REQUIRE(data, count_ <= limit_, "{}:{}: {} ({} bad lines, {} may be skipped{})", *document.path,
             document.line, problem, count_, limit_,
             key_.empty() ? "" : fmt::format(": raise {} if that is right", key_));
+}
+
+void BadLines::require_minority(int64_t documents, const std::string& field_key) const {
+    REQUIRE(data, 2 * count_ <= documents,
+            "{}: {} of {} documents are bad lines; {} names the member that holds the text", first_,
+            count_, documents, field_key);
+}
+
+std::string BadLines::text() const {
+    if (count_ == 0) return "";
+    return fmt::format("{} JSON line{} skipped, the first is {}", count_,
+                       count_ == 1 ? " was" : "s were", first_);
 }
 
 /// The documents of one open file.

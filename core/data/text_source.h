@@ -22,7 +22,7 @@ enum class TextFormat {
 /// What the configuration calls the values below, for messages: an empty one has no key.
 struct TextSourceKeys {
     std::string inputs = "inputs";
-    std::string document_separator, max_bad_lines, max_document_bytes;
+    std::string field, document_separator, max_bad_lines, max_document_bytes;
 
     /// "prepare.inputs" and so on.
     static TextSourceKeys of_section(const std::string& section);
@@ -67,11 +67,17 @@ class BadLines {
     /// The line over the limit is an error of kind data that names file, line and key.
     void add(const RawDocument& document, const std::string& problem);
     int64_t count() const { return count_; }
+    /// Of all documents read: more bad lines than good ones are an error of kind data, whatever the
+    /// limit: then the text is somewhere else in them. `field_key`: what names its member.
+    void require_minority(int64_t documents, const std::string& field_key) const;
+    /// "12 JSON lines were skipped, the first is in.jsonl:3: no member "text""; empty for none.
+    std::string text() const;
 
   private:
     int64_t limit_;
     std::string key_;
     int64_t count_ = 0;
+    std::string first_;  ///< file, line and problem
 };
 
 /// The documents of all input files, in order. Compression is detected by content. Memory: one

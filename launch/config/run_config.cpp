@@ -291,10 +291,13 @@ std::optional<Problem> validate_world(const RunConfig& config, int64_t world) {
     const ParallelSection& parallel = config.parallel;
     const int64_t inner = parallel.tensor * parallel.pipeline * parallel.context;
     if (world % inner != 0)
-        return Problem{"parallel.tensor",
-                       fmt::format("{} ranks are not a multiple of tensor {} x pipeline {} x "
-                                   "context {}",
-                                   world, parallel.tensor, parallel.pipeline, parallel.context)};
+        return Problem{parallel.pipeline > 1 ? "parallel.pipeline"
+                       : parallel.tensor > 1 ? "parallel.tensor"
+                                             : "parallel.context",
+                       fmt::format("{} rank{} cannot be shared by tensor {} x pipeline {} x "
+                                   "context {}: start {} (mpirun -n), or a multiple",
+                                   world, world == 1 ? "" : "s", parallel.tensor, parallel.pipeline,
+                                   parallel.context, inner)};
     if (parallel.data != 0 && parallel.data * inner != world)
         return Problem{"parallel.data",
                        fmt::format("data {} x tensor {} x pipeline {} x context {} need {} "

@@ -41,7 +41,8 @@ def refuse(lab, what, code, words, changes, ranks=1, config=TINY):
 
 
 def command_line(lab, options):
-    for words, expected in ((["pretran"], "did you mean 'pretrain'?"), (["plot", "--dry-run", "x"], "--dry-run"),
+    for words, expected in ((["pretran"], "did you mean 'pretrain'?"), (["plot", "--dry-run", "x"], "'--dry-run' is no option here"),
+                            (["pretrain", "--dryrun", "x"], "did you mean '--dry-run'?"),
                             (["data"], "subcommand"), ([], "subcommand")):
         done = subprocess.run([lab.plinth, *words], text=True, capture_output=True)
         if done.returncode != 2 or expected not in done.stderr:
@@ -148,7 +149,9 @@ def prepare(lab, options):
     source.write_text("")
     expect("empty input", DATA, ["prepare.inputs: none of 0 documents"], {})
     source.write_text('{"title": "one"}\n{"text": \n')
-    expect("no line with text", DATA, ["prepare.inputs: none of 2 documents", "bad_line"], {})
+    expect("no line with text", DATA, ["input.jsonl:1: no member", "2 of 2 documents", "prepare.field"], {})
+    source.write_text('{"text": ""}\n{"text": " "}\n')
+    expect("blank lines alone", DATA, ["prepare.inputs: none of 2 documents", "dropped: 2 blank"], {})
     source.write_text('{"text": "one"}\n')
     expect("no such tokenizer", DATA, ["no-tokenizer"], {"prepare.tokenizer": lab.folder / "no-tokenizer"})
     expect("unknown key", CONFIG, ["prepare.inputz"], {"prepare.inputz": 1})

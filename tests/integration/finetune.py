@@ -173,6 +173,18 @@ def classification(lab, _):
     result = json.loads(out.read_text())["results"][0]
     if result["accuracy"] != held_out(run)[-1]["accuracy"] or result["examples"] != 20:
         runs.fail(f"evaluate says {result}, training said {held_out(run)[-1]}")
+    for stage in (["generate", f"generate.checkpoint={run}", 'generate.prompts=["a good"]'],
+                  ["evaluate", f"evaluate.checkpoint={run}", f"evaluate.data=[{lab.folder}/dev.tsv]", "evaluate.format=text"]):
+        said = runs.Process([lab.plinth, *stage])
+        if said.wait() != 4 or "a classifier" not in said.lines[-1]:
+            runs.fail(f"{stage[0]} takes a classifier for a language model", said.lines)
+    swapped = lab.folder / "swapped.tsv"
+    swapped.write_text("".join(f"film number {i}\tgood\n" for i in range(12)))
+    said = runs.Process(command(lab, "swapped", "classification", {"finetune.files": f"[{swapped}]", "finetune.held_out": "[]",
+                                                                  "train.steps": 1}))
+    said.wait()
+    if not any("12 labels for 12 examples" in line for line in said.lines):
+        runs.fail("text in the column of labels is not remarked", said.lines)
     one = lab.folder / "one.tsv"
     one.write_text("good\ta good film\ngood\ta good play\n")
     refused(lab, "one label", "classification", {"finetune.files": f"[{one}]"}, "every example has the label", "good")

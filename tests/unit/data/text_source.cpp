@@ -173,6 +173,25 @@ TEST_F(TextSourceTest, BadLinesAreCountedAndLimited) {
         "d/a.jsonl:5: not an object but an array");
 }
 
+TEST(BadLines, TheFirstIsNamedAndMostMustBeGood) {
+    BadLines lines(100);
+    EXPECT_EQ(lines.text(), "");
+    lines.require_minority(0, "prepare.field");
+    const RawDocument third{
+        .bytes = "", .path = std::make_shared<const std::string>("in.jsonl"), .line = 3};
+    lines.add(third, "no member \"text\"");
+    EXPECT_EQ(lines.text(), "1 JSON line was skipped, the first is in.jsonl:3: no member \"text\"");
+    RawDocument fourth = third;
+    fourth.line = 4;
+    lines.add(fourth, "not an object but an array");
+    EXPECT_EQ(lines.text(),
+              "2 JSON lines were skipped, the first is in.jsonl:3: no member \"text\"");
+    lines.require_minority(4, "prepare.field");
+    test::expect_error(
+        ErrorKind::data, [&] { lines.require_minority(3, "prepare.field"); },
+        "in.jsonl:3: no member \"text\": 2 of 3 documents are bad lines; prepare.field names");
+}
+
 TEST_F(TextSourceTest, LinesOfAnyLength) {
     const std::string longest(5'000'000, 'y');
     write("d/a.jsonl", "{\"text\": \"" + longest + "\"}\n{\"text\": \"x\"}\n");

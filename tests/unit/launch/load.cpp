@@ -134,6 +134,8 @@ TEST_F(LoadTest, TheWorldMustFitTheMesh) {
     config.model.vocab_multiple = 2;
     EXPECT_FALSE(validate_world(config, 4));
     EXPECT_EQ(validate_world(config, 3)->key, "parallel.tensor");
+    EXPECT_NE(validate_world(config, 3)->message.find("start 2 (mpirun -n), or a multiple"),
+              std::string::npos);
     config.parallel.tensor = 5;
     EXPECT_EQ(validate_world(config, 5)->key, "parallel.tensor");
     config.parallel.tensor = 1;
