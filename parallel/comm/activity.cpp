@@ -43,6 +43,7 @@ void Activity::begin(uint64_t group, int64_t sequence, int64_t last, const std::
     Group* found = find(group);
     if (!found) return;
     found->begun = last;
+    found->used = ++uses_;
     newest_ = {.group = group, .group_name = found->name, .sequence = sequence, .label = label};
     std::ranges::rotate(found->calls, found->calls.begin() + 1);
     found->calls.back() = newest_;
@@ -53,6 +54,7 @@ void Activity::begin_message(uint64_t group, const MessageEnd& message) {
     const std::lock_guard lock(mutex_);
     Group* found = find(group);
     if (!found) return;
+    found->used = ++uses_;
     auto pair = std::ranges::find(found->pairs, message.peer, &Pair::peer);
     if (pair == found->pairs.end()) pair = found->pairs.insert(pair, {.peer = message.peer});
     (message.sends ? pair->sent : pair->received) = message.number;

@@ -73,6 +73,7 @@ class Activity {
         /// The newest calls, oldest first; no label where there was none yet.
         std::array<CallPlace, history> calls = {};
         std::vector<Pair> pairs = {};  ///< the one used last at the end
+        uint64_t used = 0;             ///< rises with each call over all groups; 0: none yet
     };
     struct Look {
         Phase phase = Phase::start;
@@ -80,8 +81,8 @@ class Activity {
         uint64_t ticks = 0;
         std::optional<CallPlace> waits;  ///< the call that it waits for
         std::chrono::duration<double> waited{};
-        CallPlace newest;  ///< the newest call that it has begun; no label: none yet
-        std::vector<Group> groups;
+        CallPlace newest;           ///< the newest call that it has begun; no label: none yet
+        std::vector<Group> groups;  ///< in the order in which they were joined
     };
 
     /// The phase from now on; the one before is returned.
@@ -117,6 +118,7 @@ class Activity {
     mutable std::mutex mutex_;  ///< guards what follows
     std::vector<std::shared_ptr<const std::atomic<uint64_t>>> work_;
     std::vector<Group> groups_;
+    uint64_t uses_ = 0;
     CallPlace newest_;
     std::optional<CallPlace> waits_;
     std::chrono::steady_clock::time_point waits_since_;

@@ -1,7 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "parallel/comm/beat.h"
 
+#include <algorithm>
 #include <type_traits>
+#include <vector>
 
 namespace plinth::parallel {
 
@@ -21,10 +23,18 @@ Beat beat_of(const Activity::Look& look) {
                  .sends = call.message.sends ? 1 : 0,
                  .group_name = std::string_view(call.group_name),
                  .label = std::string_view(call.label)};
-    // The newest groups, should there be too many: what a rank waits in is more likely one of them.
-    const size_t count = std::min(look.groups.size(), Beat::most_groups);
+    std::vector<const Activity::Group*> groups;
+    for (const Activity::Group& group : look.groups)
+        groups.push_back(&group);
+    const auto is_first = [&](const Activity::Group* one, const Activity::Group* other) {
+        const bool waits_in_one = look.waits && look.waits->group == one->id;
+        const bool waits_in_other = look.waits && look.waits->group == other->id;
+        return waits_in_one != waits_in_other ? waits_in_one : one->used > other->used;
+    };
+    std::ranges::stable_sort(groups, is_first);
+    const size_t count = std::min(groups.size(), Beat::most_groups);
     for (size_t i = 0; i < count; ++i) {
-        const Activity::Group& group = look.groups[look.groups.size() - count + i];
+        const Activity::Group& group = *groups[i];
         beat.group[i] = {.id = group.id, .begun = group.begun, .size = group.size};
         for (size_t k = group.pairs.size(); k-- > 0; ++beat.pairs)
             if (const auto at = static_cast<size_t>(beat.pairs); at < beat.pair.size())

@@ -30,7 +30,7 @@ struct ShortText {
 /// program that all ranks run.
 struct Beat {
     static constexpr uint64_t format = 0x504c4e5448423031;  // "PLNTHB01"
-    static constexpr size_t most_groups = 16;
+    static constexpr size_t most_groups = 24;
     static constexpr size_t most_pairs = 12;
 
     enum class Kind : int32_t {
@@ -82,6 +82,7 @@ struct Beat {
     int32_t pairs = 0;  ///< over most_pairs: these are not all
     std::array<Pair, most_pairs> pair{};
     int32_t groups = 0;
+    /// The one that it waits in, then those used last: most_groups of them.
     std::array<Group, most_groups> group{};
     /// Calls of the group that it waits in, the newest last.
     std::array<Past, Activity::history> past{};
@@ -98,7 +99,9 @@ struct Beat {
 };
 static_assert(sizeof(Beat) < 1400, "a beat is one datagram that no network cuts");
 
-/// The part of a beat that tells where the rank is.
+/// The part of a beat that tells where the rank is. Where there are too many groups, those used
+/// longest ago are left out. (A pipeline joins groups for each of its chunks after the world: by
+/// the order of joining it would be the world that is left out.)
 Beat beat_of(const Activity::Look& look);
 
 }  // namespace plinth::parallel

@@ -14,6 +14,7 @@
 #include "kernels/runtime/thread_pool.h"
 #include "parallel/comm/beat.h"
 #include "parallel/comm/datagrams.h"
+#include "parallel/comm/hang_watch.h"
 #include "parallel/comm/process.h"
 #include "parallel/comm/threads.h"
 
@@ -102,7 +103,7 @@ TEST(Activity, WorkAndPhasesAreProgress) {
 TEST(Beat, HoldsWhatFitsAndRefusesWhatCannotBe) {
     Activity activity;
     const std::string long_name(100, 'n');
-    for (uint64_t group = 0; group < 20; ++group)
+    for (uint64_t group = 0; group < 30; ++group)
         activity.join(group, long_name, 4);
     activity.begin(19, 5, 6, long_name);
     activity.wait(19, 5, long_name);
@@ -116,9 +117,9 @@ TEST(Beat, HoldsWhatFitsAndRefusesWhatCannotBe) {
     EXPECT_EQ(beat.pair[0].sent, 3);
     EXPECT_EQ(beat.pair[0].received, 9);
     EXPECT_EQ(beat.pair[11].peer, 3) << "what does not fit is the oldest";
-    EXPECT_EQ(beat.groups, 16);
-    EXPECT_EQ(beat.group[15].id, 19u);
-    EXPECT_EQ(beat.group[15].begun, 6);
+    EXPECT_EQ(beat.groups, 24);
+    EXPECT_EQ(beat.group[0].id, 19u);
+    EXPECT_EQ(beat.group[0].begun, 6);
     EXPECT_EQ(beat.call.label.view(), std::string(55, 'n'));
     EXPECT_EQ(beat.past.back().sequence, 5);
     const auto refuses = [&](auto&& spoil) {
@@ -129,13 +130,91 @@ TEST(Beat, HoldsWhatFitsAndRefusesWhatCannotBe) {
     refuses([](Beat& bad) { bad.magic = 0; });
     refuses([](Beat& bad) { bad.rank = 4; });
     refuses([](Beat& bad) { bad.rank = -1; });
-    refuses([](Beat& bad) { bad.groups = 17; });
+    refuses([](Beat& bad) { bad.groups = 25; });
     refuses([](Beat& bad) { bad.pairs = -1; });
     refuses([](Beat& bad) { bad.unheard = 4; });
     refuses([](Beat& bad) { bad.kind = static_cast<Beat::Kind>(4); });
     refuses([](Beat& bad) { bad.phase = static_cast<Phase>(parallel::phase_count); });
     refuses([](Beat& bad) { bad.call.label.bytes.back() = 'x'; });
     refuses([](Beat& bad) { bad.past[0].label.bytes.back() = 'x'; });
+}
+
+constexpr uint64_t most = Beat::most_groups;
+
+/// A rank that has joined `most` + 6 groups of two ranks, the world (0) first, and has used all but
+/// the last six, the world as the first.
+void join_groups(Activity& activity) {
+    for (uint64_t group = 0; group < most + 6; ++group)
+        activity.join(group, "group", 2);
+    for (uint64_t group = 0; group < most; ++group)
+        activity.begin(group, 1, 1, "first");
+}
+
+TEST(Beat, CarriesTheGroupThatItWaitsInThenThoseUsedLast) {
+    Activity activity;
+    join_groups(activity);
+    const auto ids = [](const Activity::Look& look) {
+        const Beat beat = parallel::beat_of(look);
+        std::vector<uint64_t> found;
+        for (int32_t i = 0; i < beat.groups; ++i)
+            found.push_back(beat.group[static_cast<size_t>(i)].id);
+        return found;
+    };
+    std::vector<uint64_t> expected;
+    for (uint64_t group = most; group-- > 0;)
+        expected.push_back(group);
+    EXPECT_EQ(ids(activity.look()), expected);
+    activity.begin_message(1, {.peer = 1, .sends = true, .number = 1});
+    expected.erase(expected.end() - 2);
+    expected.insert(expected.begin(), 1);
+    EXPECT_EQ(ids(activity.look()), expected) << "messages are uses too";
+    activity.begin(most + 1, 1, 1, "first");
+    expected.insert(expected.begin(), most + 1);
+    expected.pop_back();
+    EXPECT_EQ(ids(activity.look()), expected);
+    EXPECT_EQ(std::ranges::count(expected, 0u), 0) << "the world was used longest ago";
+    activity.wait(0, 1, "first");
+    expected.insert(expected.begin(), 0);
+    expected.pop_back();
+    EXPECT_EQ(ids(activity.look()), expected);
+
+    // Mutant: the newest groups first, whatever has been used.
+    Activity::Look look = activity.look();
+    for (size_t i = 0; i < look.groups.size(); ++i)
+        look.groups[i].used = i + 1;
+    look.waits.reset();
+    EXPECT_EQ(std::ranges::count(ids(look), 0u), 0);
+    EXPECT_EQ(std::ranges::count(ids(look), 1u), 0);
+}
+
+/// Two ranks in different calls: the older group is named by what both say of it.
+TEST(Beat, OfManyGroupsShowsWhoIsInTheWrongCallOfTheOldest) {
+    const auto judged = [](bool by_joining) {
+        parallel::HangWatch watch(2, {});
+        for (int rank = 0; rank < 2; ++rank) {
+            Activity activity;
+            join_groups(activity);
+            // A message that the other end never sends, in the group joined first and in the next.
+            const parallel::MessageEnd end{.peer = 1 - rank, .sends = false, .number = 1};
+            const auto group = static_cast<uint64_t>(rank);
+            activity.begin_message(group, end);
+            activity.wait(group, 0, "activations", end);
+            Activity::Look look = activity.look();
+            look.waited = std::chrono::seconds(6);
+            for (size_t i = 0; by_joining && i < look.groups.size(); ++i)
+                look.groups[i].used = i + 1;
+            Beat beat = parallel::beat_of(look);
+            beat.rank = rank;
+            beat.number = 1;
+            watch.hear(beat, 0.0);
+        }
+        return watch.judge(0.5);
+    };
+    const auto verdict = judged(/*by_joining=*/false);
+    ASSERT_TRUE(verdict);
+    EXPECT_EQ(verdict->kind, parallel::Verdict::Kind::mismatch);
+    EXPECT_EQ(verdict->culprits, (std::vector<int>{0, 1}));
+    EXPECT_FALSE(judged(/*by_joining=*/true)) << "mutant";
 }
 
 TEST(Datagrams, CarryBytesOfOneLength) {
