@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "parallel/comm/nccl_lane.h"
 
-#include <chrono>
 #include <exception>
 #include <thread>
 
@@ -9,8 +8,6 @@ namespace plinth::parallel {
 
 namespace {
 using Clock = std::chrono::steady_clock;
-/// For the last calls of a group that is no longer used.
-constexpr std::chrono::seconds closing_limit{10};
 }  // namespace
 
 class LaneTransfer final : public Transfer {
@@ -40,30 +37,34 @@ class LaneTransfer final : public Transfer {
 
 NcclLane::NcclLane(NcclLinks& links, Place place, const Call& call, const std::vector<int>& peers,
                    const HostExchange& host)
-    : links_(links), place_(std::move(place)), queue_(links.device().new_queue()) {
+    : links_(links),
+      place_(std::move(place)),
+      id_(std::make_unique<NcclIdExchange>()),
+      queue_(links.device().new_queue()) {
     std::vector<Outgoing> out;
     std::vector<Incoming> in;
     if (place_.rank == 0) {
-        id_ = links.library().new_id();
+        id_->id = links.library().new_id();
         for (int rank = 1; rank < place_.size; ++rank)
-            out.push_back({peers[static_cast<size_t>(rank)], id_});
+            out.push_back({peers[static_cast<size_t>(rank)], id_->id});
     } else {
-        in.push_back({peers[0], id_});
+        in.push_back({peers[0], id_->id});
     }
-    id_transfer_ = host(call, std::move(out), std::move(in));
+    id_->transfer = host(call, std::move(out), std::move(in));
     links_.join(*this);
 }
 
 NcclLane::~NcclLane() {
-    links_.leave(*this);
     try {
         const Clock::time_point began = Clock::now();
         while (was_used_ && comm_ && std::uncaught_exceptions() == 0 &&
-               Clock::now() - began < closing_limit && (!is_idle() || !comm_->close()))
+               Clock::now() - began < link_closing_limit && (!is_idle() || !comm_->close()))
             std::this_thread::sleep_for(std::chrono::microseconds(50));
     } catch (...) {  // its peers end too, and nothing of it is used again
     }
     abort();
+    links_.leave(*this);
+    links_.keep(std::move(id_));
 }
 
 std::unique_ptr<Transfer> NcclLane::start(std::vector<Step> steps,
@@ -74,24 +75,34 @@ std::unique_ptr<Transfer> NcclLane::start(std::vector<Step> steps,
     work->block = std::move(block);
     work->ready = links_.device().compute().record();
     waiting_.push_back(work);
-    progress();
+    if (place_.turn == Turn::of_program) links_.line_up(*this);
+    links_.progress();
     return std::make_unique<LaneTransfer>(*this, std::move(work));
 }
 
 bool NcclLane::connect() {
-    if (id_transfer_ && id_transfer_->test()) id_transfer_ = nullptr;
-    if (comm_) return true;
-    if (id_transfer_ && place_.rank > 0) return false;
-    comm_ = links_.library().connect(id_, place_.rank, place_.size, place_.name);
-    return true;
+    const bool has_id = id_->is_done() || place_.rank == 0;
+    if (!comm_ && has_id)
+        comm_ = links_.library().connect(id_->id, place_.rank, place_.size, place_.name);
+    return comm_ != nullptr;
 }
 
 void NcclLane::progress() {
     while (!given_.empty() && given_.front()->done->is_done())
         given_.pop_front();
     if (was_aborted_ || !connect()) return;
-    while (!waiting_.empty() && comm_->is_ready()) {
-        Work& work = *waiting_.front();
+    while (place_.turn == Turn::own && !waiting_.empty() && give_next()) {
+    }
+}
+
+bool NcclLane::give_next() {
+    if (was_aborted_) {  // whoever waits for it is told
+        waiting_.pop_front();
+        return true;
+    }
+    if (!connect()) return false;
+    Work& work = *waiting_.front();
+    while (comm_->is_ready()) {
         if (work.next == 0) queue_->queue().wait(*work.ready);
         if (work.next < work.steps.size()) {
             work.steps[work.next++](*comm_, *queue_);
@@ -100,11 +111,13 @@ void NcclLane::progress() {
         work.done = queue_->queue().record();
         given_.push_back(std::move(waiting_.front()));
         waiting_.pop_front();
+        return true;
     }
+    return false;
 }
 
 bool NcclLane::is_idle() {
-    progress();
+    links_.progress();
     return waiting_.empty() && given_.empty();
 }
 

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
+#include <chrono>
 #include <deque>
 #include <functional>
 #include <memory>
@@ -27,9 +28,20 @@ class LinkBlock {
     size_t bytes_;
 };
 
+/// For what is under way when nobody uses a group any more.
+inline constexpr std::chrono::seconds link_closing_limit{10};
+
 /// One communicator of NCCL with a queue of its own, on which its calls follow one another.
 class NcclLane {
   public:
+    /// When its calls are given to the device.
+    enum class Turn {
+        /// After those of all such lanes of this rank that began before. NCCL wants the calls of
+        /// different communicators in one order on all ranks of a device: that of the program.
+        of_program,
+        /// As soon as it is ready: a message that is expected early must hold up no other call.
+        own,
+    };
     /// Part of a call: gives the queue at most one call of NCCL, as its last act.
     using Step = std::function<void(NcclComm& comm, LinkQueue& queue)>;
 
@@ -37,6 +49,7 @@ class NcclLane {
         int rank = 0;
         int size = 1;
         std::string name;
+        Turn turn = Turn::of_program;
     };
 
     /// The first rank makes the id and sends it to the others through `host`, under `call`;
@@ -51,8 +64,10 @@ class NcclLane {
     /// Does the steps after all calls so far and after what the computing queue has been given by
     /// now. `block` stays until they are done.
     std::unique_ptr<Transfer> start(std::vector<Step> steps, std::shared_ptr<LinkBlock> block = {});
-    /// Gives the device what it can be given.
+    /// Connects, and gives the device what may go out of the program's turn.
     void progress();
+    /// Gives the device the oldest waiting call as a whole; false if that is to be tried again.
+    bool give_next();
     void abort() noexcept;
 
   private:
@@ -70,8 +85,7 @@ class NcclLane {
 
     NcclLinks& links_;
     Place place_;
-    NcclId id_{};
-    std::unique_ptr<Transfer> id_transfer_;
+    std::unique_ptr<NcclIdExchange> id_;
     std::unique_ptr<LinkQueue> queue_;
     std::unique_ptr<NcclComm> comm_;
     std::deque<std::shared_ptr<Work>> waiting_;  ///< not yet given to the device

@@ -1,8 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "parallel/comm/nccl_links.h"
 
+#include <chrono>
+#include <exception>
 #include <map>
 #include <numeric>
+#include <thread>
 
 #include "kernels/add.h"
 #include "kernels/runtime/device_module.h"
@@ -173,7 +176,8 @@ class NcclLink final : public DeviceLink {
             links_,
             NcclLane::Place{.rank = sends ? 0 : 1,
                             .size = 2,
-                            .name = fmt::format("{} {} to {}", group_.name(), from, to)},
+                            .name = fmt::format("{} {} to {}", group_.name(), from, to),
+                            .turn = NcclLane::Turn::own},
             call, std::vector<int>{from, to}, host_);
         return *lane;
     }
@@ -196,7 +200,18 @@ std::unique_ptr<LinkDevice> link_device(Stream& stream) {
 NcclLinks::NcclLinks(NcclLibrary& library, std::unique_ptr<LinkDevice> device)
     : library_(library), memory_(std::make_shared<LinkMemory>(std::move(device))) {}
 
-NcclLinks::~NcclLinks() = default;
+NcclLinks::~NcclLinks() {
+    const auto began = std::chrono::steady_clock::now();
+    try {
+        for (drop_ids(); !ids_.empty() && std::uncaught_exceptions() == 0 &&
+                         std::chrono::steady_clock::now() - began < link_closing_limit;
+             drop_ids())
+            std::this_thread::sleep_for(std::chrono::microseconds(50));
+    } catch (...) {  // an error of the host's transport: they may still be written to
+    }
+    for (auto& id : ids_)
+        static_cast<void>(id.release());  // lost, for nobody can say when they come
+}
 
 std::unique_ptr<DeviceLink> NcclLinks::link(Communicator& group, HostExchange host) {
     return std::make_unique<NcclLink>(*this, group, std::move(host));
@@ -210,6 +225,14 @@ void NcclLinks::settle() {
 void NcclLinks::progress() {
     for (NcclLane* lane : lanes_)
         lane->progress();
+    while (!turns_.empty() && turns_.front()->give_next())
+        turns_.pop_front();
+    drop_ids();
+}
+
+void NcclLinks::drop_ids() {
+    for (size_t i = ids_.size(); i-- > 0;)
+        if (ids_[i]->is_done()) ids_.erase(ids_.begin() + static_cast<ptrdiff_t>(i));
 }
 
 std::string nccl_obstacle(Communicator& group, Device device) {

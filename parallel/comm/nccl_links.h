@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
+#include <deque>
 #include <memory>
 #include <string>
 #include <vector>
@@ -43,13 +44,25 @@ struct LinkMemory {
     CachingAllocator allocator;
 };
 
+/// The id of a communicator on its way through the host, which may write to it until it has come.
+struct NcclIdExchange {
+    NcclId id{};
+    std::unique_ptr<Transfer> transfer;  ///< null: it has come
+    bool is_done() {
+        if (transfer && transfer->test()) transfer = nullptr;
+        return !transfer;
+    }
+};
+
 class NcclLane;
 
 /// Links over NCCL. A group has one communicator of NCCL for its collectives, made at its first
 /// collective, and one for each pair of ranks and direction in which messages go, made at the first
 /// one: on a stream of the device work waits for what was given before it, and a message that is
 /// expected early must not hold up another one. They come about beside the work: what is asked of
-/// them meanwhile is kept and given to the device by a later `progress` or wait.
+/// them meanwhile is kept and given to the device by a later `progress` or wait. Collectives of
+/// all groups are given in the order in which this rank began them, whichever communicator comes
+/// about first: NCCL wants one order on all ranks. Messages go when they can.
 ///
 /// Integers are summed by NCCL. Floats are gathered and added in rank order, as every backend does.
 class NcclLinks final : public DeviceLinks {
@@ -66,14 +79,26 @@ class NcclLinks final : public DeviceLinks {
     LinkDevice& device() { return *memory_->device; }
     const std::shared_ptr<LinkMemory>& memory() { return memory_; }
     void join(NcclLane& lane) { lanes_.push_back(&lane); }
-    void leave(NcclLane& lane) { std::erase(lanes_, &lane); }
+    void leave(NcclLane& lane) {
+        std::erase(lanes_, &lane);
+        std::erase(turns_, &lane);
+    }
+    /// The newest call of this lane comes after those that lined up before.
+    void line_up(NcclLane& lane) { turns_.push_back(&lane); }
+    /// Until it has come, for the host may write to it even when its lane has gone.
+    void keep(std::unique_ptr<NcclIdExchange> id) { ids_.push_back(std::move(id)); }
     void join(Communicator& group) { groups_.push_back(&group); }
     void leave(Communicator& group) { std::erase(groups_, &group); }
 
   private:
+    /// Those that have come.
+    void drop_ids();
+
     NcclLibrary& library_;
     std::shared_ptr<LinkMemory> memory_;
     std::vector<NcclLane*> lanes_;
+    std::deque<NcclLane*> turns_;                       ///< one entry a call that waits
+    std::vector<std::unique_ptr<NcclIdExchange>> ids_;  ///< of lanes that have gone
     std::vector<Communicator*> groups_;
 };
 

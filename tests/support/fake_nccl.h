@@ -115,6 +115,10 @@ struct FakeNetwork {
     int ids = 0;
     std::atomic<int> calls{0};  ///< of all ranks
     std::map<parallel::NcclId, Group> groups;
+    /// How much later than the others a rank of the world connects a group of that name.
+    std::function<std::chrono::milliseconds(int rank, const std::string& group)> delay = {};
+    /// By rank of the world: the groups of the calls that got to its streams, in order.
+    std::map<int, std::vector<std::string>> launched;
 };
 
 /// What a call does on the stream, where it lasts until all its bytes have been taken, or the
@@ -205,14 +209,22 @@ class FakeCalls {
 /// a while after each call, which only then gets to the stream.
 class FakeComm final : public parallel::NcclComm {
   public:
-    FakeComm(FakeNetwork& network, FakeMemory& memory, const parallel::NcclId& id, int rank,
-             int size)
-        : network_(network) {
+    struct Place {
+        int world_rank = 0;
+        std::string name;
+        int rank = 0;
+        int size = 1;
+    };
+    FakeComm(FakeNetwork& network, FakeMemory& memory, const parallel::NcclId& id, Place place)
+        : network_(network), place_(std::move(place)) {
+        if (network_.delay)
+            ready_ =
+                std::chrono::steady_clock::now() + network_.delay(place_.world_rank, place_.name);
         const std::lock_guard lock(network_.mutex);
         group_ = &network_.groups[id];
-        group_->size = size;
+        group_->size = place_.size;
         ++group_->connected;
-        calls_ = std::make_shared<FakeCalls>(network, memory, *group_, rank);
+        calls_ = std::make_shared<FakeCalls>(network, memory, *group_, place_.rank);
     }
     ~FakeComm() override { calls_->end(); }
 
@@ -221,6 +233,7 @@ class FakeComm final : public parallel::NcclComm {
             const std::lock_guard lock(network_.mutex);
             if (group_->connected < group_->size) return false;
         }
+        if (std::chrono::steady_clock::now() < ready_) return false;
         if (polls_ == 0) return true;
         if (--polls_ == 0) call_();
         return false;
@@ -249,10 +262,16 @@ class FakeComm final : public parallel::NcclComm {
         CHECK(polls_ == 0, "a call before the one before was on its way");
         ++network_.calls;
         polls_ = 3;
-        call_ = [stream, work = std::move(work)] { static_cast<FakeQueue*>(stream)->give(work); };
+        call_ = [this, stream, work = std::move(work)] {
+            static_cast<FakeQueue*>(stream)->give(work);
+            const std::lock_guard lock(network_.mutex);
+            network_.launched[place_.world_rank].push_back(place_.name);
+        };
     }
 
     FakeNetwork& network_;
+    Place place_;
+    std::chrono::steady_clock::time_point ready_{};
     FakeNetwork::Group* group_ = nullptr;
     std::shared_ptr<FakeCalls> calls_;
     int polls_ = 0;
@@ -261,7 +280,8 @@ class FakeComm final : public parallel::NcclComm {
 
 class FakeNccl final : public parallel::NcclLibrary {
   public:
-    FakeNccl(FakeNetwork& network, FakeMemory& memory) : network_(network), memory_(memory) {}
+    FakeNccl(FakeNetwork& network, FakeMemory& memory, int world_rank)
+        : network_(network), memory_(memory), world_rank_(world_rank) {}
     std::string version() override { return "fake"; }
     parallel::NcclId new_id() override {
         const std::lock_guard lock(network_.mutex);
@@ -271,16 +291,19 @@ class FakeNccl final : public parallel::NcclLibrary {
         return id;
     }
     std::unique_ptr<parallel::NcclComm> connect(const parallel::NcclId& id, int rank, int size,
-                                                const std::string&) override {
+                                                const std::string& name) override {
         CHECK(id != parallel::NcclId{}, "connected before the id had come");
         ++connections_;
-        return std::make_unique<FakeComm>(network_, memory_, id, rank, size);
+        return std::make_unique<FakeComm>(
+            network_, memory_, id,
+            FakeComm::Place{.world_rank = world_rank_, .name = name, .rank = rank, .size = size});
     }
     int connections() const { return connections_; }
 
   private:
     FakeNetwork& network_;
     FakeMemory& memory_;
+    int world_rank_;
     int connections_ = 0;
 };
 
@@ -292,7 +315,7 @@ class FakeLinkedDevice final : public BufferMemory {
         FakeQueue::Config link = {};
     };
     FakeLinkedDevice(parallel::Communicator& comm, FakeNetwork& network, const Config& config)
-        : comm_(comm), compute_(memory_, config.compute), nccl_(network, memory_) {
+        : comm_(comm), compute_(memory_, config.compute), nccl_(network, memory_, comm.rank()) {
         comm.set_device(
             std::make_shared<parallel::DeviceStaging>(std::make_unique<Copies>(memory_, compute_)));
         links_ = std::make_shared<parallel::NcclLinks>(

@@ -3,6 +3,10 @@
 
 #include <gtest/gtest.h>
 
+#include <array>
+#include <map>
+
+#include "parallel/comm/nccl_lane.h"
 #include "parallel/comm/threads.h"
 #include "tests/distributed/communicator_body.h"
 #include "tests/support/expect_error.h"
@@ -98,6 +102,102 @@ TEST(NcclLinks, MessagesExpectedEarlyHoldUpNoOthers) {
         comm.send("expected", out.span(), other);
         expected.wait();
         CHECK(in.values() == patterned(other, comm.rank(), 1000), "message");
+    });
+}
+
+/// Two groups of both ranks, of which each rank is late to connect another one; returns what was
+/// given to the streams of either rank.
+std::map<int, std::vector<std::string>> launched_by(
+    const std::function<void(Communicator&, FakeLinkedDevice&, std::span<Communicator* const>)>&
+        calls) {
+    FakeNetwork network;
+    network.delay = [](int rank, const std::string& group) {
+        return milliseconds(group.starts_with(rank == 0 ? "first" : "second") ? 50 : 0);
+    };
+    run(2, [&](Communicator& comm) {
+        FakeLinkedDevice device(comm, network, {});
+        const auto first = comm.split(0, "first"), second = comm.split(0, "second");
+        calls(comm, device, std::array{first.get(), second.get()});
+    });
+    return network.launched;
+}
+
+TEST(NcclLinks, CollectivesOfAllGroupsGoInTheOrderOfTheProgram) {
+    constexpr int rounds = 3;
+    const auto launched = launched_by([](Communicator&, FakeLinkedDevice& device, auto groups) {
+        std::vector<Buffer<int64_t>> sums;
+        std::vector<parallel::Pending> calls;
+        for (int round = 0; round < rounds; ++round)
+            for (Communicator* group : groups) {
+                sums.emplace_back(device, std::vector<int64_t>{10 + round});
+                calls.push_back(group->start_all_reduce("sum", sums.back().span(), Reduce::sum));
+            }
+        for (parallel::Pending& call : calls)
+            call.wait();
+        for (size_t i = 0; i < sums.size(); ++i)
+            CHECK(sums[i].values()[0] == 20 + 2 * static_cast<int64_t>(i / 2), "sum {}", i);
+    });
+    std::vector<std::string> program;
+    for (int round = 0; round < rounds; ++round)
+        program.insert(program.end(), {"first", "second"});
+    EXPECT_EQ(launched.at(0), program);
+    EXPECT_EQ(launched.at(1), program);
+}
+
+/// They show too that the test above can fail: what keeps no order goes in another one on each
+/// rank.
+TEST(NcclLinks, MessagesGoWhenTheirPairHasConnected) {
+    const auto launched =
+        launched_by([](Communicator& comm, FakeLinkedDevice& device, auto groups) {
+            std::vector<Buffer<std::byte>> buffers;
+            std::vector<parallel::Pending> calls;
+            for (Communicator* group : groups) {
+                buffers.emplace_back(device, patterned(0, 1, 100));
+                const std::span<std::byte> bytes = buffers.back().span();
+                calls.push_back(comm.rank() == 0 ? group->start_send("message", bytes, 1)
+                                                 : group->start_receive("message", bytes, 0));
+            }
+            for (parallel::Pending& call : calls)
+                call.wait();
+        });
+    EXPECT_EQ(launched.at(0), (std::vector<std::string>{"second 0 to 1", "first 0 to 1"}));
+    EXPECT_EQ(launched.at(1), (std::vector<std::string>{"first 0 to 1", "second 0 to 1"}));
+}
+
+/// A transfer through the host that has come when the test says so.
+class HeldTransfer final : public parallel::Transfer {
+  public:
+    struct State {
+        bool has_come = false;
+        bool is_gone = false;
+    };
+    explicit HeldTransfer(std::shared_ptr<State> state) : state_(std::move(state)) {}
+    ~HeldTransfer() override { state_->is_gone = true; }
+    bool test() override { return state_->has_come; }
+
+  private:
+    std::shared_ptr<State> state_;
+};
+
+TEST(NcclLinks, AnIdOnItsWayOutlivesItsLane) {
+    FakeNetwork network;
+    run(1, [&](Communicator& comm) {
+        FakeLinkedDevice device(comm, network, {});
+        const auto state = std::make_shared<HeldTransfer::State>();
+        parallel::Bytes id;
+        {
+            const parallel::NcclLane lane(device.links(), {.rank = 1, .size = 2, .name = "pair"},
+                                          {.label = "id"}, {0, 0},
+                                          [&](const parallel::Call&, auto, auto receives) {
+                                              id = receives.at(0).bytes;
+                                              return std::make_unique<HeldTransfer>(state);
+                                          });
+        }
+        CHECK(!state->is_gone, "the transfer was dropped while it was on its way");
+        std::ranges::fill(id, std::byte{1});  // it comes; a sanitizer sees where to
+        state->has_come = true;
+        device.links().progress();
+        CHECK(state->is_gone, "the transfer is kept when it has come");
     });
 }
 
