@@ -5,11 +5,14 @@
 #include <atomic>
 #include <condition_variable>
 #include <map>
+#include <memory>
 #include <mutex>
+#include <set>
 #include <thread>
 
 #include "checkpoints/failure.h"
 #include "checkpoints/reshard.h"
+#include "core/io/hash.h"
 #include "kernels/runtime/device_module.h"
 #include "kernels/runtime/error.h"
 
@@ -163,34 +166,34 @@ void check_nothing_left(const Checkpoint& checkpoint, core::Ranks& ranks,
                   __FILE__, __LINE__);
 }
 
-/// For each of this rank's tensors, whether all ranks want the same part of it, in the same order
-/// as rank 0 lists them.
-std::vector<const core::StateTensor*> find_replicas(core::Ranks& ranks,
-                                                    std::span<const core::StateTensor> tensors) {
-    std::vector<const core::StateTensor*> replicas;
+/// Those of this rank's tensors of which all ranks want the same part, in the order in which rank 0
+/// lists them: places in `tensors`.
+std::vector<size_t> find_replicas(core::Ranks& ranks, std::span<const core::StateTensor> tensors) {
     const std::vector<Piece> wanted = decode_table(ranks.broadcast(encode_table(tensors), 0));
-    std::multimap<std::string_view, const core::StateTensor*> mine;  // a tensor may have parts
-    for (const core::StateTensor& tensor : tensors)
-        mine.emplace(tensor.name, &tensor);
-    std::vector<const core::StateTensor*> matches(wanted.size());
+    std::multimap<std::string_view, size_t> mine;  // a tensor may have parts
+    for (size_t i = 0; i < tensors.size(); ++i)
+        mine.emplace(tensors[i].name, i);
+    std::vector<size_t> matches(wanted.size());
     std::vector<int64_t> same(wanted.size(), 0);
     for (size_t i = 0; i < wanted.size(); ++i) {
         const auto [first, last] = mine.equal_range(wanted[i].tensor);
-        const auto found = std::find_if(
-            first, last, [&](const auto& one) { return one.second->shard == wanted[i].shard; });
+        const auto found = std::find_if(first, last, [&](const auto& one) {
+            return tensors[one.second].shard == wanted[i].shard;
+        });
         if (found == last) continue;
         matches[i] = found->second;
         same[i] = 1;
     }
     ranks.sum(same);
+    std::vector<size_t> replicas;
     for (size_t i = 0; i < wanted.size(); ++i)
         if (same[i] == ranks.size()) replicas.push_back(matches[i]);
     return replicas;
 }
 
 /// Unit i is read by rank i mod size, all ranks at once, and then broadcast in order.
-Failure load_replicas(const Checkpoint& checkpoint, core::Ranks& ranks,
-                      const std::vector<Unit>& units, const LoadOptions& options) {
+Failure read_and_broadcast(const Checkpoint& checkpoint, core::Ranks& ranks,
+                           const std::vector<Unit>& units, const LoadOptions& options) {
     const auto size = static_cast<size_t>(ranks.size());
     const auto rank = static_cast<size_t>(ranks.rank());
     std::vector<Unit> mine;
@@ -212,6 +215,38 @@ Failure load_replicas(const Checkpoint& checkpoint, core::Ranks& ranks,
     return reading.failure();
 }
 
+/// Loads those of `tensors` of which all these ranks want the same part, each byte of them read by
+/// one rank, and leaves the others.
+Failure load_replicas(const Checkpoint& checkpoint, core::Ranks& ranks,
+                      std::vector<core::StateTensor>& tensors, const LoadOptions& options) {
+    std::vector<Unit> units;
+    std::vector<bool> is_replica(tensors.size(), false);
+    for (const size_t i : find_replicas(ranks, tensors)) {
+        add_units(checkpoint, tensors[i], units);
+        is_replica[i] = true;
+    }
+    Failure failure = read_and_broadcast(checkpoint, ranks, units, options);
+    std::vector<core::StateTensor> others;
+    for (size_t i = 0; i < tensors.size(); ++i)
+        if (!is_replica[i]) others.push_back(std::move(tensors[i]));
+    tensors = std::move(others);
+    return failure;
+}
+
+/// The ranks that want what this one wants; null on all ranks if each wants something else, or all
+/// want the same. Collective.
+std::unique_ptr<core::Ranks> ranks_that_want(core::Ranks& ranks,
+                                             std::span<const core::StateTensor> tensors) {
+    std::vector<int64_t> tables(static_cast<size_t>(ranks.size()), 0);
+    int64_t& mine = tables[static_cast<size_t>(ranks.rank())];
+    // Two tables of one hash cost a group that finds no replicas.
+    mine = static_cast<int64_t>(core::io::xxh3_64(encode_table(tensors)));
+    ranks.sum(tables);
+    const std::set<int64_t> different(tables.begin(), tables.end());
+    if (different.size() == 1 || different.size() == tables.size()) return nullptr;
+    return ranks.split(static_cast<int>(std::ranges::find(tables, mine) - tables.begin()));
+}
+
 std::string explain(const std::vector<std::string>& problems) {
     return fmt::format("{}", fmt::join(problems, "; "));
 }
@@ -230,16 +265,19 @@ void load(const Checkpoint& checkpoint, core::Ranks& ranks,
     rethrow(agree(ranks, failure));
     if (!options.subset) check_nothing_left(checkpoint, ranks, tensors);
 
-    std::vector<const core::StateTensor*> replicas;
-    if (ranks.size() > 1 && options.distribute) replicas = find_replicas(ranks, tensors);
-    std::vector<Unit> shared, own;
-    for (const core::StateTensor* tensor : replicas)
-        add_units(checkpoint, *tensor, shared);
-    std::sort(replicas.begin(), replicas.end());
-    for (const core::StateTensor& tensor : tensors)
-        if (!std::binary_search(replicas.begin(), replicas.end(), &tensor))
-            add_units(checkpoint, tensor, own);
-    rethrow(agree(ranks, load_replicas(checkpoint, ranks, shared, options)));
+    std::vector<core::StateTensor> rest(tensors.begin(), tensors.end());
+    if (ranks.size() > 1 && options.distribute) {
+        rethrow(agree(ranks, load_replicas(checkpoint, ranks, rest, options)));
+        // What one stage of a pipeline wants alike, or the ranks at one place of the tensor axis.
+        if (const auto equals = ranks_that_want(ranks, rest)) {
+            failure = {};
+            if (equals->size() > 1) failure = load_replicas(checkpoint, *equals, rest, options);
+            rethrow(agree(ranks, failure));
+        }
+    }
+    std::vector<Unit> own;
+    for (const core::StateTensor& tensor : rest)
+        add_units(checkpoint, tensor, own);
     rethrow(agree(ranks, ReadAhead(checkpoint, std::move(own), options).wait_all()));
 }
 

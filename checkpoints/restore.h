@@ -18,8 +18,8 @@ struct LoadOptions {
     /// Loading a part of the table is intended (weights without optimizer states). Otherwise the
     /// ranks' tensors together must be the checkpoint's.
     bool subset = false;
-    /// Tensors that all ranks want alike are read once and broadcast; false: every rank reads all
-    /// that it needs.
+    /// Tensors that all ranks want alike are read once and broadcast, and so are, among ranks that
+    /// want the same of what is left, theirs; false: every rank reads all that it needs.
     bool distribute = true;
     int threads = 2;  ///< of reading
     /// Called on the thread that loads, each time that more of this rank's bytes are in place: at

@@ -3,6 +3,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <memory>
 #include <span>
 #include <string>
 #include <vector>
@@ -24,6 +25,9 @@ class Ranks {
     virtual std::vector<std::string> gather(const std::string& bytes, int root) = 0;
     /// Sum of exact integers over the ranks, element by element, in place on every rank.
     virtual void sum(std::span<int64_t> values) = 0;
+    /// The ranks that give the same `color` (0 or more), in the order of their ranks here. These
+    /// must outlive them.
+    virtual std::unique_ptr<Ranks> split(int color) = 0;
     /// True on every rank if `mine` was true on all of them.
     bool all_agree(bool mine) {
         int64_t refused = mine ? 0 : 1;
@@ -41,6 +45,7 @@ class SelfRanks final : public Ranks {
     std::string broadcast(const std::string& bytes, int) override { return bytes; }
     std::vector<std::string> gather(const std::string& bytes, int) override { return {bytes}; }
     void sum(std::span<int64_t>) override {}
+    std::unique_ptr<Ranks> split(int) override { return std::make_unique<SelfRanks>(); }
 };
 
 }  // namespace plinth::core

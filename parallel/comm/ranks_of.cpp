@@ -30,4 +30,9 @@ std::vector<std::string> RanksOf::gather(const std::string& bytes, int root) {
     return all;
 }
 
+std::unique_ptr<core::Ranks> RanksOf::split(int color) {
+    return std::unique_ptr<core::Ranks>(
+        new RanksOf(communicator_.split(color, "part of " + communicator_.name())));
+}
+
 }  // namespace plinth::parallel

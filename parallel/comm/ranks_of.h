@@ -1,6 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
+#include <memory>
+#include <utility>
+
 #include "core/ranks.h"
 #include "parallel/comm/communicator.h"
 
@@ -20,8 +23,13 @@ class RanksOf final : public core::Ranks {
     void sum(std::span<int64_t> values) override {
         communicator_.all_reduce("sum", values, Reduce::sum);
     }
+    std::unique_ptr<core::Ranks> split(int color) override;
 
   private:
+    explicit RanksOf(std::unique_ptr<Communicator> part)
+        : part_(std::move(part)), communicator_(*part_) {}
+
+    std::unique_ptr<Communicator> part_;  ///< null: another's
     Communicator& communicator_;
 };
 

@@ -1,10 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
+#include <algorithm>
 #include <barrier>
 #include <cstdint>
 #include <exception>
 #include <functional>
+#include <map>
+#include <memory>
 #include <span>
 #include <string>
 #include <thread>
@@ -49,11 +52,14 @@ class ThreadRanks {
         std::barrier<> barrier;
         std::vector<std::string> bytes;
         std::vector<std::vector<int64_t>> integers;
+        std::map<int, std::shared_ptr<Shared>> parts;  ///< of a split, by color
     };
 
     class Member final : public core::Ranks {
       public:
         Member(Shared& shared, int rank) : shared_(shared), rank_(rank) {}
+        Member(std::shared_ptr<Shared> part, int rank)
+            : part_(std::move(part)), shared_(*part_), rank_(rank) {}
         int rank() const override { return rank_; }
         int size() const override { return shared_.size; }
         void barrier() override { shared_.barrier.arrive_and_wait(); }
@@ -82,8 +88,23 @@ class ThreadRanks {
             }
             barrier();
         }
+        std::unique_ptr<core::Ranks> split(int color) override {
+            std::vector<int64_t> colors(static_cast<size_t>(size()), 0);
+            colors[static_cast<size_t>(rank_)] = color;
+            sum(colors);
+            const auto before = std::count(colors.begin(), colors.begin() + rank_, color);
+            if (rank_ == 0)
+                for (const int64_t one : colors)
+                    shared_.parts[static_cast<int>(one)] =
+                        std::make_shared<Shared>(static_cast<int>(std::ranges::count(colors, one)));
+            barrier();
+            auto part = std::make_unique<Member>(shared_.parts.at(color), static_cast<int>(before));
+            barrier();
+            return part;
+        }
 
       private:
+        std::shared_ptr<Shared> part_;  ///< null: another's
         Shared& shared_;
         const int rank_;
     };

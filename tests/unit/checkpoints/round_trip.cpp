@@ -3,11 +3,15 @@
 // asynchronous.
 #include <gtest/gtest.h>
 
+#include <atomic>
+#include <memory>
+
 #include "checkpoints/reader.h"
 #include "checkpoints/restore.h"
 #include "checkpoints/verify.h"
 #include "checkpoints/writer.h"
 #include "tests/support/expect_error.h"
+#include "tests/support/forwarding_files.h"
 #include "tests/support/memory_files.h"
 #include "tests/support/thread_ranks.h"
 #include "tests/unit/checkpoints/state.h"
@@ -174,6 +178,124 @@ TEST(RoundTrip, AnyLayoutReadsAnyOther) {
                 EXPECT_TRUE(mine == expected);
             });
         }
+}
+
+/// Counts the bytes that are read of data files.
+class CountingFiles final : public plinth::test::ForwardingFiles {
+  public:
+    using ForwardingFiles::ForwardingFiles;
+    std::unique_ptr<core::io::ReadableFile> open_read(const std::string& path) override {
+        auto file = ForwardingFiles::open_read(path);
+        if (!path.ends_with(".bin")) return file;
+        return std::make_unique<File>(std::move(file), bytes_);
+    }
+    uint64_t bytes() const { return bytes_; }
+    void forget() { bytes_ = 0; }
+
+  private:
+    class File final : public core::io::ReadableFile {
+      public:
+        File(std::unique_ptr<core::io::ReadableFile> base, std::atomic<uint64_t>& bytes)
+            : base_(std::move(base)), bytes_(bytes) {}
+        const std::string& path() const override { return base_->path(); }
+        uint64_t size() const override { return base_->size(); }
+        void read_at(uint64_t offset, std::span<std::byte> out) const override {
+            bytes_ += out.size();
+            base_->read_at(offset, out);
+        }
+
+      private:
+        std::unique_ptr<core::io::ReadableFile> base_;
+        std::atomic<uint64_t>& bytes_;
+    };
+    std::atomic<uint64_t> bytes_{0};
+};
+
+/// What rank r of four holds of 24 tensors of 64 KiB and one that all hold.
+using Layout4 = State (*)(int rank, uint64_t seed);
+constexpr int tensors_of_layouts = 24;
+const Shape shape_of_layouts{128, 128};
+
+/// The first half of the tensors on stage 0, the others on stage 1; two context ranks in each.
+State context_and_pipeline(int rank, uint64_t seed) {
+    State state;
+    for (int i = 0; i < tensors_of_layouts; ++i)
+        if (i / (tensors_of_layouts / 2) == rank / 2)
+            state.add(fmt::format("model.{}", i), DType::f32, core::Shard::whole(shape_of_layouts),
+                      seed);
+    state.add("optimizer.count", DType::i64, core::Shard::whole({}), seed);
+    return state;
+}
+
+/// Rows in halves over two tensor ranks, which vary fastest; two data ranks.
+State data_and_tensor(int rank, uint64_t seed) {
+    State state;
+    for (int i = 0; i < tensors_of_layouts; ++i) {
+        core::Shard half = core::Shard::whole(shape_of_layouts);
+        half.local_shape = {64, 128};
+        half.offset = {64 * (rank % 2), 0};
+        half.end = half.local_shape.elements();
+        state.add(fmt::format("model.{}", i), DType::f32, half, seed);
+    }
+    state.add("optimizer.count", DType::i64, core::Shard::whole({}), seed);
+    return state;
+}
+
+/// Bytes of tensors that each of four ranks reads to restore what four ranks of the same layout
+/// have saved, beside what opening the checkpoint takes.
+std::vector<uint64_t> bytes_read(Layout4 layout, bool distribute) {
+    constexpr int ranks_of_layout = 4;
+    MemoryFiles files;
+    ThreadRanks::run(ranks_of_layout, [&](core::Ranks& ranks) {
+        const State mine = layout(ranks.rank(), 1);
+        Writer writer(files, ranks, {.warn = no_warning});
+        EXPECT_TRUE(writer.save(request(mine, 1)).committed);
+    });
+    std::vector<uint64_t> bytes(ranks_of_layout);
+    ThreadRanks::run(ranks_of_layout, [&](core::Ranks& ranks) {
+        CountingFiles counting(files);
+        const std::string folder = list_checkpoints(counting, "run").at(0).folder;
+        const Checkpoint checkpoint = Checkpoint::open(counting, folder);
+        counting.forget();
+        State mine = layout(ranks.rank(), 9);
+        load(checkpoint, ranks, mine.tensors, {.distribute = distribute});
+        EXPECT_TRUE(mine == layout(ranks.rank(), 1)) << "rank " << ranks.rank();
+        bytes[static_cast<size_t>(ranks.rank())] = counting.bytes();
+    });
+    return bytes;
+}
+
+TEST(RoundTrip, WhatSomeRanksWantAlikeIsReadOnce) {
+    constexpr uint64_t all = tensors_of_layouts * 128 * 128 * 4;
+    constexpr uint64_t padding = 64 * (2 * tensors_of_layouts + 1);
+    for (const Layout4 layout : {context_and_pipeline, data_and_tensor}) {
+        const std::vector<uint64_t> bytes = bytes_read(layout, /*distribute=*/true);
+        for (const uint64_t of_rank : bytes) {
+            EXPECT_GE(of_rank, all / 4);
+            EXPECT_LE(of_rank, all / 4 + padding);
+        }
+        const std::vector<uint64_t> alone = bytes_read(layout, /*distribute=*/false);
+        for (const uint64_t of_rank : alone)
+            EXPECT_GE(of_rank, all / 2) << "the count can tell";
+    }
+}
+
+TEST(RoundTrip, AByteThatOneOfTheRanksOfAStageCannotReadStopsAll) {
+    MemoryFiles files;
+    ThreadRanks::run(4, [&](core::Ranks& ranks) {
+        Writer writer(files, ranks, {.warn = no_warning});
+        EXPECT_TRUE(writer.save(request(context_and_pipeline(ranks.rank(), 1), 1)).committed);
+    });
+    const std::string folder = list_checkpoints(files, "run").at(0).folder;
+    std::string& bytes = files.bytes(folder + "/data-00000.bin");
+    bytes[bytes.size() / 4] ^= 1;
+    ThreadRanks::run(4, [&](core::Ranks& ranks) {
+        const Checkpoint checkpoint = Checkpoint::open(files, folder);
+        State mine = context_and_pipeline(ranks.rank(), 9);
+        expect_error(
+            ErrorKind::checkpoint, [&] { load(checkpoint, ranks, mine.tensors); }, "model.",
+            "data-00000.bin");
+    });
 }
 
 TEST(RoundTrip, AsynchronousCopyIsTheStateAtBegin) {

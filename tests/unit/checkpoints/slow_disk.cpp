@@ -36,6 +36,7 @@ class CountingRanks final : public core::Ranks {
         base_.sum(values);
         ++sums_;
     }
+    std::unique_ptr<core::Ranks> split(int color) override { return base_.split(color); }
 
   private:
     core::Ranks& base_;
