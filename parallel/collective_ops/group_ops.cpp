@@ -7,6 +7,7 @@
 #include "core/tensor/shapes.h"
 #include "kernels/add.h"
 #include "kernels/cast.h"
+#include "parallel/comm/view_bytes.h"
 
 namespace plinth::parallel {
 
@@ -16,13 +17,6 @@ using core::Scope;
 using core::Tensor;
 
 namespace {
-
-Bytes bytes_of(View view) {
-    return {static_cast<std::byte*>(view.data), view.bytes()};
-}
-ConstBytes bytes_of(ConstView view) {
-    return {static_cast<const std::byte*>(view.data), view.bytes()};
-}
 
 /// The ranks' parts of a tensor [outer, ranks x piece]: rank r has columns [r piece, (r+1) piece).
 /// With one outer row they lie one after the other, else they travel by way of a copy in which

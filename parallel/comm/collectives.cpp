@@ -2,7 +2,6 @@
 // The calls of every communicator, made of exchanges between pairs of ranks.
 #include <algorithm>
 #include <cstring>
-#include <numeric>
 #include <type_traits>
 
 #include "parallel/comm/communicator.h"
@@ -229,9 +228,11 @@ std::unique_ptr<Transfer> Communicator::exact_reduction(const Call& call, void* 
                                  }});
 }
 
-std::unique_ptr<Transfer> Communicator::scatter(const Call& call, const void* values,
-                                                std::span<const size_t> counts, void* mine,
-                                                DType dtype, Reduce reduce) {
+/// Folds, in rank order, the part of every rank's `values` that belongs to this rank into `mine`;
+/// counts[p] elements belong to rank p, in order.
+std::unique_ptr<Transfer> Communicator::scattered_sum(const Call& call, const void* values,
+                                                      std::span<const size_t> counts, void* mine,
+                                                      DType dtype) {
     const size_t count = counts[static_cast<size_t>(rank_)];
     const size_t bytes = count * size_of(dtype);
     Staging pieces = staging(bytes * static_cast<size_t>(size_));
@@ -254,39 +255,9 @@ std::unique_ptr<Transfer> Communicator::scatter(const Call& call, const void* va
     return std::make_unique<Chain>(
         std::vector<Chain::Step>{[exchanged] { return std::move(*exchanged); },
                                  [=]() -> std::unique_ptr<Transfer> {
-                                     fold_pieces(mine, *pieces, count, dtype, reduce);
+                                     fold_pieces(mine, *pieces, count, dtype, Reduce::sum);
                                      return nullptr;
                                  }});
-}
-
-Pending Communicator::start_scatter(std::string label, const void* values,
-                                    std::span<const size_t> counts, void* mine, DType dtype,
-                                    Reduce reduce) {
-    CHECK(counts.size() == static_cast<size_t>(size_), "{}: {} counts, {} ranks", label,
-          counts.size(), size_);
-    Call call = begin(std::move(label));
-    StagedCall staged(options_.device);
-    const size_t all = std::accumulate(counts.begin(), counts.end(), size_t{0}),
-                 width = size_of(dtype);
-    const ConstBytes from(static_cast<const std::byte*>(values), all * width);
-    const Bytes to(static_cast<std::byte*>(mine), counts[static_cast<size_t>(rank_)] * width);
-    if (size_ == 1 && staged.is_device(values)) {
-        staged.copy(to, from);
-        staged.read();
-        return {};
-    }
-    if (options_.links && dtype == DType::f32 && reduce == Reduce::sum &&
-        staged.is_device(values)) {
-        auto linked =
-            link().ordered_share(call, static_cast<const float*>(values),
-                                 {counts.begin(), counts.end()}, static_cast<float*>(mine));
-        return pending(std::move(call), std::move(linked));
-    }
-    const ConstBytes host = staged.source(from);
-    const Bytes share = staged.target(to);
-    staged.read();
-    auto transfer = staged.staged(scatter(call, host.data(), counts, share.data(), dtype, reduce));
-    return pending(std::move(call), std::move(transfer));
 }
 
 Pending Communicator::start_reduction(std::string label, void* values, size_t count, DType dtype,
@@ -328,7 +299,7 @@ std::unique_ptr<Transfer> Communicator::ordered_sum(const Call& call, Bytes valu
     ++second.sequence;
     // `mine` is read by nobody else, so that the fold may write there.
     auto first = std::make_shared<std::unique_ptr<Transfer>>(
-        scatter(call, values.data(), counts, mine.data(), dtype, Reduce::sum));
+        scattered_sum(call, values.data(), counts, mine.data(), dtype));
     return std::make_unique<Chain>(std::vector<Chain::Step>{
         [first] { return std::move(*first); },
         [this, second, mine, parts] { return gather(second, mine, parts, StagedCall({})); }});

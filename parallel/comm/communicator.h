@@ -113,17 +113,6 @@ class Communicator {
         return start_reduction(std::move(label), values.data(), values.size(), DTypeOf<T>::value,
                                reduce);
     }
-    /// Folds, in rank order, the part of every rank's `values` that belongs to this rank into
-    /// `mine`. counts[p] elements belong to rank p, in order; mine.size() == counts[rank].
-    template <typename T>
-    Pending start_reduce_scatter(std::string label, std::span<const T> values,
-                                 std::span<const size_t> counts, std::span<T> mine, Reduce reduce) {
-        CHECK(mine.size() == counts[static_cast<size_t>(rank())],
-              "{}: {} elements for a share of {}", label, mine.size(),
-              counts[static_cast<size_t>(rank())]);
-        return start_scatter(std::move(label), values.data(), counts, mine.data(),
-                             DTypeOf<T>::value, reduce);
-    }
     /// Messages between two ranks match in the order in which they were started.
     Pending start_send(std::string label, ConstBytes bytes, int to);
     Pending start_receive(std::string label, Bytes bytes, int from);
@@ -143,11 +132,6 @@ class Communicator {
     template <typename T>
     void all_reduce(std::string label, std::span<T> values, Reduce reduce) {
         start_all_reduce(std::move(label), values, reduce).wait();
-    }
-    template <typename T>
-    void reduce_scatter(std::string label, std::span<const T> values,
-                        std::span<const size_t> counts, std::span<T> mine, Reduce reduce) {
-        start_reduce_scatter(std::move(label), values, counts, mine, reduce).wait();
     }
     void send(std::string label, ConstBytes bytes, int to) {
         start_send(std::move(label), bytes, to).wait();
@@ -213,11 +197,9 @@ class Communicator {
     Pending pending(Call call, std::unique_ptr<Transfer> transfer);
     Pending start_reduction(std::string label, void* values, size_t count, DType dtype,
                             Reduce reduce);
-    Pending start_scatter(std::string label, const void* values, std::span<const size_t> counts,
-                          void* mine, DType dtype, Reduce reduce);
-    std::unique_ptr<Transfer> scatter(const Call& call, const void* values,
-                                      std::span<const size_t> counts, void* mine, DType dtype,
-                                      Reduce reduce);
+    std::unique_ptr<Transfer> scattered_sum(const Call& call, const void* values,
+                                            std::span<const size_t> counts, void* mine,
+                                            DType dtype);
     DeviceLink& link();
     bool goes_by_link(const Call& call, std::span<const Outgoing> sends,
                       std::span<const Incoming> receives) const;

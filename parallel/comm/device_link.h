@@ -29,10 +29,6 @@ class DeviceLink {
     /// In place; the result does not depend on the order.
     virtual std::unique_ptr<Transfer> exact_reduction(const Call& call, void* values, size_t count,
                                                       DType dtype, Reduce reduce) = 0;
-    /// The sums in rank order of the part of every rank's `values` that belongs to this rank, into
-    /// `mine`; counts[p] elements belong to rank p. `mine` may be that part itself.
-    virtual std::unique_ptr<Transfer> ordered_share(const Call& call, const float* values,
-                                                    std::vector<size_t> counts, float* mine) = 0;
     /// In place: the sums in rank order.
     virtual std::unique_ptr<Transfer> ordered_sum(const Call& call, float* values,
                                                   size_t count) = 0;

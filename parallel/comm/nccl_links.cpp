@@ -89,13 +89,6 @@ class NcclLink final : public DeviceLink {
         }});
     }
 
-    std::unique_ptr<Transfer> ordered_share(const Call&, const float* values,
-                                            std::vector<size_t> counts, float* mine) override {
-        std::vector<NcclLane::Step> steps;
-        auto block = share_steps(steps, values, counts, mine);
-        return lane_->start(std::move(steps), std::move(block));
-    }
-
     std::unique_ptr<Transfer> ordered_sum(const Call&, float* values, size_t count) override {
         const auto ranks = static_cast<size_t>(group_.size()), me = static_cast<size_t>(rank_);
         std::vector<size_t> counts, begins;

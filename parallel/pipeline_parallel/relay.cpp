@@ -2,6 +2,7 @@
 #include "parallel/pipeline_parallel/relay.h"
 
 #include "core/autograd/scope.h"
+#include "parallel/comm/view_bytes.h"
 
 namespace plinth::parallel {
 
@@ -19,15 +20,11 @@ Tensor PipelineRelay::features(const core::Batch& batch, const core::nn::InnerAt
         const core::models::Parts& parts = model_.chunks()[chunk];
         if (!parts.has_embedding) {
             x = scope.empty(model_.input_shape(batch), scope.compute());
-            const View in = x.out();
-            stages_.receive(label, {static_cast<std::byte*>(in.data), in.bytes()},
-                            (rank + ranks - 1) % ranks);
+            stages_.receive(label, bytes_of(x.out()), (rank + ranks - 1) % ranks);
         }
         x = model_.run(chunk, x, batch, inner);
         if (parts.has_head) return x;
-        const ConstView out = std::as_const(x).in();
-        stages_.send(label, {static_cast<const std::byte*>(out.data), out.bytes()},
-                     (rank + 1) % ranks);
+        stages_.send(label, bytes_of(std::as_const(x).in()), (rank + 1) % ranks);
     }
     return {};
 }

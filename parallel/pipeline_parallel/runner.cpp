@@ -3,22 +3,11 @@
 
 #include <algorithm>
 
+#include "parallel/comm/view_bytes.h"
+
 namespace plinth::parallel {
 
 using core::Tensor;
-
-namespace {
-
-ConstBytes bytes_of(const Tensor& tensor) {
-    const ConstView view = tensor.in();
-    return {static_cast<const std::byte*>(view.data), view.bytes()};
-}
-Bytes bytes_of(Tensor& tensor) {
-    const View view = tensor.out();
-    return {static_cast<std::byte*>(view.data), view.bytes()};
-}
-
-}  // namespace
 
 Schedule forward_part(const Schedule& schedule) {
     Schedule part{.config = schedule.config, .actions = {}};
@@ -183,7 +172,7 @@ void PipelineRunner::start_receive(const Message& message) {
     incoming.tensor = Tensor::empty(shape, step_->scope.compute, allocator_);
     incoming.pending =
         group_.start_receive(label(key, /*is_output=*/message.payload == Payload::gradient),
-                             bytes_of(incoming.tensor), message.peer);
+                             bytes_of(incoming.tensor.out()), message.peer);
 }
 
 void PipelineRunner::start_send(const Message& message) {
@@ -201,7 +190,7 @@ void PipelineRunner::start_send(const Message& message) {
     CHECK(sending.tensor.is_contiguous() && sending.tensor.dtype() == step_->scope.compute,
           "{}: a strided tensor, or of another dtype than the activations", name);
     sending.pending =
-        group_.start_send(name, bytes_of(std::as_const(sending.tensor)), message.peer);
+        group_.start_send(name, bytes_of(std::as_const(sending.tensor).in()), message.peer);
 }
 
 Tensor PipelineRunner::take(const Key& key) {

@@ -5,6 +5,7 @@
 #include <sstream>
 
 #include "kernels/add.h"
+#include "parallel/comm/view_bytes.h"
 
 namespace plinth::parallel {
 
@@ -63,9 +64,8 @@ void SharedParameters::add(std::span<const core::optim::ParameterGradient> gradi
         const View mine = entry.gradient;
         core::Tensor received = core::Tensor::empty({mine.elements()}, DType::f32, allocator_);
         const View theirs(received.out().data, DType::f32, mine.shape, mine.device);
-        holders_->send_receive("gradient of " + entry.parameter->name(),
-                               {static_cast<const std::byte*>(mine.data), mine.bytes()}, other,
-                               {static_cast<std::byte*>(theirs.data), theirs.bytes()}, other);
+        holders_->send_receive("gradient of " + entry.parameter->name(), bytes_of(ConstView(mine)),
+                               other, bytes_of(theirs), other);
         kernels::add(mine, is_first_ ? mine : theirs, is_first_ ? theirs : mine, stream_);
     }
 }

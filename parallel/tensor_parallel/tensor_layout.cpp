@@ -3,6 +3,7 @@
 
 #include "core/autograd/scope.h"
 #include "parallel/collective_ops/group_ops.h"
+#include "parallel/comm/view_bytes.h"
 
 namespace plinth::parallel {
 
@@ -78,8 +79,7 @@ class HeadEnds final : public GroupEnds, public core::ops::ColumnRanks {
         std::vector<Bytes> places;
         for (int r = 0; r < group_.size(); ++r)
             places.emplace_back(place + static_cast<size_t>(r) * own.bytes(), own.bytes());
-        group_.all_gather(label("rows"), {static_cast<const std::byte*>(own.data), own.bytes()},
-                          places);
+        group_.all_gather(label("rows"), bytes_of(own), places);
         return parts;
     }
 };

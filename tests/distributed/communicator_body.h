@@ -133,20 +133,10 @@ void check_float_sums(const Setting& at) {
             for (int peer = 1; peer < comm.size(); ++peer)
                 expected[i] += term<T>(peer, i);
         }
-        std::vector<size_t> counts;
-        const auto ranks = static_cast<size_t>(comm.size());
-        for (size_t p = 0; p < ranks; ++p)
-            counts.push_back(p + 1 < ranks ? count / ranks / 2 : count - p * (count / ranks / 2));
         Buffer<T> summed(at.memory, values);
-        const Buffer<T> share(at.memory, counts[static_cast<size_t>(comm.rank())]);
-        comm.reduce_scatter<T>("scatter", summed.span(), counts, share.span(), Reduce::sum);
         comm.all_reduce("sum", summed.span(), Reduce::sum);
         CHECK(std::memcmp(summed.values().data(), expected.data(), count * sizeof(T)) == 0,
               "all_reduce of {} is not the sum in rank order", count);
-        const size_t begin = static_cast<size_t>(comm.rank()) * (count / ranks / 2);
-        const std::vector<T> mine = share.values();
-        CHECK(std::equal(mine.begin(), mine.end(), expected.begin() + static_cast<long>(begin)),
-              "reduce_scatter of {}", count);
         for (size_t i = 0; i < count; ++i)
             values[i] = static_cast<T>(comm.rank() * (i % 2 ? -1 : 1));
         summed = values;
@@ -245,6 +235,12 @@ inline void check_ranks_of(Communicator& comm) {
     CHECK(seen.all_agree(true), "agreement");
     CHECK(!seen.all_agree(seen.rank() != last), "one rank disagrees");
     seen.barrier();
+    const auto part = seen.split(seen.rank() % 2);
+    CHECK(
+        part->rank() == seen.rank() / 2 && part->size() == (seen.size() + 1 - seen.rank() % 2) / 2,
+        "rank {} of {} in a part", part->rank(), part->size());
+    CHECK(part->broadcast(std::to_string(seen.rank()), 0) == std::to_string(seen.rank() % 2),
+          "broadcast in a part");
 }
 
 inline void check_communicator_in(const Setting& at) {
