@@ -6,6 +6,7 @@
 
 #include <algorithm>
 #include <cstdio>
+#include <cstdlib>
 
 #include "core/io/print.h"
 
@@ -30,6 +31,12 @@ MemorySource& memory_of(Device device) {
 }
 
 }  // namespace
+
+void prepare_device_queues(DeviceExchange exchange) {
+    constexpr const char* most = "32";  // of what the driver takes; 8 if nobody asks
+    if (exchange == DeviceExchange::nccl)
+        ::setenv("CUDA_DEVICE_MAX_CONNECTIONS", most, /*overwrite=*/0);
+}
 
 DeviceType device_type_of(DeviceKind kind) {
     if (kind == DeviceKind::automatic)
@@ -66,19 +73,35 @@ Session::Session(parallel::Communicator& world, const SessionOptions& options)
     world.activity().count(stream_.pool().progress());
 }
 
-parallel::DeviceWay Session::device_way(const SessionOptions& options) {
+ExchangeChoice exchange_choice(DeviceExchange wanted, DeviceType device,
+                               const std::function<std::string()>& obstacle,
+                               const std::function<std::string()>& version) {
     using parallel::DeviceWay;
-    const DeviceExchange wanted = options.exchange;
+    if (wanted == DeviceExchange::nccl) {
+        const std::string reason = obstacle();
+        REQUIRE(config, reason.empty(),
+                "run.device_exchange=nccl is not possible: {}; set it to auto or host", reason);
+        return {DeviceWay::nccl,
+                fmt::format("GPUs exchange over NCCL {}, which this program has not been run with "
+                            "on several GPUs; run.device_exchange=host is the way that has run",
+                            version())};
+    }
+    if (wanted == DeviceExchange::host || device == DeviceType::cpu) return {};
+    // Not `nccl`, until that has been run: nobody's first run is to try out code by default.
+    return {DeviceWay::staged,
+            "GPUs exchange by way of host memory; run.device_exchange=nccl lets them exchange "
+            "directly, which has not been run on several GPUs"};
+}
+
+parallel::DeviceWay Session::device_way(const SessionOptions& options) {
     // What is asked for is the same on all ranks; whether they have devices may not be.
-    if (wanted == DeviceExchange::host || options.device == DeviceKind::cpu || world_.size() == 1)
-        return DeviceWay::staged;
-    const std::string obstacle = parallel::nccl_obstacle(world_, device());
-    if (obstacle.empty()) return DeviceWay::nccl;
-    REQUIRE(config, wanted != DeviceExchange::nccl,
-            "run.device_exchange=nccl is not possible: {}; set it to auto or host", obstacle);
-    if (device().type != DeviceType::cpu)
-        say(fmt::format("GPUs exchange by way of host memory: {}", obstacle));
-    return DeviceWay::staged;
+    if (options.device == DeviceKind::cpu || world_.size() == 1) return parallel::DeviceWay::staged;
+    const ExchangeChoice choice = exchange_choice(
+        options.exchange, device().type,
+        [this] { return parallel::nccl_obstacle(world_, device()); },
+        [] { return parallel::nccl_library().version(); });
+    if (!choice.line.empty()) say(choice.line);
+    return choice.way;
 }
 
 void Session::lock_folders(const RunConfig& config) {

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <chrono>
+#include <functional>
 #include <memory>
 #include <string>
 #include <vector>
@@ -89,6 +90,23 @@ class Session {
     FolderLocks locks_{files(), ranks_};
     std::chrono::steady_clock::time_point started_ = std::chrono::steady_clock::now();
 };
+
+/// How the devices of several ranks exchange.
+struct ExchangeChoice {
+    parallel::DeviceWay way = parallel::DeviceWay::staged;
+    std::string line;  ///< of the log; empty where there is nothing to say
+};
+/// `obstacle` says why NCCL cannot be used, `version` which one it is; both are asked only where it
+/// was chosen. An error of kind config where it was chosen and cannot be.
+ExchangeChoice exchange_choice(DeviceExchange wanted, DeviceType device,
+                               const std::function<std::string()>& obstacle,
+                               const std::function<std::string()>& version);
+
+/// Before anything may start the device's driver (MPI can), on one thread. With NCCL asks the
+/// driver for more hardware queues, unless CUDA_DEVICE_MAX_CONNECTIONS says how many: each
+/// communicator has a stream, and where streams share a queue an exchange can stand behind one that
+/// waits for it.
+void prepare_device_queues(DeviceExchange exchange);
 
 /// What `automatic` stands for on this machine.
 DeviceType device_type_of(DeviceKind kind);

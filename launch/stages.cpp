@@ -56,6 +56,7 @@ SessionOptions session_options(const RunSection& run, const TrainSection& train,
 
 int run_pretrain(const StageArguments& arguments) {
     const auto config = load_words<RunConfig>(arguments.words);
+    prepare_device_queues(config.run.device_exchange);
     parallel::MpiWorld world({.time_limit = std::chrono::duration<double>(config.run.timeout)});
     return world.run([&](parallel::Communicator& ranks) {
         auto problem = validate_language_model(config.model);
@@ -69,6 +70,7 @@ int run_pretrain(const StageArguments& arguments) {
 
 int run_finetune(const StageArguments& arguments) {
     const auto config = load_words<FinetuneConfig>(arguments.words);
+    prepare_device_queues(config.run.device_exchange);
     parallel::MpiWorld world({.time_limit = std::chrono::duration<double>(config.run.timeout)});
     return world.run([&](parallel::Communicator& ranks) {
         const auto watch = watch_ranks(ranks, config.run);

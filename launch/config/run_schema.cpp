@@ -390,9 +390,9 @@ void declare(Schema& schema, RunSection& run) {
                 "CPU. The ranks of a machine take its GPUs in turn."});
     schema.choice(
         "run.device_exchange", &run.device_exchange, device_exchanges,
-        {.doc =
-             "How GPUs exchange: `nccl` directly, which needs a GPU for each rank; `host` by way "
-             "of host memory and MPI; `auto` the first where that is possible."});
+        {.doc = "How GPUs exchange: `host` by way of host memory and MPI; `nccl` directly, which "
+                "needs a GPU for each rank and has not been run on several GPUs; `auto` is `host` "
+                "until that has been done."});
     schema.key("run.reproducible", &run.reproducible,
                {.doc = "On a GPU use only kernels with one result for one input, so that a run "
                        "repeats bit for bit; costs speed. The CPU always does."});
