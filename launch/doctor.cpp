@@ -14,6 +14,7 @@
 #include "launch/peak_flops.h"
 #include "launch/session.h"
 #include "parallel/comm/mpi.h"
+#include "parallel/comm/nccl_library.h"
 
 namespace plinth::launch {
 
@@ -40,6 +41,10 @@ std::string ranges(const std::vector<int>& numbers) {
         i = last + 1;
     }
     return text;
+}
+
+std::string nccl_text(const RankReport& rank) {
+    return rank.nccl.empty() ? fmt::format("no NCCL ({})", rank.no_nccl) : "NCCL " + rank.nccl;
 }
 
 template <typename Field>
@@ -82,6 +87,19 @@ double ring_seconds(Session& session, size_t bytes, int times) {
                         [&] { world.send_receive("doctor", out, next, in, before); });
 }
 
+void find_devices(RankReport& report) {
+    report.no_nccl = one_line(parallel::no_nccl_reason());
+    if (report.no_nccl.empty()) report.nccl = parallel::nccl_library().version();
+    report.no_gpu = one_line(no_cuda_device_reason());
+    for (int i = 0; report.no_gpu.empty() && i < cuda_module().devices(); ++i) {
+        const DeviceInfo info = cuda_module().info(i);
+        report.gpus.push_back(fmt::format(
+            "cuda:{} {}, compute capability {}.{}, {} multiprocessors, {:.1f} GiB; {}", i,
+            info.name, info.capability / 10, info.capability % 10, info.multiprocessors,
+            static_cast<double>(info.memory_bytes) / (1 << 30), info.versions));
+    }
+}
+
 RankReport examine(Session& session) {
     parallel::Communicator& world = session.world();
     RankReport report{.host = world.host(),
@@ -90,6 +108,7 @@ RankReport examine(Session& session) {
                       .threads = session.threads(),
                       .memory = static_cast<double>(sysconf(_SC_PHYS_PAGES)) *
                                 static_cast<double>(sysconf(_SC_PAGESIZE))};
+    find_devices(report);
     world.barrier("doctor");
     report.fp32 = measured_peak_flops(session, DType::f32);
     report.bf16 = measured_peak_flops(session, DType::bf16);
@@ -167,7 +186,13 @@ std::string folder_of(const std::vector<std::string>& words) {
 std::string encode(const RankReport& report) {
     std::ostringstream out;
     out.precision(17);
-    out << report.host << '\n' << report.program << '\n' << report.cores.size();
+    for (const std::string& line :
+         {report.host, report.program, report.nccl, report.no_nccl, report.no_gpu})
+        out << line << '\n';
+    out << report.gpus.size() << '\n';
+    for (const std::string& gpu : report.gpus)
+        out << gpu << '\n';
+    out << report.cores.size();
     for (int core : report.cores)
         out << ' ' << core;
     out << ' ' << report.threads << ' ' << report.memory << ' ' << report.fp32 << ' ' << report.bf16
@@ -178,9 +203,14 @@ std::string encode(const RankReport& report) {
 RankReport decode(const std::string& text) {
     std::istringstream in(text);
     RankReport report;
-    std::getline(in, report.host);
-    std::getline(in, report.program);
-    size_t cores = 0;
+    for (std::string* line :
+         {&report.host, &report.program, &report.nccl, &report.no_nccl, &report.no_gpu})
+        std::getline(in, *line);
+    size_t gpus = 0, cores = 0;
+    in >> gpus >> std::ws;
+    report.gpus.resize(gpus);
+    for (std::string& gpu : report.gpus)
+        std::getline(in, gpu);
     in >> cores;
     report.cores.resize(cores);
     for (int& core : report.cores)
@@ -210,6 +240,11 @@ std::vector<std::string> problems_of(const std::vector<RankReport>& ranks) {
                 "rank {} on {} runs another program or CPU than rank 0 on {}: '{}', not '{}'; "
                 "equal bits are not promised",
                 r, rank.host, ranks[0].host, rank.program, ranks[0].program));
+        if (!rank.gpus.empty() && !ranks[0].gpus.empty() && rank.nccl != ranks[0].nccl)
+            problems.push_back(fmt::format(
+                "rank {} on {} has {}, rank 0 on {} {}: run.device_exchange=nccl needs the same "
+                "everywhere",
+                r, rank.host, nccl_text(rank), ranks[0].host, nccl_text(ranks[0])));
         if (rank.fp32 < slow_product * usual)
             problems.push_back(fmt::format(
                 "rank {} on {} computes at {:.0f} % of the median rank: the others will wait for "
@@ -232,19 +267,42 @@ std::vector<std::string> problems_of(const std::vector<RankReport>& ranks) {
 }
 
 namespace {
-std::string device_text() {
-    if (!has_cuda_device()) return fmt::format("GPUs: none ({})", no_cuda_device_reason());
-    std::string text = "GPUs of rank 0's machine:";
-    for (int i = 0; i < cuda_module().devices(); ++i) {
-        const DeviceInfo info = cuda_module().info(i);
-        text += fmt::format(
-            "\n  cuda:{} {}, compute capability {}.{}, {} multiprocessors, {:.1f} GiB; {}", i,
-            info.name, info.capability / 10, info.capability % 10, info.multiprocessors,
-            static_cast<double>(info.memory_bytes) / (1 << 30), info.versions);
+
+/// "KIND of a, b:TEXT" for what is the same on some machines; "KIND:TEXT" if it is so on all.
+std::string by_machine(const std::vector<RankReport>& ranks, const std::string& kind,
+                       std::string (*text_of)(const RankReport&)) {
+    std::vector<std::pair<std::string, std::vector<std::string>>> found;
+    std::set<std::string> seen;
+    for (const RankReport& rank : ranks) {
+        if (!seen.insert(rank.host).second) continue;  // it speaks for its machine
+        const std::string text = text_of(rank);
+        const auto same = std::ranges::find(found, text, [](const auto& one) { return one.first; });
+        if (same != found.end())
+            same->second.push_back(rank.host);
+        else
+            found.push_back({text, {rank.host}});
     }
-    return text;
+    std::string lines;
+    for (const auto& [text, hosts] : found)
+        lines += found.size() == 1
+                     ? fmt::format("{}:{}\n", kind, text)
+                     : fmt::format("{} of {}:{}\n", kind, fmt::join(hosts, ", "), text);
+    return lines;
 }
+
 }  // namespace
+
+std::string devices_text(const std::vector<RankReport>& ranks) {
+    return by_machine(ranks, "GPUs",
+                      [](const RankReport& rank) {
+                          if (rank.gpus.empty()) return fmt::format(" none ({})", rank.no_gpu);
+                          return fmt::format("\n  {}", fmt::join(rank.gpus, "\n  "));
+                      }) +
+           by_machine(ranks, "NCCL", [](const RankReport& rank) {
+               return rank.nccl.empty() ? fmt::format(" none ({})", rank.no_nccl)
+                                        : fmt::format(" {}", rank.nccl);
+           });
+}
 
 int doctor(const std::vector<std::string>& words) {
     const std::string folder = folder_of(words);
@@ -252,10 +310,10 @@ int doctor(const std::vector<std::string>& words) {
     return world.run([&](parallel::Communicator& communicator) {
         Session session(communicator, {.local_ranks = world.local_size()});
         session.print_result(version_text());
-        session.print_result(device_text() + "\n");
         std::vector<RankReport> ranks;
         for (const std::string& text : communicator.all_gather("doctor", encode(examine(session))))
             ranks.push_back(decode(text));
+        session.print_result(devices_text(ranks));
         session.print_result(table_of(ranks));
         if (session.speaks())
             session.print_result(folder.empty()

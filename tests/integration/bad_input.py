@@ -64,6 +64,9 @@ def doctor(lab, options):
     code = run.wait()
     named = [line for line in run.lines if "threads of all ranks share" in line]
     rows = [line for line in run.lines if re.match(r"\d+ +\S+ +[\d,-]+ +1 ", line)]
+    devices = [line.split(":")[0] for line in run.lines if re.match(r"(GPUs|NCCL): *(none \(.+\)|[\d.]+)?$", line)]
+    if devices != ["GPUs", "NCCL"]:
+        problems.append(f"doctor on {ranks} ranks names the devices {devices}")
     if code != 5 or len(named) != 1 or len(rows) != ranks or list(lab.folder.glob("plinth-doctor*")):
         problems.append(f"doctor on {ranks} ranks: exit code {code}, {len(named)} warnings, {len(rows)} rows")
     print(*run.lines, sep="\n")

@@ -19,6 +19,8 @@ std::vector<RankReport> sound_ranks() {
     for (int r = 0; r < 4; ++r)
         ranks.push_back({.host = r < 2 ? "a" : "b",
                          .program = "plinth 1;simd avx2",
+                         .nccl = "2.28.9",
+                         .gpus = {"cuda:0 H100, 79.2 GiB", "cuda:1 H100, 79.2 GiB"},
                          .cores = {2 * (r % 2), 2 * (r % 2) + 1},
                          .threads = 2,
                          .memory = 1e10,
@@ -34,6 +36,38 @@ TEST(Doctor, AReportSurvivesItsTravel) {
     const RankReport report = sound_ranks()[1];
     EXPECT_EQ(decode(encode(report)), report);
     EXPECT_EQ(decode(encode(RankReport{})), RankReport{});
+    const RankReport bare{.no_nccl = "no library", .no_gpu = "no driver", .cores = {1, 2}};
+    EXPECT_EQ(decode(encode(bare)), bare);
+}
+
+TEST(Doctor, DevicesAreThoseOfEveryMachine) {
+    auto ranks = sound_ranks();
+    EXPECT_EQ(devices_text(ranks),
+              "GPUs:\n  cuda:0 H100, 79.2 GiB\n  cuda:1 H100, 79.2 GiB\nNCCL: 2.28.9\n");
+    for (size_t r : {2u, 3u}) {
+        ranks[r].gpus.clear();
+        ranks[r].no_gpu = "no driver";
+        ranks[r].nccl.clear();
+        ranks[r].no_nccl = "no library";
+    }
+    EXPECT_EQ(devices_text(ranks),
+              "GPUs of a:\n  cuda:0 H100, 79.2 GiB\n  cuda:1 H100, 79.2 GiB\n"
+              "GPUs of b: none (no driver)\n"
+              "NCCL of a: 2.28.9\nNCCL of b: none (no library)\n");
+    ranks[0].host = ranks[1].host = "c";
+    ranks[3].host = "d";
+    EXPECT_NE(devices_text(ranks).find("GPUs of b, d: none (no driver)\n"), std::string::npos);
+}
+
+TEST(Doctor, AnotherNcclIsNamedWhereThereAreGpus) {
+    auto ranks = sound_ranks();
+    ranks[3].nccl = "2.27.5";
+    expect_one(ranks, {"rank 3 on b", "NCCL 2.27.5", "NCCL 2.28.9"});
+    ranks[3].nccl.clear();
+    ranks[3].no_nccl = "no library";
+    expect_one(ranks, {"rank 3 on b", "no NCCL (no library)", "NCCL 2.28.9"});
+    ranks[3].gpus.clear();
+    EXPECT_TRUE(problems_of(ranks).empty());
 }
 
 TEST(Doctor, SoundRanksHaveNoProblem) {
