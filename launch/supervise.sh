@@ -7,6 +7,8 @@
 #     --stall SECONDS    a run that logs no step for so long is ended and started again (default 0: never); longer than the first
 #                        step, an evaluation and a save together
 #     --wait SECONDS     pause before a start that follows a failure (default 10)
+#     --hopeless FILE    write the exit code of a run that no repetition can help to FILE, and start nothing while FILE is there: for
+#                        a controller that starts this command again whatever it ended with
 # e.g.  launch/supervise.sh --run runs/gpt launch/run_mpi.sh -n 8 build/release/plinth pretrain CONFIG run.folder=runs/gpt
 # Started again: after a crash, a kill, a lost or hung rank (162), a full disk, a folder that another job holds, the time limit of the
 # run (161). Not started again: a run that is
@@ -14,14 +16,15 @@
 # SIGTERM, SIGINT and SIGUSR1 go to the run, and end the supervision with it. The exit code is that of the last run.
 set -uo pipefail
 
-run= failures=3 stall=0 pause=10
+run= failures=3 stall=0 pause=10 hopeless=
 while [ $# -gt 0 ]; do
     case "$1" in
         --run) run=$2; shift 2 ;;
         --failures) failures=$2; shift 2 ;;
         --stall) stall=$2; shift 2 ;;
         --wait) pause=$2; shift 2 ;;
-        --help | -h) sed -n '3,15s/^# \{0,1\}//p' "$0"; exit 0 ;;
+        --hopeless) hopeless=$2; shift 2 ;;
+        --help | -h) sed -n '3,16s/^# \{0,1\}//p' "$0"; exit 0 ;;
         -*) echo "supervise: unknown option '$1' (--help lists them)" >&2; exit 2 ;;
         *) break ;;
     esac
@@ -35,6 +38,13 @@ for number in "$failures" "$stall" "$pause"; do
 done
 
 say() { echo "supervise: $1" >&2; }
+
+if [ -n "$hopeless" ] && [ -e "$hopeless" ]; then
+    read -r code <"$hopeless"
+    [[ $code =~ ^[0-9]+$ ]] || code=2
+    say "nothing is started: by $hopeless the run ended with exit code $code, which no repetition helps; mend the cause and remove the file"
+    exit "$code"
+fi
 
 # shellcheck source=launch/failures.sh
 . "$(dirname "$0")/failures.sh"
@@ -101,6 +111,13 @@ while true; do
     if [ $stalled = no ]; then
         case $code in
             0 | 2 | 3 | 4 | 7 | 160)
+                case $code in
+                    2 | 3 | 4 | 7)
+                        if [ -n "$hopeless" ]; then
+                            mkdir -p "$(dirname "$hopeless")"
+                            echo "$code" >"$hopeless"
+                        fi ;;
+                esac
                 [ "$code" = 0 ] || say "start $start ended with exit code $code at step $reached: not started again"
                 exit "$code" ;;
         esac

@@ -94,5 +94,41 @@ def hopeless(lab, options):
             runs.fail(f"{words}: exit code {done.returncode}", done.stderr.splitlines())
 
 
+def kubernetes(lab, options):
+    """The launcher's command of the Kubernetes template, started again by a controller that knows no exit codes: what no restart can
+    mend runs once, whatever is left of the rest goes on. mpirun is a stand-in that ends with a code."""
+    lines = (runs.SOURCE / "launch/kubernetes/mpijob.yaml").read_text().splitlines()
+    begin = next(i for i, line in enumerate(lines) if line.strip() == "command:") + 1
+    count = next(i for i, line in enumerate(lines[begin:]) if not line.strip().startswith("- "))
+    words = [line.split("#")[0].strip()[2:].strip().strip('"') for line in lines[begin:begin + count]]
+    words[words.index("--wait") + 1] = "0"
+    tools = lab.folder / "stand-ins"
+    tools.mkdir()
+    (tools / "mpirun").write_text('#!/usr/bin/env bash\necho a start\nexit $CODE\n')
+    (tools / "mpirun").chmod(0o755)
+
+    def starts(code, launchers):
+        folder = lab.folder / f"code-{code}"
+        command = [word.replace("/runs/", f"{folder}/") for word in words]
+        environment = dict(os.environ, PATH=f"{tools}:{os.environ['PATH']}", CODE=str(code))
+        found = []
+        for _ in range(launchers):
+            done = subprocess.run(command, cwd=runs.SOURCE, env=environment, capture_output=True, text=True, timeout=60)
+            found.append((done.returncode, done.stdout.count("a start")))
+        refused = "nothing is started" in done.stderr and "/gpt2_124m/hopeless" in done.stderr
+        print(f"code {code}: exit codes and starts of {launchers} launchers: {found}, the last is refused: {refused}", flush=True)
+        return found, refused
+
+    for code in (2, 3, 4, 7):
+        if starts(code, 3) != ([(code, 1), (code, 0), (code, 0)], True):
+            runs.fail(f"code {code} is repeated")
+    for code, each in ((160, 1), (6, 5)):  # asked to stop: the launcher was evicted; a lost rank
+        if starts(code, 2) != ([(code, each), (code, each)], False):
+            runs.fail(f"code {code} is not repeated")
+    if starts(0, 1) != ([(0, 1)], False):
+        runs.fail("a run that is done fails")
+
+
 if __name__ == "__main__":
-    runs.main({"killed": killed, "stopped": stopped, "hung": hung, "asked": asked, "hopeless": hopeless})
+    runs.main({"killed": killed, "stopped": stopped, "hung": hung, "asked": asked, "hopeless": hopeless,
+               "kubernetes": kubernetes})

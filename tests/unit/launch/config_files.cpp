@@ -2,9 +2,11 @@
 // Every file under configs/, the published sizes of the models they describe, and the reference
 // page.
 #include <gtest/gtest.h>
+#include <yaml-cpp/yaml.h>
 
 #include <algorithm>
 #include <filesystem>
+#include <set>
 
 #include "launch/build.h"
 #include "launch/config/model_size.h"
@@ -106,6 +108,46 @@ TEST(ConfigFiles, EveryKeyIsDocumented) {
     declare(finetune_schema, finetune);
     check(run_schema);
     check(finetune_schema);
+}
+
+TEST(LauncherFiles, TheKubernetesTemplateHangsTogether) {
+    const YAML::Node job = YAML::LoadFile(root + "/launch/kubernetes/mpijob.yaml");
+    EXPECT_EQ(job["apiVersion"].as<std::string>() + " " + job["kind"].as<std::string>(),
+              "kubeflow.org/v2beta1 MPIJob");
+    const YAML::Node launcher = job["spec"]["mpiReplicaSpecs"]["Launcher"];
+    const YAML::Node worker = job["spec"]["mpiReplicaSpecs"]["Worker"];
+    // With OnFailure a pod is started again in its place, and its log is lost.
+    EXPECT_EQ(launcher["restartPolicy"].as<std::string>(), "Never");
+    EXPECT_GT(job["spec"]["runPolicy"]["backoffLimit"].as<int>(), 0);
+    for (const YAML::Node& replica : {launcher, worker}) {
+        const YAML::Node pod = replica["template"]["spec"];
+        EXPECT_GT(pod["terminationGracePeriodSeconds"].as<int>(), 0);
+        std::set<std::string> volumes;
+        for (const YAML::Node& volume : pod["volumes"])
+            volumes.insert(volume["name"].as<std::string>());
+        for (const YAML::Node& mount : pod["containers"][0]["volumeMounts"])
+            EXPECT_TRUE(volumes.contains(mount["name"].as<std::string>()));
+    }
+    const auto command =
+        launcher["template"]["spec"]["containers"][0]["command"].as<std::vector<std::string>>();
+    const auto after = [&](const std::string& word) {
+        const auto found = std::find(command.begin(), command.end(), word);
+        return found == command.end() || found + 1 == command.end() ? "" : found[1];
+    };
+    EXPECT_EQ(command.at(0), "launch/supervise.sh");
+    for (const std::string& word : command)
+        if (word.starts_with("launch/") || word.starts_with("configs/")) {
+            EXPECT_TRUE(fs::exists(root + "/" + word)) << word;
+        }
+    const int slots = job["spec"]["slotsPerWorker"].as<int>();
+    EXPECT_EQ(after("-n"), std::to_string(slots * worker["replicas"].as<int>()));
+    EXPECT_EQ(worker["template"]["spec"]["containers"][0]["resources"]["limits"]["nvidia.com/gpu"]
+                  .as<int>(),
+              slots);
+    // supervise.sh looks for the steps where the run writes them.
+    EXPECT_EQ(command.back(), "run.folder=" + after("--run"));
+    EXPECT_TRUE(after("--hopeless").starts_with(after("--run") + "/"));
+    EXPECT_TRUE(after("--run").starts_with("/runs/"));
 }
 
 TEST(StageConfigs, RefuseWhatIsMissingAndFillInTheRest) {
