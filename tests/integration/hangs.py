@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Ranks that stop, loop, die or go into another collective, and a link that is cut: the right rank and operation are named within
 the limit, the job ends with the documented exit code, and nothing of it is left running. And no false alarm on a machine with four
-times as many ranks as cores. What goes wrong stands in hanging_ranks.cpp. --times N repeats each case."""
+times as many ranks as cores. What goes wrong stands in hanging_ranks.cpp; in two layouts of several groups it is the program itself
+that is stopped. --times N repeats each case."""
 
 import os
 import pathlib
@@ -132,6 +133,61 @@ def oversubscribed(lab, options):
     print(run.lines[-1], flush=True)
 
 
+def pids_of_ranks(run):
+    """Process numbers of a training run's ranks, by rank."""
+    found = {}
+    for pid in run.rank_pids():
+        variables = pathlib.Path(f"/proc/{pid}/environ").read_bytes().split(b"\0")
+        found.update((int(word.split(b"=")[1]), pid) for word in variables if word.startswith(b"OMPI_COMM_WORLD_RANK="))
+    return found
+
+
+def stopped_in(layout, stopped, shared):
+    """The real program in a layout of several groups: the stopped rank is named with its place, and every other one with the call that
+    it waits in. shared[r] are the groups that rank r shares with the stopped one ("data" with "data, gradients 0"): somebody waits in
+    one of those, for that one."""
+    def case(lab, options):
+        overrides = {"train.steps": 100000, "model.vocab_multiple": 8, "checkpoint.every": 100000, "run.hang_seconds": f"{LIMIT:g}s", **layout}
+        run = lab.start(f"stopped-{time.monotonic_ns()}", "gpt/tiny.yaml", overrides, len(shared) + 1)
+
+        def expect(condition, what):
+            if not condition:
+                runs.fail(f"{layout}: not so: {what}", run.lines)
+
+        expect(run.wait_for("step 4/", 60), "step 4 was reached")
+        pids = pids_of_ranks(run)
+        expect(sorted(pids) == sorted([stopped, *shared]), f"ranks {sorted(pids)}")
+        os.kill(pids[stopped], signal.SIGSTOP)
+        since = time.monotonic()
+        expect(run.wait_for("ends the job with exit code", LIMIT + 2), "a report")
+        took = time.monotonic() - since
+        expect(took <= LIMIT, f"within {LIMIT} s, it took {took:.1f} s")
+        call = r"(?:collective #(\d+) '[^']+'|message #\d+ '[^']+' (?:to|from) rank \d+) of group '([^']+)'"
+        text = "\n".join(run.lines)
+        named = re.findall(rf"plinth: hang: rank (\d+) on \S+ \(process (\d+)\) (.*)", text)
+        expect([(int(rank), int(pid)) for rank, pid, _ in named] == [(stopped, pids[stopped])], f"rank {stopped} is named alone")
+        place = re.search(r"it is stopped \(process state T\); step \d+, [a-z ]+, (?:after it began|waiting in) " + call, named[0][2])
+        expect(place, "its place is named")
+        waits = {}
+        for ranks, sequence, group in re.findall(rf"plinth: hang: ranks? ([\d, -]+) waits? in {call}", text):
+            for part in ranks.split(", "):
+                first, last = (part.split("-") * 2)[:2]
+                waits.update((rank, (group, sequence)) for rank in range(int(first), int(last) + 1))
+        expect(sorted(waits) == sorted(shared), f"all others wait: {waits}")
+        partners = {rank: where for rank, where in waits.items() if where[0].split(",")[0] in shared[rank]}
+        expect(partners, f"somebody waits in a group of rank {stopped}: {waits}")
+        for group, sequence in partners.values():  # it is no further than those who wait for it
+            if sequence and place[1] and place[2] == group:
+                expect(int(sequence) >= int(place[1]), f"collective #{sequence} is not before #{place[1]} of group '{group}'")
+        expect(run.wait(END) == HANG, f"exit code {HANG}")
+        end = time.monotonic() + END
+        while any(is_alive(pid) for pid in pids.values()) and time.monotonic() < end:
+            time.sleep(0.05)
+        expect(not any(is_alive(pid) for pid in pids.values()), "no rank is left")
+        print(f"rank {stopped} named after {took:.1f} s: {place[0]}; the others: {waits}", flush=True)
+    return case
+
+
 CASES = {
     "stopped": signalled(signal.SIGSTOP, 1, r"has sent no heartbeat for [\d.]+ s: it is stopped \(process state T\)"),
     "stopped_first": signalled(signal.SIGSTOP, 0, r"has sent no heartbeat for [\d.]+ s: it is stopped \(process state T\)"),
@@ -147,6 +203,12 @@ CASES = {
     # Rank 0 waits for rank 1 too, which makes it the one.
     "lost_message": faulty("lost_message", "waits for a message that its other end has not begun.*; step 5, backward, waiting in "
                                            "message #1 'never sent' from rank 2 of group 'world'"),
+    # Ranks are numbered tensor first: 3 has 2 beside it on the tensor axis and 1 on the context axis.
+    "tensor_and_context": stopped_in({"parallel.tensor": 2, "parallel.context": 2}, 3,
+                                     {0: ("world",), 1: ("world", "context"), 2: ("world", "tensor")}),
+    # The last stage of the first of two pipelines.
+    "pipeline_and_data": stopped_in({"parallel.pipeline": 2, "parallel.data": 2, "parallel.zero": 1}, 2,
+                                    {0: ("world", "pipeline"), 1: ("world",), 3: ("world", "data", "weights")}),
     "slow_disk": slow_disk,
     "cut_link": cut_link,
     "oversubscribed": oversubscribed,
