@@ -12,6 +12,7 @@
 #include "launch/checkpoint_keeper.h"
 #include "launch/config/load.h"
 #include "launch/config/model_size.h"
+#include "launch/device_plan.h"
 #include "launch/metrics/model_flops.h"
 #include "launch/stage_parts.h"
 #include "parallel/buckets.h"
@@ -29,6 +30,10 @@ namespace {
 
 std::string gib(int64_t bytes) {
     return fmt::format("{:.3f} GiB", static_cast<double>(bytes) / (1ll << 30));
+}
+
+bool is_on_gpu(const RunConfig& config) {
+    return device_type_of(config.run.device) == DeviceType::cuda;
 }
 
 int64_t padded_vocab(const ModelSection& m) {
@@ -482,6 +487,36 @@ int64_t passed_bytes(const RunConfig& config) {
     return tokens_of_rank(config) * config.model.width * element;
 }
 
+std::string memory_text(const MemoryPlan& memory) {
+    return fmt::format(
+        "# memory a rank       {} (weights {}, gradients {}, optimizer {}, activations {}, "
+        "copy for checkpoints {})\n",
+        gib(memory.total()), gib(memory.weights), gib(memory.gradients), gib(memory.optimizer),
+        gib(std::max(memory.activations, memory.sums)), gib(memory.staging));
+}
+
+std::string device_memory_text(const MemoryPlan& memory, const PlannedDevice& device) {
+    std::string text = fmt::format(
+        "# memory a rank       {} of its GPU (weights {}, gradients {}, optimizer {}, activations "
+        "{}, scratch {}) and {} of the host (copy for checkpoints)\n",
+        gib(memory.computing()), gib(memory.weights), gib(memory.gradients), gib(memory.optimizer),
+        gib(std::max(memory.activations, memory.sums)), gib(memory.scratch), gib(memory.staging));
+    text += fmt::format(
+        "# GPU                 {}, {}{}; CUDA and its libraries take about {} of it for "
+        "themselves (an estimate, not in the sum)\n",
+        device.name, gib(device.memory_bytes),
+        device.is_assumed ? " (assumed: there is none on this machine)" : "",
+        gib(device_context_estimate));
+    if (const int64_t over = memory.computing() + device_context_estimate - device.memory_bytes;
+        over > 0)
+        text += fmt::format(
+            "# does not fit        {} too much for a rank alone on that GPU: a smaller "
+            "train.micro_batch, train.recompute=full, or more ranks with parallel.zero, "
+            "parallel.tensor or parallel.pipeline need less\n",
+            gib(over));
+    return text;
+}
+
 /// Where the full batch begins, if a ramp leads there.
 std::string ramp_text(const RunConfig& config) {
     const auto& ramp = config.train.batch_ramp;
@@ -545,6 +580,7 @@ MemoryPlan memory_plan(const RunConfig& config, int64_t ranks, int stage) {
     const parallel::ScheduleReport report = schedule_report(config, ranks);
     plan.activations = activation_bytes(config, chunks, stage,
                                         report.stages[static_cast<size_t>(stage)].peak_activations);
+    if (is_on_gpu(config)) plan.scratch = scratch_plan(config, chunks, planned_device()).total();
     return plan;
 }
 
@@ -592,11 +628,7 @@ std::string plan_text(const RunConfig& config, int64_t ranks) {
     std::string text = to_yaml(config);
     text += fmt::format("\n# parameters          {}\n", parameter_count(config.model));
     text += fmt::format("# ranks               {}\n", ranks);
-    text += fmt::format(
-        "# memory a rank       {} (weights {}, gradients {}, optimizer {}, activations {}, "
-        "copy for checkpoints {})\n",
-        gib(memory.total()), gib(memory.weights), gib(memory.gradients), gib(memory.optimizer),
-        gib(std::max(memory.activations, memory.sums)), gib(memory.staging));
+    text += is_on_gpu(config) ? device_memory_text(memory, planned_device()) : memory_text(memory);
     if (ranks > 1) {
         const TrafficPlan traffic = traffic_plan(config, ranks);
         text += fmt::format(

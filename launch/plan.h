@@ -18,10 +18,13 @@ struct MemoryPlan {
     /// Of sums of gradients over tensor and context groups, in the allocator and staged by the
     /// communicator: at the end of a step, when there are no activations.
     int64_t sums = 0;
-    int64_t staging = 0;  ///< of saves beside the training
-    int64_t total() const {
-        return weights + gradients + optimizer + std::max(activations, sums) + staging;
+    int64_t scratch = 0;  ///< of kernels and libraries on a GPU
+    int64_t staging = 0;  ///< of saves beside the training; beside a GPU in the host's memory
+    /// Where the model computes.
+    int64_t computing() const {
+        return weights + gradients + optimizer + std::max(activations, sums) + scratch;
     }
+    int64_t total() const { return computing() + staging; }
 };
 
 /// Bytes that a rank sends to others in a step, on average over the ranks.

@@ -43,8 +43,10 @@ std::string algorithm_cache(const std::string& key) {
     return algorithm_cache_folder(key, [](const char* name) { return std::getenv(name); });
 }
 
+/// A dry run computes nothing: it needs no GPU where the run would.
 SessionOptions session_options(const RunSection& run, const TrainSection& train,
-                               const parallel::MpiWorld& world) {
+                               const parallel::MpiWorld& world, bool dry_run) {
+    if (dry_run) return {.threads = run.threads};
     return {.threads = run.threads,
             .local_rank = world.local_rank(),
             .local_ranks = world.local_size(),
@@ -63,7 +65,7 @@ int run_pretrain(const StageArguments& arguments) {
         if (!problem) problem = validate_world(config, ranks.size());
         if (problem) FAIL(config, "{}: {}", problem->key, problem->message);
         const auto watch = watch_ranks(ranks, config.run);
-        Session session(ranks, session_options(config.run, config.train, world));
+        Session session(ranks, session_options(config.run, config.train, world, arguments.dry_run));
         return pretrain(config, session, arguments.dry_run);
     });
 }
@@ -74,7 +76,7 @@ int run_finetune(const StageArguments& arguments) {
     parallel::MpiWorld world({.time_limit = std::chrono::duration<double>(config.run.timeout)});
     return world.run([&](parallel::Communicator& ranks) {
         const auto watch = watch_ranks(ranks, config.run);
-        Session session(ranks, session_options(config.run, config.train, world));
+        Session session(ranks, session_options(config.run, config.train, world, arguments.dry_run));
         return finetune(config, session, arguments.dry_run);
     });
 }

@@ -3,7 +3,7 @@
 
 #include <algorithm>
 
-#include "kernels/cuda/attention_choice.h"
+#include "kernels/attention_choice.h"
 #include "kernels/cuda/attention_cudnn.h"
 #include "kernels/cuda/attention_tiled.h"
 

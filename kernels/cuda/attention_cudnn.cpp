@@ -8,6 +8,7 @@
 #include <unordered_map>
 
 #include "kernels/cuda/check.h"
+#include "kernels/device_scratch.h"
 
 namespace plinth::kernels::cuda {
 
@@ -19,9 +20,6 @@ using Pointers = std::unordered_map<int64_t, void*>;
 
 /// Names of a graph's tensors.
 enum Uid : int64_t { q_uid = 1, k_uid, v_uid, y_uid, stats_uid, dy_uid, dq_uid, dk_uid, dv_uid };
-
-/// More is refused: the tiled kernels need none. Deterministic gradients take 2 B H T^2 bytes.
-constexpr int64_t largest_workspace = int64_t{8} << 30;
 
 /// One head range of a token's row: dims [B, heads, T, K] over rows of `columns` elements.
 fe::graph::Tensor_attributes heads_of(const AttentionGraph& graph, const char* name, Uid uid,
@@ -115,7 +113,7 @@ Plan planned(const AttentionGraph& graph, cudnnHandle_t handle, int capability) 
     if (status.is_good()) status = plan.graph->get_workspace_size(bytes);
     if (status.is_bad())
         plan.refusal = status.get_message();
-    else if (bytes > largest_workspace)
+    else if (bytes > cudnn_workspace_limit)
         plan.refusal = fmt::format("a workspace of {} bytes is too large", bytes);
     if (!plan.refusal.empty()) plan.graph.reset();
     plan.workspace_bytes = static_cast<size_t>(bytes);

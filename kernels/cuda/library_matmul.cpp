@@ -6,12 +6,13 @@
 #include <limits>
 
 #include "kernels/cuda/check.h"
+#include "kernels/device_scratch.h"
 
 namespace plinth::kernels::cuda {
 
 namespace {
 
-constexpr uint64_t workspace_limit = uint64_t{32} << 20;  // NVIDIA's advice for Hopper
+constexpr auto workspace_limit = static_cast<uint64_t>(matmul_workspace_limit);
 constexpr int most_candidates = 8;
 constexpr int timed_runs = 3;
 /// A shorter product is not worth timing: what it could win is less than what timing it costs.

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "kernels/attention.h"
 
-#include "kernels/cuda/attention_choice.h"
+#include "kernels/attention_choice.h"
 #include "tests/gpu/device_test.h"
 #include "tests/support/cases/attention.h"
 #include "tests/support/expect_error.h"
@@ -65,8 +65,8 @@ Attention options_of(const AttentionCase& c) {
             .first_head = 3};
 }
 
-kernels::cuda::AttentionCounts attention_counts(Stream& stream) {
-    using Counts = kernels::cuda::AttentionCounts (*)(Stream&);
+kernels::AttentionCounts attention_counts(Stream& stream) {
+    using Counts = kernels::AttentionCounts (*)(Stream&);
     return reinterpret_cast<Counts>(stream.device_kernel("attention_counts"))(stream);
 }
 
@@ -93,7 +93,7 @@ class AttentionDeviceTest : public DeviceTest {
                 expect_both_passes(c, dtype);
     }
 
-    kernels::cuda::AttentionCounts counts_;
+    kernels::AttentionCounts counts_;
 };
 
 TEST_F(AttentionDeviceTest, EveryMaskAndOddSizes) {

@@ -1,9 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
-// Whether cuDNN has plans for our attention graphs on Hopper, asked where no GPU is: cuDNN works
-// from a description of the device. CUDA's stub library stands in for the driver.
+// Whether cuDNN has plans for our attention graphs on the cards that the preset builds for, asked
+// where no GPU is: cuDNN works from a description of the device. CUDA's stub library stands in for
+// the driver.
 #include <gtest/gtest.h>
 
-#include "kernels/cuda/attention_choice.h"
+#include "kernels/attention_choice.h"
 #include "kernels/cuda/attention_cudnn.h"
 
 namespace plinth::test {
@@ -11,28 +12,46 @@ namespace {
 
 using kernels::cuda::AttentionGraph;
 
-/// An H100 in the words of cuDNN's device property descriptor.
-constexpr const char* h100 = R"({
+/// A card in the words of cuDNN's device property descriptor, by NVIDIA's published figures.
+struct Card {
+    const char* name;
+    int capability, multiprocessors, shared_memory;
+    int64_t memory, l2;
+    int clock_khz, memory_clock_khz;
+
+    std::string description() const {
+        return fmt::format(R"({{
     "maxGridSize": [2147483647, 65535, 65535], "maxBlockSize": [1024, 1024, 64],
-    "regsPerBlock": 65536, "multiProcessorCount": 132, "warpSize": 32,
-    "maxSharedMemoryPerBlock": 49152, "maxSharedMemoryPerBlockOptin": 232448,
+    "regsPerBlock": 65536, "multiProcessorCount": {}, "warpSize": 32,
+    "maxSharedMemoryPerBlock": 49152, "maxSharedMemoryPerBlockOptin": {},
     "reservedSharedMemoryPerBlock": 1024, "maxRegistersPerSM": 65536, "maxCtasPerSM": 32,
     "maxThreadsPerBlock": 1024, "maxThreadsPerSM": 2048, "pciDeviceId": 0, "isTccDriver": 0,
-    "supportCoopLaunch": 1, "totalGlobalMem": 85017755648, "smClockRateKHz": 1980000,
-    "memClockRateKHz": 2619000, "l2CacheSize": 52428800, "cudaDeviceId": 0, "deviceVer": 900,
-    "driverVer": 13000, "deviceName": "NVIDIA H100 80GB HBM3"})";
-constexpr int capability = 90;
+    "supportCoopLaunch": 1, "totalGlobalMem": {}, "smClockRateKHz": {},
+    "memClockRateKHz": {}, "l2CacheSize": {}, "cudaDeviceId": 0, "deviceVer": {},
+    "driverVer": 13000, "deviceName": "{}"}})",
+                           multiprocessors, shared_memory, memory, clock_khz, memory_clock_khz, l2,
+                           capability * 10, name);
+    }
+    std::string refusal(const AttentionGraph& graph) const {
+        return attention_graph_refusal(graph, description(), capability);
+    }
+};
 
-std::string refusal(const AttentionGraph& graph) {
-    return attention_graph_refusal(graph, h100, capability);
-}
+constexpr Card a100{"NVIDIA A100-SXM4-80GB", 80,       108,     166912,
+                    85'095'874'560,          41943040, 1410000, 1593000};
+constexpr Card h100{"NVIDIA H100 80GB HBM3", 90,       132,     232448,
+                    85'017'755'648,          52428800, 1980000, 2619000};
+constexpr Card b200{"NVIDIA B200", 100, 148, 232448, 191'512'313'856, 132644864, 1965000, 3996000};
+
+class AttentionGraphs : public testing::TestWithParam<Card> {};
 
 /// Batch, tokens, heads, key/value heads, head width.
 struct Extents {
     int64_t batch, tokens, heads, kv_heads, width;
 };
 
-TEST(AttentionGraphs, HopperHasPlansForWhatCudnnIsChosenFor) {
+TEST_P(AttentionGraphs, ThereArePlansForWhatCudnnIsChosenFor) {
+    const Card& card = GetParam();
     for (const Extents& e :
          {Extents{4, 1024, 12, 12, 64}, Extents{1, 4096, 32, 8, 128}, Extents{2, 128, 2, 2, 8},
           Extents{1, 130, 2, 1, 80}, Extents{1, 512, 4, 4, 96}, Extents{1, 128, 2, 2, 256},
@@ -40,26 +59,32 @@ TEST(AttentionGraphs, HopperHasPlansForWhatCudnnIsChosenFor) {
         for (const bool causal : {true, false})
             for (const auto& [is_backward, is_deterministic] :
                  {std::pair{false, false}, std::pair{true, false}, std::pair{true, true}}) {
+                if (e.width > kernels::largest_cudnn_width(card.capability)) continue;
                 const kernels::AttentionShape shape{e.batch,    e.tokens, e.heads,
                                                     e.kv_heads, e.width,  0.125f};
-                ASSERT_EQ(kernels::cuda::choose_attention(shape, DType::bf16, {},
-                                                          {.causal = causal}, true, capability),
-                          kernels::cuda::AttentionImplementation::cudnn);
-                EXPECT_EQ(refusal({e.batch, e.tokens, e.heads, e.kv_heads, e.width, 0.125f, causal,
-                                   is_backward, is_deterministic}),
+                ASSERT_EQ(kernels::choose_attention(shape, DType::bf16, {}, {.causal = causal},
+                                                    true, card.capability),
+                          kernels::AttentionImplementation::cudnn);
+                EXPECT_EQ(card.refusal({e.batch, e.tokens, e.heads, e.kv_heads, e.width, 0.125f,
+                                        causal, is_backward, is_deterministic}),
                           "")
                     << e.tokens << " tokens, heads of " << e.width << ", causal " << causal
                     << ", backward " << is_backward << ", deterministic " << is_deterministic;
             }
 }
 
-TEST(AttentionGraphs, OtherWidthsAreRefused) {
+TEST_P(AttentionGraphs, OtherWidthsAreRefused) {
     AttentionGraph graph{2, 128, 2, 2, 12, 0.125f, true, false, false};
-    EXPECT_NE(refusal(graph), "");
+    EXPECT_NE(GetParam().refusal(graph), "");
     graph.width = 512;
     graph.is_backward = true;
-    EXPECT_NE(refusal(graph), "");
+    EXPECT_NE(GetParam().refusal(graph), "");
 }
+
+INSTANTIATE_TEST_SUITE_P(Cards, AttentionGraphs, testing::Values(a100, h100, b200),
+                         [](const auto& card) {
+                             return fmt::format("Capability{}", card.param.capability);
+                         });
 
 }  // namespace
 }  // namespace plinth::test

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-#include "kernels/cuda/attention_choice.h"
+#include "kernels/attention_choice.h"
 
 #include <gtest/gtest.h>
 
@@ -7,10 +7,10 @@ namespace plinth::test {
 namespace {
 
 using kernels::Attention;
+using kernels::AttentionImplementation;
 using kernels::AttentionMask;
 using kernels::AttentionShape;
-using kernels::cuda::AttentionImplementation;
-using kernels::cuda::choose_attention;
+using kernels::choose_attention;
 
 /// A call that cuDNN serves, until a test changes it.
 struct Call {

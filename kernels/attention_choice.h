@@ -5,7 +5,7 @@
 
 #include "kernels/attention_shape.h"
 
-namespace plinth::kernels::cuda {
+namespace plinth::kernels {
 
 enum class AttentionImplementation {
     tiled,  ///< own kernels: every mask and width, fp32 too
@@ -41,4 +41,4 @@ inline AttentionImplementation choose_attention(const AttentionShape& shape, DTy
                                       : AttentionImplementation::tiled;
 }
 
-}  // namespace plinth::kernels::cuda
+}  // namespace plinth::kernels

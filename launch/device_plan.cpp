@@ -1,0 +1,65 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "launch/device_plan.h"
+
+#include <algorithm>
+
+#include "core/ops/cross_entropy.h"
+#include "kernels/device_scratch.h"
+#include "launch/build.h"
+#include "launch/session.h"
+
+namespace plinth::launch {
+
+PlannedDevice planned_device() {
+    if (!has_cuda_device())
+        return {.name = "NVIDIA H100 80GB HBM3",
+                .capability = 90,
+                .memory_bytes = 85'017'755'648,
+                .is_assumed = true};
+    const DeviceInfo info = cuda_module().info(0);
+    return {.name = info.name,
+            .capability = info.capability,
+            .memory_bytes = static_cast<int64_t>(info.memory_bytes)};
+}
+
+int64_t ScratchPlan::total() const {
+    return std::max({products, attention, embedding});
+}
+
+ScratchPlan scratch_plan(const RunConfig& config, const std::vector<core::models::Parts>& chunks,
+                         const PlannedDevice& device) {
+    const ModelSection& m = config.model;
+    const int64_t t = config.parallel.tensor;
+    const int64_t tokens = config.train.micro_batch * config.data.sequence_length;
+    const int64_t rows_of_table = transformer_config(config).padded_vocab() / t;
+    bool has_embedding = false, has_head = false;
+    for (const core::models::Parts& parts : chunks) {
+        has_embedding = has_embedding || parts.has_embedding;
+        has_head = has_head || parts.has_head;
+    }
+    const bool sums_chunks = has_head && tokens > core::ops::logit_rows_on(DeviceType::cuda);
+    const kernels::AttentionShape shape{.batch = config.train.micro_batch,
+                                        .tokens = config.data.sequence_length,
+                                        .heads = m.heads / t,
+                                        .kv_heads = std::max<int64_t>(1, m.kv_heads / t),
+                                        .width = m.head_width,
+                                        .scale = 1.0f};
+    const bool has_slopes = m.positions == PositionKind::alibi;
+    const bool is_cudnn = !has_slopes && !config.data.document_mask &&
+                          kernels::choose_attention(shape, dtype_of(config.train.dtype), {},
+                                                    {.heads = shape.heads,
+                                                     .kv_heads = shape.kv_heads,
+                                                     .dropout = static_cast<float>(m.dropout)},
+                                                    /*is_aligned=*/true, device.capability) ==
+                              kernels::AttentionImplementation::cudnn;
+    ScratchPlan plan;
+    plan.products = kernels::matmul_scratch_bytes(sums_chunks ? rows_of_table * m.width : 0);
+    plan.attention = kernels::cudnn_attention_scratch_estimate(shape, config.run.reproducible);
+    if (!is_cudnn || plan.attention > kernels::cudnn_workspace_limit)
+        plan.attention = kernels::tiled_attention_scratch_bytes(shape);
+    if (has_embedding)
+        plan.embedding = kernels::embedding_scratch_bytes(tokens, rows_of_table, m.width);
+    return plan;
+}
+
+}  // namespace plinth::launch

@@ -1,0 +1,144 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "launch/device_plan.h"
+
+#include <gtest/gtest.h>
+
+#include "launch/config/load.h"
+#include "launch/plan.h"
+#include "launch/session.h"
+#include "launch/stage_parts.h"
+
+namespace plinth::launch {
+namespace {
+
+RunConfig config_of(const std::string& file, std::vector<std::string> words) {
+    words.emplace_back("run.device=cuda");
+    return load<RunConfig>(core::io::posix(), std::string(PLINTH_SOURCE_DIR) + "/configs/" + file,
+                           words);
+}
+
+/// GPT-2 124M as it trains on a card.
+RunConfig gpt2(std::vector<std::string> words) {
+    words.insert(words.begin(), {"train.dtype=bf16", "train.micro_batch=32",
+                                 "train.global_batch=512", "train.recompute=none"});
+    return config_of("gpt/gpt2_124m.yaml", std::move(words));
+}
+
+constexpr PlannedDevice h100() {
+    return {.name = "", .capability = 90, .memory_bytes = 0};
+}
+
+ScratchPlan scratch_of(const RunConfig& config, int capability = 90) {
+    PlannedDevice device = h100();
+    device.capability = capability;
+    return scratch_plan(config, stage_parts(config, 0), device);
+}
+
+constexpr int64_t mib = int64_t{1} << 20;
+
+TEST(DevicePlan, TheLargestCallDecides) {
+    const ScratchPlan plan{.products = 3, .attention = 5, .embedding = 2};
+    EXPECT_EQ(plan.total(), 5);
+}
+
+TEST(DevicePlan, ProductsNeedTheHeadsGradientWhereChunksAreAdded) {
+    const int64_t table = 50304 * 768 * 4;
+    EXPECT_EQ(scratch_of(gpt2({})).products, 32 * mib + table);
+    // 8,192 tokens are one chunk: nothing is added.
+    EXPECT_EQ(scratch_of(gpt2({"train.micro_batch=8"})).products, 32 * mib);
+    EXPECT_EQ(scratch_of(gpt2({"train.micro_batch=9", "train.global_batch=9"})).products,
+              32 * mib + table);
+    EXPECT_EQ(scratch_of(gpt2({"parallel.tensor=2"})).products, 32 * mib + table / 2);
+}
+
+TEST(DevicePlan, StagesNeedWhatTheirPartsDo) {
+    const RunConfig config = gpt2({"parallel.pipeline=2"});
+    const ScratchPlan first = scratch_plan(config, stage_parts(config, 0), h100());
+    const ScratchPlan last = scratch_plan(config, stage_parts(config, 1), h100());
+    EXPECT_EQ(first.products, 32 * mib);
+    EXPECT_GT(first.embedding, 0);
+    EXPECT_GT(last.products, 32 * mib);
+    EXPECT_EQ(last.embedding, 0);
+    EXPECT_EQ(first.attention, last.attention);
+}
+
+TEST(DevicePlan, AttentionGoesByItsImplementation) {
+    const int64_t queries = 32 * 12 * 1024;
+    EXPECT_EQ(scratch_of(gpt2({})).attention, queries * (4 * 64 + 8));
+    EXPECT_EQ(scratch_of(gpt2({"run.reproducible=true"})).attention,
+              queries * (4 * 64 + 8 + 2 * 1024));
+    for (const char* own : {"model.dropout=0.1", "data.document_mask=true", "train.dtype=fp32"})
+        EXPECT_EQ(scratch_of(gpt2({own})).attention, 4 * queries) << own;
+    EXPECT_EQ(scratch_of(gpt2({}), 75).attention, 4 * queries);
+    // cuDNN's deterministic gradients of so many scores would want more than they get.
+    EXPECT_EQ(scratch_of(gpt2({"run.reproducible=true", "data.sequence_length=16384",
+                               "model.max_positions=16384"}))
+                  .attention,
+              4 * 16 * queries);
+    const RunConfig bloom = config_of("bloom/tiny.yaml", {"train.dtype=bf16"});
+    EXPECT_EQ(scratch_of(bloom).attention,
+              4 * bloom.train.micro_batch * bloom.model.heads * bloom.data.sequence_length);
+}
+
+TEST(DevicePlan, GroupedQueriesNeedMore) {
+    const auto attention = [](const char* kv_heads) {
+        return scratch_of(config_of("llama/llama_1b.yaml", {"train.dtype=bf16", kv_heads}))
+            .attention;
+    };
+    EXPECT_GT(attention("model.kv_heads=4"), attention("model.kv_heads=32"));
+}
+
+TEST(DevicePlan, MemoryCountsItOnAGpuOnly) {
+    RunConfig config = gpt2({});
+    const MemoryPlan on_gpu = memory_plan(config, 1);
+    EXPECT_EQ(on_gpu.scratch, scratch_of(config, planned_device().capability).total());
+    EXPECT_EQ(on_gpu.computing() + on_gpu.staging, on_gpu.total());
+    config.run.device = DeviceKind::cpu;
+    EXPECT_EQ(memory_plan(config, 1).scratch, 0);
+}
+
+/// "peak of the card" in benchmarks/RESULTS.md: what nvidia-smi saw of an H100 while three models
+/// trained on it (benchmarks/gpu/compare_pytorch.py).
+TEST(DevicePlan, SumsAreNearWhatACardHadInUse) {
+    struct Seen {
+        int64_t layers, width, heads, micro_batch;
+        double gib;
+    };
+    for (const Seen& seen : {Seen{12, 768, 12, 32, 13.5}, Seen{24, 1024, 16, 16, 20.5},
+                             Seen{36, 1280, 20, 16, 38.7}}) {
+        const RunConfig config = gpt2(
+            {"model.vocab_multiple=1", "model.vocab_size=50304", "train.lanes=1",
+             "checkpoint.every=0", fmt::format("model.layers={}", seen.layers),
+             fmt::format("model.width={}", seen.width), fmt::format("model.heads={}", seen.heads),
+             fmt::format("train.micro_batch={}", seen.micro_batch)});
+        const double foretold =
+            static_cast<double>(memory_plan(config, 1).computing() + device_context_estimate) /
+            static_cast<double>(int64_t{1} << 30);
+        EXPECT_NEAR(foretold / seen.gib, 1.0, 0.05)
+            << seen.layers << " layers: " << foretold << " GiB foretold, " << seen.gib << " seen";
+    }
+}
+
+TEST(DevicePlan, TheTextNamesTheGpu) {
+    if (has_cuda_device()) GTEST_SKIP() << "this machine has a GPU, which is named instead";
+    EXPECT_TRUE(planned_device().is_assumed);
+    const std::string text = plan_text(gpt2({}), 1);
+    for (const char* part :
+         {"# memory a rank ", " of its GPU (weights ", ", scratch 0.", " of the host (copy for",
+          "# GPU                 NVIDIA H100 80GB HBM3, 79.179 GiB (assumed: there is none on this "
+          "machine); CUDA and its libraries take about 0.586 GiB of it"})
+        EXPECT_NE(text.find(part), std::string::npos) << part << "\n" << text;
+    EXPECT_EQ(text.find("does not fit"), std::string::npos);
+    const std::string large = plan_text(
+        config_of("llama/llama_8b.yaml", {"train.global_batch=8", "train.micro_batch=1"}), 1);
+    EXPECT_NE(large.find("# does not fit "), std::string::npos) << large;
+    const std::string on_cpu =
+        plan_text(load<RunConfig>(core::io::posix(),
+                                  std::string(PLINTH_SOURCE_DIR) + "/configs/gpt/tiny.yaml",
+                                  std::vector<std::string>{"run.device=cpu"}),
+                  1);
+    EXPECT_EQ(on_cpu.find("# GPU"), std::string::npos);
+}
+
+}  // namespace
+}  // namespace plinth::launch
