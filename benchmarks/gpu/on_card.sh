@@ -5,7 +5,7 @@
 #     BUNDLE          its folder, or the .tar.xz that --pack made
 #     RESULTS         folder for logs
 #     tests[=FILTER]  gpu_kernels, each suite in a process of its own: one bad kernel spoils no other's test (default)
-#     sanitize[=SUITE]  the same under compute-sanitizer: memcheck, and racecheck where SUITE is named
+#     sanitize[=SUITE|all]  the same under compute-sanitizer (launch/gpu_check.sh): memcheck; of SUITE or of all, its four tools
 #     train[=KEYS]    the tiny models on CPU and GPU, losses side by side; KEYS are more configuration words
 #     kernels[=NAME]  the table of gpu_benchmarks
 #     compare=SHAPE[,OPTION...]  compare_pytorch.py, such as compare=gpt2-124m,--seconds,20,--how,blocks
@@ -91,17 +91,11 @@ tests() {
 }
 
 sanitize() {
-    local tool logs suite code
-    command -v compute-sanitizer >/dev/null || { fail "sanitize: no compute-sanitizer here"; return; }
-    for tool in memcheck ${1:+racecheck initcheck synccheck}; do
-        logs=$results/$tool
-        run_suites "$logs" 400 "${1:+$1.*}" compute-sanitizer --tool "$tool" --error-exitcode 99 --target-processes all
-        echo "$tool: $(find "$logs" -name '*.log' | wc -l) suites, $(wc -l <"$logs/failed.txt") failed"
-        while read -r suite code; do
-            fail "$tool: $suite (exit $code)"
-            grep -m 12 '^=========' "$logs/$suite.log"
-        done <"$logs/failed.txt"
-    done
+    local filter='*' tools=(memcheck)
+    [ -z "$1" ] || tools=()  # all of them
+    case "$1" in '' | all) ;; *) filter="$1.*" ;; esac
+    "$root/launch/gpu_check.sh" --program "$bundle/gpu_kernels" --results "$results" --jobs 6 --limit 400 \
+        --suites "$filter" "${tools[@]}" || fail "sanitize: see the lines of gpu_check above"
 }
 
 # losses FILE: one a line.
