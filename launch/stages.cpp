@@ -46,14 +46,15 @@ std::string algorithm_cache(const std::string& key) {
 /// A dry run computes nothing: it needs no GPU where the run would.
 SessionOptions session_options(const RunSection& run, const TrainSection& train,
                                const parallel::MpiWorld& world, bool dry_run) {
-    if (dry_run) return {.threads = run.threads};
-    return {.threads = run.threads,
-            .local_rank = world.local_rank(),
-            .local_ranks = world.local_size(),
-            .device = run.device,
-            .exchange = run.device_exchange,
-            .stream = {.reproducible = run.reproducible, .tf32 = train.tf32},
-            .algorithm_cache = algorithm_cache(run.algorithm_cache)};
+    SessionOptions options{.threads = run.threads,
+                           .local_rank = world.local_rank(),
+                           .local_ranks = world.local_size()};
+    if (dry_run) return options;
+    options.device = run.device;
+    options.exchange = run.device_exchange;
+    options.stream = {.reproducible = run.reproducible, .tf32 = train.tf32};
+    options.algorithm_cache = algorithm_cache(run.algorithm_cache);
+    return options;
 }
 
 int run_pretrain(const StageArguments& arguments) {
