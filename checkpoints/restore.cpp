@@ -15,6 +15,7 @@
 #include "core/io/hash.h"
 #include "kernels/runtime/device_module.h"
 #include "kernels/runtime/error.h"
+#include "kernels/runtime/trace.h"
 
 namespace plinth::checkpoints {
 
@@ -255,6 +256,7 @@ std::string explain(const std::vector<std::string>& problems) {
 
 void load(const Checkpoint& checkpoint, core::Ranks& ranks,
           std::span<const core::StateTensor> tensors, const LoadOptions& options) {
+    const TraceRange range("load");
     Failure failure;
     try {
         for (const core::StateTensor& tensor : tensors)

@@ -7,6 +7,7 @@
 #include "checkpoints/attempt.h"
 #include "checkpoints/commit.h"
 #include "checkpoints/writer.h"
+#include "kernels/runtime/trace.h"
 
 namespace plinth::checkpoints {
 
@@ -38,6 +39,7 @@ void Writer::launch(void (Writer::*work)()) {
     worker_ = std::thread([this, work] {
         Failure failure;
         try {
+            const TraceRange range("save");
             (this->*work)();
         } catch (...) {
             failure = current_failure();

@@ -2,6 +2,7 @@
 # The CUDA backend: a module that the program loads when a device is there or asked for (kernels/runtime/device_module.h). It
 # takes what it shares with the program (errors, names of types) from the program, which exports its symbols.
 find_package(CUDAToolkit 13.0 REQUIRED)
+find_path(NVTX_INCLUDE_DIR nvtx3/nvToolsExt.h HINTS ${CUDAToolkit_INCLUDE_DIRS} REQUIRED)  # headers alone
 find_path(CUDNN_INCLUDE_DIR cudnn.h HINTS ${CUDAToolkit_INCLUDE_DIRS} REQUIRED)
 find_library(CUDNN_LIBRARY cudnn HINTS ${CUDAToolkit_LIBRARY_DIR} ${CUDAToolkit_TARGET_DIR}/lib REQUIRED)
 find_path(CUDNN_FRONTEND_INCLUDE_DIR cudnn_frontend.h
@@ -14,7 +15,8 @@ set_target_properties(plinth_cuda PROPERTIES
     LIBRARY_OUTPUT_DIRECTORY ${CMAKE_BINARY_DIR}
     CUDA_STANDARD 20 CUDA_STANDARD_REQUIRED ON CUDA_EXTENSIONS OFF CUDA_RUNTIME_LIBRARY Shared CXX_VISIBILITY_PRESET hidden)
 target_include_directories(plinth_cuda PRIVATE ${CMAKE_SOURCE_DIR})
-target_include_directories(plinth_cuda SYSTEM PRIVATE ${CUDAToolkit_INCLUDE_DIRS} ${CUDNN_INCLUDE_DIR} ${CUDNN_FRONTEND_INCLUDE_DIR})
+target_include_directories(plinth_cuda SYSTEM PRIVATE ${CUDAToolkit_INCLUDE_DIRS} ${NVTX_INCLUDE_DIR}
+    ${CUDNN_INCLUDE_DIR} ${CUDNN_FRONTEND_INCLUDE_DIR})
 target_compile_options(plinth_cuda PRIVATE
     $<$<COMPILE_LANGUAGE:CXX>:-Wall;-Wextra;-Wshadow;-Wno-missing-field-initializers;-ffp-contract=off>
     # Equal bits: products and sums are contracted only where the source says fma.

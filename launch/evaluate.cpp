@@ -10,6 +10,7 @@
 
 #include "core/autograd/scope.h"
 #include "core/io/print.h"
+#include "kernels/runtime/trace.h"
 #include "launch/evaluate_classifier.h"
 #include "launch/loss_reader.h"
 #include "launch/micro_batch.h"
@@ -228,6 +229,7 @@ int evaluate(const EvaluateConfig& config, Session& session) {
     for (const std::string& input : section.data)
         rows.push_back(open_row(section, input, restored, session));
     std::vector<Score> scores;
+    const TraceRange range("evaluate");
     for (const TokenRow& row : rows)
         scores.push_back(score(restored, row, options, session));
     if (!section.output.empty() && session.speaks())

@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <chrono>
 
+#include "kernels/runtime/trace.h"
 #include "launch/build.h"
 #include "launch/loss_reader.h"
 #include "launch/micro_batch.h"
@@ -39,6 +40,7 @@ bool Evaluator::is_due(int64_t steps_done) const {
 EvaluationRecord Evaluator::evaluate(int64_t steps_done, int64_t samples,
                                      std::optional<double> training_loss) {
     const parallel::PhaseMark mark(session_.activity(), parallel::Phase::evaluate);
+    const TraceRange range("evaluate");
     const double began = session_.seconds();
     const int64_t rows = config_.train.micro_batch;
     const std::vector<WindowRef> windows =

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "launch/pretrain.h"
 
+#include "kernels/runtime/trace.h"
 #include "launch/build.h"
 #include "launch/config/load.h"
 #include "launch/exit_codes.h"
@@ -19,6 +20,7 @@ int train(Training& run, core::models::Model& model) {
         run.sample_if_due();
         if (run.is_finished()) break;
 
+        const TraceRange range("step");
         for (const core::models::Phase& phase : model.phases()) {
             parallel::StepScalars scalars(run.plan_step().slots, run.session().world());
             run.run_micro_batches(phase, scalars);

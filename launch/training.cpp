@@ -7,6 +7,7 @@
 #include <chrono>
 #include <cstdio>
 
+#include "kernels/runtime/trace.h"
 #include "launch/build.h"
 #include "launch/disk_space.h"
 #include "launch/environment.h"
@@ -219,6 +220,7 @@ void Training::exchange_algorithms() {
 }
 
 StepResult Training::update(parallel::StepScalars& scalars) {
+    const TraceRange range("update");
     raise_flags(scalars);
     scalars.set_busy_seconds(session_.seconds() - step_began_ -
                              engine_.communication().seconds_waiting);
@@ -350,6 +352,7 @@ void Training::sample_if_due() {
 }
 
 void Training::save_if_due() {
+    const TraceRange range("save");
     const PhaseMark mark(session_.activity(), Phase::save);
     // After a skipped step a save waits: what may have diverged must push no sound checkpoint out.
     if (skipped_in_a_row_ == 0 && checkpoints_.is_due(state)) checkpoints_.save(state);

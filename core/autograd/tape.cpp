@@ -5,6 +5,7 @@
 
 #include "core/autograd/scope.h"
 #include "kernels/add.h"
+#include "kernels/runtime/trace.h"
 
 namespace plinth::core {
 
@@ -105,6 +106,7 @@ void Tape::run_backward(Node& node, WeightHalves* later) {
     for (int32_t input : node.inputs)
         gradients.wanted_.push_back(input >= 0);
     gradients.inputs_.resize(node.inputs.size());
+    const TraceRange range(node.op);
     if (node.input_grad) node.input_grad(gradients);
     std::vector<Tensor> of_inputs = std::move(gradients.inputs_);
     if (node.weight_grad && !later) node.weight_grad(gradients);

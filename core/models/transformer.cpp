@@ -6,6 +6,7 @@
 #include "core/autograd/recompute.h"
 #include "core/ops/dropout.h"
 #include "core/ops/embedding.h"
+#include "kernels/runtime/trace.h"
 
 namespace plinth::core::models {
 
@@ -82,6 +83,7 @@ Tensor Transformer::look_up(const Batch& batch) const {
 }
 
 Tensor Transformer::embed(const Batch& batch) const {
+    const TraceRange range("embedding");
     Tensor x = look_up(batch);
     if (embedding_norm_) x = (*embedding_norm_)(x);
     return ops::dropout(x, config_.dropout, "embedding.dropout", batch.sample_ids,
@@ -90,10 +92,13 @@ Tensor Transformer::embed(const Batch& batch) const {
 
 Tensor Transformer::run_block(int64_t layer, const Tensor& x, const Batch& batch,
                               const nn::InnerAttention& inner) const {
-    const TransformerBlock& block = *blocks_[static_cast<size_t>(layer)];
-    if (!config_.recompute) return block(x, batch, inner);
-    return recompute(
-        [&block, batch, &inner](const Tensor& input) { return block(input, batch, inner); }, x);
+    const auto run = [&block = *blocks_[static_cast<size_t>(layer)], layer, batch,
+                      &inner](const Tensor& input) {
+        const std::string name = trace_sink() ? fmt::format("blocks.{}", layer) : "";
+        const TraceRange range(name.c_str());
+        return block(input, batch, inner);
+    };
+    return config_.recompute ? recompute(run, x) : run(x);
 }
 
 Tensor Transformer::run(size_t chunk, const Tensor& input, const Batch& batch,
@@ -102,7 +107,9 @@ Tensor Transformer::run(size_t chunk, const Tensor& input, const Batch& batch,
     Tensor x = parts.has_embedding ? embed(batch) : input;
     for (int64_t i = 0; i < parts.blocks; ++i)
         x = run_block(parts.first_block + i, x, batch, inner);
-    return parts.has_head ? (*final_norm_)(x) : x;
+    if (!parts.has_head) return x;
+    const TraceRange range("final_norm");
+    return (*final_norm_)(x);
 }
 
 Tensor Transformer::features(const Batch& batch, const nn::InnerAttention& inner) const {
@@ -118,6 +125,7 @@ Tensor Transformer::project(const Tensor& features) const {
 
 ops::Loss Transformer::loss(const Batch& batch, const Tensor& features) const {
     CHECK(head_, "this transformer was built without a language head");
+    const TraceRange range("head");
     return ops::linear_cross_entropy(
         head_->enter(features, batch.slice), head_->weight(), batch.targets,
         {.valid_columns = config_.vocab_size, .z_loss = config_.z_loss, .ranks = head_->columns()});

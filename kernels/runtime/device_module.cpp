@@ -10,6 +10,7 @@
 #include <string_view>
 
 #include "kernels/runtime/error.h"
+#include "kernels/runtime/trace.h"
 
 namespace plinth {
 
@@ -42,6 +43,10 @@ Loaded load() {
     try {
         loaded.module = make();
         if (loaded.module->devices() == 0) loaded.reason = "the driver finds no device";
+        // Where the device's profilers take the names of ranges.
+        if (const auto sink =
+                reinterpret_cast<TraceSink* (*)()>(dlsym(handle, "plinth_trace_sink")))
+            set_trace_sink(sink());
     } catch (const Error& error) {
         loaded.module = nullptr;
         loaded.reason = error.what();

@@ -4,6 +4,7 @@
 #include <cstring>
 #include <type_traits>
 
+#include "kernels/runtime/trace.h"
 #include "parallel/comm/communicator.h"
 
 namespace plinth::parallel {
@@ -111,6 +112,7 @@ std::unique_ptr<Transfer> Communicator::move(const Call& call, StagedCall staged
 
 Pending Communicator::start_all_to_all(std::string label, std::span<const ConstBytes> sends,
                                        std::span<const Bytes> receives) {
+    const TraceRange range(label.c_str());
     const auto peers = static_cast<size_t>(size_);
     CHECK(sends.size() == peers && receives.size() == peers, "{}: {} sends, {} receives, {} ranks",
           label, sends.size(), receives.size(), size_);
@@ -158,6 +160,7 @@ std::unique_ptr<Transfer> Communicator::gather(const Call& call, ConstBytes mine
 
 Pending Communicator::start_all_gather(std::string label, ConstBytes mine,
                                        std::span<const Bytes> pieces) {
+    const TraceRange range(label.c_str());
     Call call = begin(std::move(label));
     auto transfer = gather(call, mine, pieces, StagedCall(options_.device));
     return pending(std::move(call), std::move(transfer));
@@ -179,6 +182,7 @@ std::vector<std::string> Communicator::all_gather(const std::string& label,
 }
 
 Pending Communicator::start_broadcast(std::string label, Bytes bytes, int root) {
+    const TraceRange range(label.c_str());
     check_peer(label, root);
     Call call = begin(std::move(label));
     StagedCall staged(options_.device);
@@ -262,6 +266,7 @@ std::unique_ptr<Transfer> Communicator::scattered_sum(const Call& call, const vo
 
 Pending Communicator::start_reduction(std::string label, void* values, size_t count, DType dtype,
                                       Reduce reduce) {
+    const TraceRange range(label.c_str());
     CHECK(dtype == DType::i64 || dtype == DType::f32 || dtype == DType::f64,
           "{}: no reduction of {}", label, name_of(dtype));
     const bool is_exact = dtype == DType::i64 || reduce == Reduce::max;
@@ -306,6 +311,7 @@ std::unique_ptr<Transfer> Communicator::ordered_sum(const Call& call, Bytes valu
 }
 
 Pending Communicator::start_send(std::string label, ConstBytes bytes, int to) {
+    const TraceRange range(label.c_str());
     Call call = message(std::move(label), true, to);
     std::vector<Outgoing> out;
     if (!bytes.empty()) out.push_back({to, bytes});
@@ -314,6 +320,7 @@ Pending Communicator::start_send(std::string label, ConstBytes bytes, int to) {
 }
 
 Pending Communicator::start_receive(std::string label, Bytes bytes, int from) {
+    const TraceRange range(label.c_str());
     Call call = message(std::move(label), false, from);
     std::vector<Incoming> in;
     if (!bytes.empty()) in.push_back({from, bytes});

@@ -3,6 +3,8 @@
 
 #include <exception>
 
+#include "kernels/runtime/trace.h"
+
 namespace plinth::parallel {
 
 using Clock = std::chrono::steady_clock;
@@ -148,6 +150,7 @@ void Communicator::settle() {
 }
 
 void Communicator::wait_for(Pending& pending, bool by_order) {
+    const TraceRange range(pending.label_.c_str());
     const Clock::time_point began = Clock::now();
     whereabouts_.waiting = true;
     options_.activity->wait(options_.group, pending.sequence_, pending.label_, pending.message_);

@@ -3,6 +3,7 @@
 
 #include <algorithm>
 
+#include "kernels/runtime/trace.h"
 #include "parallel/comm/view_bytes.h"
 
 namespace plinth::parallel {
@@ -66,6 +67,7 @@ void PipelineRunner::compute(const Compute& compute) {
     if (step_->activity)
         mark.emplace(*step_->activity,
                      compute.pass == Pass::forward ? Phase::forward : Phase::backward);
+    const TraceRange range(compute.pass == Pass::forward ? "forward" : "backward");
     switch (compute.pass) {
         case Pass::forward:
             forward(micro_batch, chunk);
