@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 # The op rows. A row whose CUDA place is still empty says "CUDA pending".
 add_op(attention)
-add_op(attention_part KERNEL_ONLY CUDA pending)
+add_op(attention_part KERNEL_ONLY)
 add_op(rotary)
 add_op(qk_norm)
 add_op(embedding)

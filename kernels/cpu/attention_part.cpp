@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "kernels/attention_part.h"
 
+#include "kernels/attention_part_shape.h"
 #include "kernels/cpu/attention_gradients.h"
 #include "kernels/cpu/elementwise.h"
 #include "kernels/cpu/query_block.h"
@@ -8,10 +9,6 @@
 namespace plinth::kernels::cpu {
 
 namespace {
-
-bool are_rows(ConstView view, int64_t batch, int64_t tokens, int64_t columns, DType dtype) {
-    return view.shape == Shape{batch, tokens, columns} && view.dtype == dtype;
-}
 
 template <typename T>
 void forward_of(View y, View log_sum, ConstView q, ConstView k, ConstView v,
@@ -44,9 +41,7 @@ void forward_of(View y, View log_sum, ConstView q, ConstView k, ConstView v,
 void attention_part_forward(View y, View log_sum, ConstView q, ConstView k, ConstView v,
                             AttentionMask mask, AttentionPart part, Attention options,
                             Stream& stream) {
-    const AttentionShape shape = AttentionShape::of_part(log_sum, q, k, v, mask, part, options);
-    CHECK(are_rows(y, shape.batch, shape.tokens, q.dim(2), DType::f32),
-          "attention_part_forward: y {} of q {}", y.shape.text(), q.shape.text());
+    const AttentionShape shape = part_forward_shape(y, log_sum, q, k, v, mask, part, options);
     with_float_type(q.dtype, "attention_part_forward", [&]<typename T>(T) {
         forward_of<T>(y, log_sum, q, k, v, mask, part, shape, options, stream);
     });
@@ -56,16 +51,8 @@ void attention_part_backward(View dq, View dk, View dv, ConstView dy, ConstView 
                              ConstView log_sum, ConstView q, ConstView k, ConstView v,
                              AttentionMask mask, AttentionPart part, Attention options,
                              Stream& stream) {
-    const AttentionShape shape = AttentionShape::of_part(log_sum, q, k, v, mask, part, options);
-    const int64_t keys = k.dim(1);
-    CHECK(are_rows(dq, shape.batch, shape.tokens, q.dim(2), DType::f32) &&
-              are_rows(dk, shape.batch, keys, k.dim(2), DType::f32) &&
-              are_rows(dv, shape.batch, keys, k.dim(2), DType::f32) &&
-              are_rows(dy, shape.batch, shape.tokens, q.dim(2), q.dtype) &&
-              are_rows(y, shape.batch, shape.tokens, q.dim(2), q.dtype),
-          "attention_part_backward: dq {}, dk {}, dv {}, dy {} and y {} do not fit q {} and k {}",
-          dq.shape.text(), dk.shape.text(), dv.shape.text(), dy.shape.text(), y.shape.text(),
-          q.shape.text(), k.shape.text());
+    const AttentionShape shape =
+        part_backward_shape(dq, dk, dv, dy, y, log_sum, q, k, v, mask, part, options);
     const int64_t width = shape.width;
     with_float_type(q.dtype, "attention_part_backward", [&]<typename T>(T) {
         AttentionGradients<T, true>{.dq = TokenHeads<float>::of(dq, width),
@@ -78,7 +65,7 @@ void attention_part_backward(View dq, View dk, View dv, ConstView dy, ConstView 
                                     .k = TokenHeads<const T>::of(k, width),
                                     .v = TokenHeads<const T>::of(v, width),
                                     .shape = shape,
-                                    .keys = keys,
+                                    .keys = k.dim(1),
                                     .part = part,
                                     .mask = mask,
                                     .options = options}
@@ -87,25 +74,18 @@ void attention_part_backward(View dq, View dk, View dv, ConstView dy, ConstView 
 }
 
 void attention_part_join(View dqkv, ConstView own, ConstView others, Stream& stream) {
-    const int64_t rows = own.dim(0) * own.dim(1), columns = own.dim(2);
-    const int64_t width = others ? others.dim(3) : 0, queries = columns - 2 * width;
-    CHECK(dqkv.shape == own.shape && dqkv.is_contiguous() && own.is_contiguous() &&
-              own.dtype == DType::f32 &&
-              (!others || (others.shape == Shape{2, own.dim(0), own.dim(1), width} &&
-                           others.is_contiguous() && others.dtype == DType::f32 && queries > 0)),
-          "attention_part_join: dqkv {} from {} and {}", dqkv.shape.text(), own.shape.text(),
-          others.shape.text());
+    const PartJoin join = PartJoin::of(dqkv, own, others);
     with_float_type(dqkv.dtype, "attention_part_join", [&]<typename T>(T) {
-        parallel_for(stream, rows, row_grain(columns), [&](int64_t begin, int64_t end) {
+        parallel_for(stream, join.rows, row_grain(join.columns), [&](int64_t begin, int64_t end) {
             for (int64_t row = begin; row < end; ++row) {
-                const float* from = own.as<float>() + row * columns;
-                T* to = dqkv.as<T>() + row * columns;
-                for (int64_t i = 0; i < queries; ++i)
+                const float* from = own.as<float>() + row * join.columns;
+                T* to = dqkv.as<T>() + row * join.columns;
+                for (int64_t i = 0; i < join.queries; ++i)
                     to[i] = T(from[i]);
                 for (int64_t part = 0; part < 2 && others; ++part) {
-                    const float* more = others.as<float>() + (part * rows + row) * width;
-                    const int64_t first = queries + part * width;
-                    for (int64_t i = 0; i < width; ++i)
+                    const float* more = others.as<float>() + (part * join.rows + row) * join.width;
+                    const int64_t first = join.queries + part * join.width;
+                    for (int64_t i = 0; i < join.width; ++i)
                         to[first + i] = T(from[first + i] + more[i]);
                 }
             }

@@ -10,76 +10,71 @@ namespace plinth::kernels::cuda {
 
 namespace {
 
-template <typename T>
+/// T of the values, D of the gradients.
+template <typename T, typename D>
 struct BackwardArguments {
     AttentionProblem problem;
-    int tiles;  ///< of a sequence
-    const T *qkv, *dy, *y;
-    const float* log_sum;  ///< [B, H, T]
-    float* delta;          ///< [B, H, T]: D
-    T* dqkv;
-
-    __device__ int64_t columns() const {
-        return int64_t{problem.heads + 2 * problem.kv_heads} * problem.width;
-    }
-    /// A head of packed qkv or dqkv: query heads, then key heads, then value heads.
-    template <typename Element>
-    __device__ TokenRows<Element> packed(Element* data, int sample, int head) const {
-        return {data + int64_t{sample} * problem.tokens * columns() + int64_t{head} * problem.width,
-                columns()};
-    }
-    __device__ TokenRows<const T> dy_rows(int sample, int head) const {
-        const int64_t stride = int64_t{problem.heads} * problem.width;
-        return {dy + int64_t{sample} * problem.tokens * stride + int64_t{head} * problem.width,
-                stride};
-    }
-    __device__ const int32_t* documents(int sample) const {
-        return problem.documents ? problem.documents + int64_t{sample} * problem.tokens : nullptr;
-    }
+    TokenHeads<const T> dy, y, q, k, v;
+    QueryValues<const float> log_sum;
+    QueryValues<float> delta;  ///< the D of the formulas
+    TokenHeads<D> dq, dk, dv;
+    bool adds = false;  ///< to fp32 gradients, in place of setting them
+    int query_tiles = 0, key_tiles = 0;
 };
 
 constexpr int threads_per_row = 16;
 
 /// delta[b, h, t] = sum of dy * y over a head's columns. Reads both once.
-template <typename T>
-__global__ void __launch_bounds__(attention_threads) dot_rows(const BackwardArguments<T> call) {
+template <typename T, typename D>
+__global__ void __launch_bounds__(attention_threads) dot_rows(const BackwardArguments<T, D> call) {
     const AttentionProblem& problem = call.problem;
-    const int64_t row =  // of [B, T, H]
+    const int64_t row =  // of [B, N, H]
         (int64_t{blockIdx.x} * attention_threads + threadIdx.x) / threads_per_row;
     const int lane = static_cast<int>(threadIdx.x) % threads_per_row;
-    const bool is_inside = row < int64_t{problem.batch} * problem.tokens * problem.heads;
-    const T *dy = call.dy + row * problem.width, *y = call.y + row * problem.width;
+    const bool is_inside = row < int64_t{problem.batch} * problem.span.queries * problem.heads;
+    const int64_t token = row / problem.heads;
+    const int h = static_cast<int>(row % problem.heads),
+              query = static_cast<int>(token % problem.span.queries),
+              b = static_cast<int>(token / problem.span.queries);
+    const T* dy = call.dy.rows(b, h, problem.width).row(query);
+    const T* y = call.y.rows(b, h, problem.width).row(query);
     float sum = 0.0f;
     if (is_inside && problem.vectors)
         for (int column = lane * 4; column < problem.width; column += threads_per_row * 4) {
-            const auto a = *reinterpret_cast<const Vector<T, 4>*>(dy + column);
-            const auto b = *reinterpret_cast<const Vector<T, 4>*>(y + column);
+            const auto left = *reinterpret_cast<const Vector<T, 4>*>(dy + column);
+            const auto right = *reinterpret_cast<const Vector<T, 4>*>(y + column);
 #pragma unroll
             for (int i = 0; i < 4; ++i)
-                sum = fmaf(to_float(a.values[i]), to_float(b.values[i]), sum);
+                sum = fmaf(to_float(left.values[i]), to_float(right.values[i]), sum);
         }
     else if (is_inside)
         for (int column = lane; column < problem.width; column += threads_per_row)
             sum = fmaf(to_float(dy[column]), to_float(y[column]), sum);
     sum = row_sum(sum);
-    if (!is_inside || lane != 0) return;
-    const int64_t head = row % problem.heads, token = row / problem.heads;
-    call.delta[(token / problem.tokens * problem.heads + head) * problem.tokens +
-               token % problem.tokens] = sum;
+    if (is_inside && lane == 0) call.delta.of(b, h)[query] = sum;
 }
 
 /// The log of a row's sum of exponentials, such that rows that see no key, and rows outside of the
-/// sequence, get weights of 0.
-__device__ inline float usable_log_sum(const float* log_sum, int token, int tokens) {
+/// run, get weights of 0.
+__device__ inline float usable_log_sum(const float* log_sum, int query, int queries) {
     constexpr float infinity = std::numeric_limits<float>::infinity();
-    if (token >= tokens || log_sum[token] == -infinity) return infinity;
-    return log_sum[token];
+    if (query >= queries || log_sum[query] == -infinity) return infinity;
+    return log_sum[query];
+}
+
+/// Gradient `to` = scale * row i of the sums, or has that added.
+template <int Width, typename D>
+__device__ void give_sums(D* to, const float (&row)[Tiles<Width>::columns], float scale, int width,
+                          bool adds) {
+    if constexpr (std::is_same_v<D, float>)
+        if (adds) return add_sums<Width>(to, row, scale, width);
+    store_sums<Width>(to, row, scale, width);
 }
 
 /// One tile of queries of one head against all their keys.
-template <typename T, int Width>
+template <typename T, typename D, int Width>
 __global__ void __launch_bounds__(attention_threads)
-    query_gradients(const BackwardArguments<T> call) {
+    query_gradients(const BackwardArguments<T, D> call) {
     using Tile = Tiles<Width>;
     constexpr int each = Tile::each;
     extern __shared__ __align__(16) float memory[];
@@ -87,36 +82,40 @@ __global__ void __launch_bounds__(attention_threads)
     float *queries = memory, *dys = queries + Tile::size, *keys = dys + Tile::size,
           *values = keys + Tile::size, *products = values + Tile::size;
     const AttentionProblem& problem = call.problem;
-    const int64_t index = blockIdx.x, heads = index / call.tiles;
-    const int first = (call.tiles - 1 - static_cast<int>(index % call.tiles)) * Tile::rows;
+    const AttentionSpan& span = problem.span;
+    const int64_t index = blockIdx.x, heads = index / call.query_tiles;
+    const int first =
+        (call.query_tiles - 1 - static_cast<int>(index % call.query_tiles)) * Tile::rows;
     const int b = static_cast<int>(heads / problem.heads),
-              h = static_cast<int>(heads % problem.heads);
-    const int kv_head = problem.heads + h / (problem.heads / problem.kv_heads);
-    TileLoad load{first, problem.tokens, problem.width, problem.scale, problem.vectors};
-    load_tile<Width, false, T>(queries, call.packed(call.qkv, b, h), load);
+              h = static_cast<int>(heads % problem.heads), kv_head = problem.kv_head_of(h);
+    const bool has_documents = problem.documents != nullptr;
+    TileLoad load{first, span.queries, problem.width, problem.scale, problem.vectors};
+    load_tile<Width, false, T>(queries, call.q.rows(b, h, problem.width), load);
     load.scale = 1.0f;
-    load_tile<Width, false, T>(dys, call.dy_rows(b, h), load);
-    const int32_t* of_token = call.documents(b);
-    if (of_token) load_documents(documents.of_row, of_token, first, problem.tokens, Tile::rows);
+    load_tile<Width, false, T>(dys, call.dy.rows(b, h, problem.width), load);
+    if (has_documents)
+        load_documents(documents.of_row, problem.documents_from(b, span.first_query), first,
+                       span.queries, Tile::rows);
     float log_sum[each], delta[each];
 #pragma unroll
     for (int i = 0; i < each; ++i) {
-        const int token = first + thread_row() * each + i;
-        log_sum[i] = usable_log_sum(call.log_sum + heads * problem.tokens, token, problem.tokens);
-        delta[i] = token < problem.tokens ? call.delta[heads * problem.tokens + token] : 0.0f;
+        const int query = first + thread_row() * each + i;
+        log_sum[i] = usable_log_sum(call.log_sum.of(b, h), query, span.queries);
+        delta[i] = query < span.queries ? call.delta.of(b, h)[query] : 0.0f;
     }
-    const DeviceMask mask = DeviceMask::of(problem, h, problem.tokens);
-    const int limit = problem.causal ? min(problem.tokens, first + Tile::rows) : problem.tokens;
+    const DeviceMask mask = DeviceMask::of(problem, h, span);
+    const int limit = span.keys_end(first, Tile::rows);
     Sums<Width> dq;
     set_zero<Width>(dq);
+    load.limit = span.keys;
     for (int key = 0; key < limit; key += Tile::rows) {
         load.first = key;
         __syncthreads();
-        load_tile<Width, true, T>(keys, call.packed(call.qkv, b, kv_head), load);
-        load_tile<Width, true, T>(values, call.packed(call.qkv, b, kv_head + problem.kv_heads),
-                                  load);
-        if (of_token)
-            load_documents(documents.of_column, of_token, key, problem.tokens, Tile::rows);
+        load_tile<Width, true, T>(keys, call.k.rows(b, kv_head, problem.width), load);
+        load_tile<Width, true, T>(values, call.v.rows(b, kv_head, problem.width), load);
+        if (has_documents)
+            load_documents(documents.of_column, problem.documents_from(b, span.first_key), key,
+                           span.keys, Tile::rows);
         __syncthreads();
         Scores<Width> weights, dweights;
         multiply<Width>(weights, queries, keys, problem.width);
@@ -124,18 +123,21 @@ __global__ void __launch_bounds__(attention_threads)
 #pragma unroll
         for (int i = 0; i < each; ++i) {
             const int row = thread_row() * each + i, column = thread_column() * each;
+            const int query_position = span.first_query + first + row,
+                      key_position = span.first_key + key + column;
             std::array<uint32_t, 4> words{};
             if (problem.dropped_below != 0)
-                words = dropout_words(problem, b, h, first + row, key + column);
+                words = dropout_words(problem, b, h, query_position, key_position);
 #pragma unroll
             for (int j = 0; j < each; ++j) {
                 const bool same =
-                    !of_token || documents.of_row[row] == documents.of_column[column + j];
-                const float weight = exp_of(
-                    mask.of_score(weights[i][j], first + row, key + column + j, same) - log_sum[i]);
-                const uint32_t word = each == 4         ? words[j]
-                                      : column % 4 == 0 ? words[j]
-                                                        : words[2 + j];
+                    !has_documents || documents.of_row[row] == documents.of_column[column + j];
+                const float weight =
+                    exp_of(mask.of_score(weights[i][j], query_position, key_position + j, same) -
+                           log_sum[i]);
+                const uint32_t word = each == 4               ? words[j]
+                                      : key_position % 4 == 0 ? words[j]
+                                                              : words[2 + j];
                 float dweight = dweights[i][j];
                 if (problem.dropped_below != 0)
                     dweight = word < problem.dropped_below ? 0.0f : dweight * problem.kept;
@@ -148,10 +150,10 @@ __global__ void __launch_bounds__(attention_threads)
     }
 #pragma unroll
     for (int i = 0; i < each; ++i) {
-        const int token = first + thread_row() * each + i;
-        if (token >= problem.tokens) break;
-        store_sums<Width>(call.packed(call.dqkv, b, h).row(token), dq[i], problem.scale,
-                          problem.width);
+        const int query = first + thread_row() * each + i;
+        if (query >= span.queries) break;
+        give_sums<Width>(call.dq.rows(b, h, problem.width).row(query), dq[i], problem.scale,
+                         problem.width, call.adds);
     }
 }
 
@@ -161,25 +163,24 @@ struct QueryNumbers {
     float log_sum[Tiles<Width>::rows], delta[Tiles<Width>::rows];
 };
 
-template <typename T, int Width>
-__device__ void load_query_numbers(QueryNumbers<Width>& numbers, const BackwardArguments<T>& call,
-                                   int64_t heads, int first) {
-    const int i = static_cast<int>(threadIdx.x), tokens = call.problem.tokens;
+template <typename T, typename D, int Width>
+__device__ void load_query_numbers(QueryNumbers<Width>& numbers,
+                                   const BackwardArguments<T, D>& call, int b, int h, int first) {
+    const int i = static_cast<int>(threadIdx.x), queries = call.problem.span.queries;
     if (i >= Tiles<Width>::rows) return;
-    numbers.log_sum[i] = usable_log_sum(call.log_sum + heads * tokens, first + i, tokens);
-    numbers.delta[i] = first + i < tokens ? call.delta[heads * tokens + first + i] : 0.0f;
+    numbers.log_sum[i] = usable_log_sum(call.log_sum.of(b, h), first + i, queries);
+    numbers.delta[i] = first + i < queries ? call.delta.of(b, h)[first + i] : 0.0f;
 }
 
-/// weights = the scores' weights after dropout, dweights = gradients of the scaled scores, of keys
-/// `key` + rows and queries `query` + columns of query head h of sample b.
-template <typename T, int Width>
+/// weights = the scores' weights after dropout, dweights = gradients of the scaled scores, of the
+/// keys at position `key` + rows and the queries at `query` + columns of query head h of sample b.
+template <int Width>
 __device__ void weigh_keys(Scores<Width>& weights, Scores<Width>& dweights,
-                           const BackwardArguments<T>& call, const QueryNumbers<Width>& numbers,
+                           const AttentionProblem& problem, const QueryNumbers<Width>& numbers,
                            const TileDocuments<Width>* documents, int b, int h, int key,
                            int query) {
     constexpr int each = Tiles<Width>::each;
-    const AttentionProblem& problem = call.problem;
-    const DeviceMask mask = DeviceMask::of(problem, h, problem.tokens);
+    const DeviceMask mask = DeviceMask::of(problem, h, problem.span);
     const int row = thread_row() * each;
 #pragma unroll
     for (int j = 0; j < each; ++j) {
@@ -194,7 +195,9 @@ __device__ void weigh_keys(Scores<Width>& weights, Scores<Width>& dweights,
             const float weight =
                 exp_of(mask.of_score(weights[i][j], query + column, key + row + i, same) -
                        numbers.log_sum[column]);
-            const uint32_t word = each == 4 ? words[i] : row % 4 == 0 ? words[i] : words[2 + i];
+            const uint32_t word = each == 4              ? words[i]
+                                  : (key + row) % 4 == 0 ? words[i]
+                                                         : words[2 + i];
             const float factor = problem.dropped_below == 0     ? 1.0f
                                  : word < problem.dropped_below ? 0.0f
                                                                 : problem.kept;
@@ -206,9 +209,9 @@ __device__ void weigh_keys(Scores<Width>& weights, Scores<Width>& dweights,
 
 /// One tile of keys and values of one key/value head against the queries of its group, head by
 /// head.
-template <typename T, int Width>
+template <typename T, typename D, int Width>
 __global__ void __launch_bounds__(attention_threads)
-    key_value_gradients(const BackwardArguments<T> call) {
+    key_value_gradients(const BackwardArguments<T, D> call) {
     using Tile = Tiles<Width>;
     extern __shared__ __align__(16) float memory[];
     __shared__ TileDocuments<Width> documents;
@@ -216,37 +219,43 @@ __global__ void __launch_bounds__(attention_threads)
     float *keys = memory, *values = keys + Tile::size, *queries = values + Tile::size,
           *dys = queries + Tile::size, *products = dys + Tile::size;
     const AttentionProblem& problem = call.problem;
+    const AttentionSpan& span = problem.span;
     const int64_t index = blockIdx.x;
-    const int b = static_cast<int>(index / call.tiles / problem.kv_heads),
-              g = static_cast<int>(index / call.tiles % problem.kv_heads);
-    const int first = static_cast<int>(index % call.tiles) * Tile::rows;
+    const int b = static_cast<int>(index / call.key_tiles / problem.kv_heads),
+              g = static_cast<int>(index / call.key_tiles % problem.kv_heads);
+    const int first = static_cast<int>(index % call.key_tiles) * Tile::rows;
     const int group = problem.heads / problem.kv_heads;
-    const int k_head = problem.heads + g, v_head = k_head + problem.kv_heads;
-    TileLoad load{first, problem.tokens, problem.width, 1.0f, problem.vectors};
-    load_tile<Width, false, T>(keys, call.packed(call.qkv, b, k_head), load);
-    load_tile<Width, false, T>(values, call.packed(call.qkv, b, v_head), load);
-    const int32_t* of_token = call.documents(b);
-    if (of_token) load_documents(documents.of_row, of_token, first, problem.tokens, Tile::rows);
+    const bool has_documents = problem.documents != nullptr;
+    TileLoad load{first, span.keys, problem.width, 1.0f, problem.vectors};
+    load_tile<Width, false, T>(keys, call.k.rows(b, g, problem.width), load);
+    load_tile<Width, false, T>(values, call.v.rows(b, g, problem.width), load);
+    if (has_documents)
+        load_documents(documents.of_row, problem.documents_from(b, span.first_key), first,
+                       span.keys, Tile::rows);
     Sums<Width> dk, dv;
     set_zero<Width>(dk);
     set_zero<Width>(dv);
+    load.limit = span.queries;
     for (int h = g * group; h < (g + 1) * group; ++h)
-        for (int query = problem.causal ? first : 0; query < problem.tokens; query += Tile::rows) {
+        for (int query = span.queries_begin(first, Tile::rows); query < span.queries;
+             query += Tile::rows) {
             load.first = query;
             __syncthreads();
             load.scale = problem.scale;
-            load_tile<Width, true, T>(queries, call.packed(call.qkv, b, h), load);
+            load_tile<Width, true, T>(queries, call.q.rows(b, h, problem.width), load);
             load.scale = 1.0f;
-            load_tile<Width, true, T>(dys, call.dy_rows(b, h), load);
-            load_query_numbers<T, Width>(numbers, call, int64_t{b} * problem.heads + h, query);
-            if (of_token)
-                load_documents(documents.of_column, of_token, query, problem.tokens, Tile::rows);
+            load_tile<Width, true, T>(dys, call.dy.rows(b, h, problem.width), load);
+            load_query_numbers(numbers, call, b, h, query);
+            if (has_documents)
+                load_documents(documents.of_column, problem.documents_from(b, span.first_query),
+                               query, span.queries, Tile::rows);
             __syncthreads();
             Scores<Width> weights, dweights;
             multiply<Width>(weights, keys, queries, problem.width);
             multiply<Width>(dweights, values, dys, problem.width);
-            weigh_keys<T, Width>(weights, dweights, call, numbers, of_token ? &documents : nullptr,
-                                 b, h, first, query);
+            weigh_keys<Width>(weights, dweights, problem, numbers,
+                              has_documents ? &documents : nullptr, b, h, span.first_key + first,
+                              span.first_query + query);
             store_scores<Width>(products, weights);
             __syncwarp();
             accumulate<Width>(dv, products, dys);
@@ -257,33 +266,43 @@ __global__ void __launch_bounds__(attention_threads)
         }
 #pragma unroll
     for (int i = 0; i < Tile::each; ++i) {
-        const int token = first + thread_row() * Tile::each + i;
-        if (token >= problem.tokens) break;
-        store_sums<Width>(call.packed(call.dqkv, b, k_head).row(token), dk[i], 1.0f, problem.width);
-        store_sums<Width>(call.packed(call.dqkv, b, v_head).row(token), dv[i], 1.0f, problem.width);
+        const int key = first + thread_row() * Tile::each + i;
+        if (key >= span.keys) break;
+        give_sums<Width>(call.dk.rows(b, g, problem.width).row(key), dk[i], 1.0f, problem.width,
+                         call.adds);
+        give_sums<Width>(call.dv.rows(b, g, problem.width).row(key), dv[i], 1.0f, problem.width,
+                         call.adds);
     }
 }
 
-template <typename T>
-void launch(BackwardArguments<T> call, Queue& queue) {
-    const AttentionProblem& problem = call.problem;
-    const int64_t rows = int64_t{problem.batch} * problem.tokens * problem.heads;
-    dot_rows<T><<<blocks_for(rows, attention_threads / threads_per_row), attention_threads, 0,
-                  queue.stream()>>>(call);
-    CUDA_CHECK_LAUNCH("attention_backward");
+template <typename T, typename D>
+void launch(BackwardArguments<T, D> call, const char* name, Queue& queue) {
+    AttentionProblem& problem = call.problem;
+    const AttentionSpan& span = problem.span;
+    const int64_t queries = span.queries, heads = problem.heads, rows = problem.batch * heads;
+    if (rows * queries * span.keys * problem.width == 0) return;
+    problem.vectors = problem.width % 4 == 0 && call.dy.takes_vectors() && call.y.takes_vectors() &&
+                      call.q.takes_vectors() && call.k.takes_vectors() && call.v.takes_vectors();
+    const size_t bytes = static_cast<size_t>(rows * queries) * sizeof(float);
+    call.delta = {static_cast<float*>(queue.scratch(bytes)), heads * queries, queries};
+    dot_rows<T, D><<<blocks_for(rows * queries, attention_threads / threads_per_row),
+                     attention_threads, 0, queue.stream()>>>(call);
+    CUDA_CHECK_LAUNCH(name);
     with_tile_width(problem.width, [&]<int Width>(std::integral_constant<int, Width>) {
         using Tile = Tiles<Width>;
-        call.tiles = (problem.tokens + Tile::rows - 1) / Tile::rows;
-        const int64_t blocks = int64_t{call.tiles} * problem.batch;
-        const auto of_queries = query_gradients<T, Width>;
-        const auto of_keys = key_value_gradients<T, Width>;
+        call.query_tiles = (span.queries + Tile::rows - 1) / Tile::rows;
+        call.key_tiles = (span.keys + Tile::rows - 1) / Tile::rows;
+        const int64_t query_blocks = int64_t{call.query_tiles} * problem.batch * problem.heads,
+                      key_blocks = int64_t{call.key_tiles} * problem.batch * problem.kv_heads;
+        const auto of_queries = query_gradients<T, D, Width>;
+        const auto of_keys = key_value_gradients<T, D, Width>;
         const int floats = 4 * Tile::size + Tile::score_size;
-        of_queries<<<blocks_for(blocks * problem.heads, 1), attention_threads,
+        of_queries<<<blocks_for(query_blocks, 1), attention_threads,
                      allow_shared_floats(of_queries, floats), queue.stream()>>>(call);
-        CUDA_CHECK_LAUNCH("attention_backward");
-        of_keys<<<blocks_for(blocks * problem.kv_heads, 1), attention_threads,
+        CUDA_CHECK_LAUNCH(name);
+        of_keys<<<blocks_for(key_blocks, 1), attention_threads,
                   allow_shared_floats(of_keys, floats), queue.stream()>>>(call);
-        CUDA_CHECK_LAUNCH("attention_backward");
+        CUDA_CHECK_LAUNCH(name);
     });
 }
 
@@ -292,22 +311,46 @@ void launch(BackwardArguments<T> call, Queue& queue) {
 void tiled_attention_backward(View dqkv, ConstView dy, ConstView y, ConstView log_sum,
                               ConstView qkv, const AttentionShape& shape, const AttentionMask& mask,
                               const Attention& options, Queue& queue) {
-    if (dqkv.elements() == 0) return;
-    const size_t rows = static_cast<size_t>(shape.batch * shape.heads * shape.tokens);
-    auto* delta = static_cast<float*>(queue.scratch(rows * sizeof(float)));
+    const int64_t queries = shape.heads * shape.width, keys = shape.kv_heads * shape.width;
     with_device_float(qkv.dtype, "attention_backward", [&]<typename T>(T) {
-        BackwardArguments<T> call{.problem = AttentionProblem::of(shape, mask, options),
-                                  .tiles = 0,
-                                  .qkv = qkv.as<T>(),
-                                  .dy = dy.as<T>(),
-                                  .y = y.as<T>(),
-                                  .log_sum = log_sum.as<float>(),
-                                  .delta = delta,
-                                  .dqkv = dqkv.as<T>()};
-        call.problem.vectors = shape.width % 4 == 0 && is_aligned(call.qkv, 4 * sizeof(T)) &&
-                               is_aligned(call.dy, 4 * sizeof(T)) &&
-                               is_aligned(call.y, 4 * sizeof(T));
-        launch<T>(call, queue);
+        using Heads = TokenHeads<const T>;
+        using Gradients = TokenHeads<T>;
+        launch<T, T>({.problem = AttentionProblem::of(shape, mask, options),
+                      .dy = Heads::of(dy),
+                      .y = Heads::of(y),
+                      .q = Heads::of(qkv),
+                      .k = Heads::of(qkv, queries),
+                      .v = Heads::of(qkv, queries + keys),
+                      .log_sum = {log_sum.as<float>(), shape.heads * shape.tokens, shape.tokens},
+                      .delta = {},
+                      .dq = Gradients::of(dqkv),
+                      .dk = Gradients::of(dqkv, queries),
+                      .dv = Gradients::of(dqkv, queries + keys)},
+                     "attention_backward", queue);
+    });
+}
+
+void tiled_attention_part_backward(View dq, View dk, View dv, ConstView dy, ConstView y,
+                                   ConstView log_sum, ConstView q, ConstView k, ConstView v,
+                                   const AttentionShape& shape, const AttentionMask& mask,
+                                   const AttentionPart& part, const Attention& options,
+                                   Queue& queue) {
+    with_device_float(q.dtype, "attention_part_backward", [&]<typename T>(T) {
+        using Heads = TokenHeads<const T>;
+        using Gradients = TokenHeads<float>;
+        launch<T, float>({.problem = AttentionProblem::of(shape, k.dim(1), part, mask, options),
+                          .dy = Heads::of(dy),
+                          .y = Heads::of(y),
+                          .q = Heads::of(q),
+                          .k = Heads::of(k),
+                          .v = Heads::of(v),
+                          .log_sum = {log_sum.as<float>(), log_sum.stride(0), log_sum.stride(1)},
+                          .delta = {},
+                          .dq = Gradients::of(dq),
+                          .dk = Gradients::of(dk),
+                          .dv = Gradients::of(dv),
+                          .adds = true},
+                         "attention_part_backward", queue);
     });
 }
 

@@ -8,18 +8,17 @@ namespace plinth::kernels::cuda {
 
 namespace {
 
-template <typename T>
+template <typename T, typename Y>
 struct ForwardArguments {
     AttentionProblem problem;
-    int query_blocks;
-    /// Of head 0 of sample 0; from a token to the next, and from a sample to the next.
-    const T *q, *k, *v;
-    int64_t q_stride, q_sample, kv_stride, kv_sample;
-    T* y;
-    float* log_sum;         ///< [B, H, T], or null
-    const int32_t* starts;  ///< [B]: tokens before the queries; null: none
-    int capacity;           ///< keys that a sample has room for
-    Fault* fault;
+    TokenHeads<const T> q, k, v;
+    TokenHeads<Y> y;
+    QueryValues<float> log_sum;       ///< without data: not wanted
+    bool resumes = false;             ///< y and log_sum hold the attention over other keys
+    const int32_t* starts = nullptr;  ///< [B]: tokens before the queries; null: as the span says
+    int capacity = 0;                 ///< keys that a sample has room for, beside starts
+    int query_blocks = 0;
+    Fault* fault = nullptr;
 };
 
 /// Running maximum, sum and output of a thread's rows.
@@ -35,6 +34,22 @@ struct RunningSoftmax {
             largest[i] = -std::numeric_limits<float>::infinity();
             sum[i] = 0.0f;
         }
+    }
+
+    /// Goes on where a call left off: row i is query first + i, its y and its log of the sum of
+    /// exponentials are over other keys.
+    __device__ void resume(TokenRows<const float> y, const float* log_sum, int first, int queries,
+                           int width) {
+#pragma unroll
+        for (int i = 0; i < Tiles<Width>::each; ++i) {
+            const int query = first + thread_row() * Tiles<Width>::each + i;
+            if (query >= queries) break;
+            // Of a row that has seen keys, the log serves as the maximum, beside a sum of 1.
+            largest[i] = log_sum[query];
+            sum[i] = largest[i] == -std::numeric_limits<float>::infinity() ? 0.0f : 1.0f;
+            load_sums<Width>(out[i], y.row(query), width);
+        }
+        __syncwarp();  // before another thread of the row writes what was read
     }
 
     /// scores = e^(scores - largest), with what came before shrunk to the new maxima.
@@ -69,11 +84,12 @@ struct RunningSoftmax {
 /// What of a block's work does not change from one tile of keys to the next.
 struct QueryTile {
     int sample, head;
-    int first;   ///< number, among the new tokens, of its first query
-    int before;  ///< keys before the new tokens
+    int first;     ///< number of its first query
+    int position;  ///< of that one in the sequence
 };
 
-/// scores += masks; false, in all threads, if no query of the tile sees any of these keys.
+/// scores += masks, of the query and key at these positions and those behind them; false, in all
+/// threads, if no query of the tile sees any of these keys.
 template <int Width>
 __device__ bool mask_scores(Scores<Width>& scores, const DeviceMask& mask, int query, int key,
                             const TileDocuments<Width>* documents) {
@@ -94,14 +110,13 @@ __device__ bool mask_scores(Scores<Width>& scores, const DeviceMask& mask, int q
 
 template <int Width>
 __device__ void drop_weights(Scores<Width>& weights, const AttentionProblem& problem,
-                             const QueryTile& tile, int key) {
+                             const QueryTile& tile, int key_position) {
     constexpr int each = Tiles<Width>::each;
-    const int column = key + thread_column() * each;
+    const int column = key_position + thread_column() * each;
 #pragma unroll
     for (int i = 0; i < each; ++i) {
-        const auto words =
-            dropout_words(problem, tile.sample, tile.head,
-                          tile.before + tile.first + thread_row() * each + i, column);
+        const auto words = dropout_words(problem, tile.sample, tile.head,
+                                         tile.position + thread_row() * each + i, column);
 #pragma unroll
         for (int j = 0; j < each; ++j) {
             const uint32_t word = each == 4 ? words[j] : column % 4 == 0 ? words[j] : words[2 + j];
@@ -111,8 +126,8 @@ __device__ void drop_weights(Scores<Width>& weights, const AttentionProblem& pro
 }
 
 /// One tile of queries of one head against all their keys.
-template <typename T, int Width>
-__global__ void __launch_bounds__(attention_threads) attend(const ForwardArguments<T> call) {
+template <typename T, typename Y, int Width>
+__global__ void __launch_bounds__(attention_threads) attend(const ForwardArguments<T, Y> call) {
     using Tile = Tiles<Width>;
     extern __shared__ __align__(16) float memory[];
     __shared__ TileDocuments<Width> documents;
@@ -121,124 +136,135 @@ __global__ void __launch_bounds__(attention_threads) attend(const ForwardArgumen
     // The tiles that see most keys come first.
     const int64_t index = blockIdx.x, heads = index / call.query_blocks;
     const int block = call.query_blocks - 1 - static_cast<int>(index % call.query_blocks);
-    QueryTile tile{static_cast<int>(heads / problem.heads), static_cast<int>(heads % problem.heads),
-                   block * Tile::rows, 0};
-    if (call.starts) tile.before = call.starts[tile.sample];
-    const int keys = tile.before + problem.tokens;
-    if (tile.before < 0 || keys > call.capacity) {
-        if (threadIdx.x == 0)
-            report(call.fault, Fault::cache_is_full, keys, tile.sample, call.capacity);
-        return;
+    const int b = static_cast<int>(heads / problem.heads),
+              h = static_cast<int>(heads % problem.heads);
+    AttentionSpan span = problem.span;
+    if (call.starts) {
+        span.first_query = call.starts[b];
+        span.keys = span.first_query + span.queries;
+        if (span.first_query < 0 || span.keys > call.capacity) {
+            if (threadIdx.x == 0)
+                report(call.fault, Fault::cache_is_full, span.keys, b, call.capacity);
+            return;
+        }
     }
-    const int limit = problem.causal ? min(keys, tile.before + tile.first + Tile::rows) : keys;
-    const int64_t kv_offset =
-        tile.sample * call.kv_sample +
-        int64_t{tile.head} / (problem.heads / problem.kv_heads) * problem.width;
-    const int32_t* of_token =
-        problem.documents ? problem.documents + int64_t{tile.sample} * problem.tokens : nullptr;
-    load_tile<Width, false, T>(
-        queries,
-        {call.q + tile.sample * call.q_sample + int64_t{tile.head} * problem.width, call.q_stride},
-        {tile.first, problem.tokens, problem.width, problem.scale, problem.vectors});
-    if (of_token)
-        load_documents(documents.of_row, of_token, tile.first, problem.tokens, Tile::rows);
-    const DeviceMask mask = DeviceMask::of(problem, tile.head, keys);
+    const QueryTile tile{b, h, block * Tile::rows, span.first_query + block * Tile::rows};
+    const bool has_documents = problem.documents != nullptr;
+    TileLoad load{tile.first, span.queries, problem.width, problem.scale, problem.vectors};
+    load_tile<Width, false, T>(queries, call.q.rows(b, h, problem.width), load);
+    if (has_documents)
+        load_documents(documents.of_row, problem.documents_from(b, span.first_query), tile.first,
+                       span.queries, Tile::rows);
+    const DeviceMask mask = DeviceMask::of(problem, h, span);
+    const TokenRows<Y> y = call.y.rows(b, h, problem.width);
     RunningSoftmax<Width> softmax;
+    if constexpr (std::is_same_v<Y, float>)
+        if (call.resumes)
+            softmax.resume({y.data, y.stride}, call.log_sum.of(b, h), tile.first, span.queries,
+                           problem.width);
+    load.limit = span.keys;
+    load.scale = 1.0f;
+    const int limit = span.keys_end(tile.first, Tile::rows), kv_head = problem.kv_head_of(h);
     for (int key = 0; key < limit; key += Tile::rows) {
-        const TileLoad load{key, keys, problem.width, 1.0f, problem.vectors};
+        load.first = key;
         __syncthreads();
-        load_tile<Width, true, T>(moving, {call.k + kv_offset, call.kv_stride}, load);
-        if (of_token) load_documents(documents.of_column, of_token, key, keys, Tile::rows);
+        load_tile<Width, true, T>(moving, call.k.rows(b, kv_head, problem.width), load);
+        if (has_documents)
+            load_documents(documents.of_column, problem.documents_from(b, span.first_key), key,
+                           span.keys, Tile::rows);
         __syncthreads();
         Scores<Width> scores;
         multiply<Width>(scores, queries, moving, problem.width);
-        if (!mask_scores<Width>(scores, mask, tile.before + tile.first, key,
-                                of_token ? &documents : nullptr))
+        if (!mask_scores<Width>(scores, mask, tile.position, span.first_key + key,
+                                has_documents ? &documents : nullptr))
             continue;
         softmax.take(scores);
-        if (problem.dropped_below != 0) drop_weights<Width>(scores, problem, tile, key);
+        if (problem.dropped_below != 0)
+            drop_weights<Width>(scores, problem, tile, span.first_key + key);
         store_scores<Width>(weights, scores);
         __syncthreads();
-        load_tile<Width, true, T>(moving, {call.v + kv_offset, call.kv_stride}, load);
+        load_tile<Width, true, T>(moving, call.v.rows(b, kv_head, problem.width), load);
         __syncthreads();
         accumulate<Width>(softmax.out, weights, moving);
     }
 #pragma unroll
     for (int i = 0; i < Tile::each; ++i) {
-        const int token = tile.first + thread_row() * Tile::each + i;
-        if (token >= problem.tokens) break;
-        const int64_t row = int64_t{tile.sample} * problem.tokens + token;
-        store_sums<Width>(call.y + (row * problem.heads + tile.head) * problem.width,
-                          softmax.out[i], softmax.sum[i] > 0.0f ? 1.0f / softmax.sum[i] : 0.0f,
-                          problem.width);
-        if (call.log_sum && thread_column() == 0)
-            call.log_sum[heads * problem.tokens + token] =
-                softmax.largest[i] + logf(softmax.sum[i]);
+        const int query = tile.first + thread_row() * Tile::each + i;
+        if (query >= span.queries) break;
+        store_sums<Width>(y.row(query), softmax.out[i],
+                          softmax.sum[i] > 0.0f ? 1.0f / softmax.sum[i] : 0.0f, problem.width);
+        if (call.log_sum.data && thread_column() == 0)
+            call.log_sum.of(b, h)[query] = softmax.largest[i] + logf(softmax.sum[i]);
     }
 }
 
-template <typename T>
-void launch(ForwardArguments<T> call, Queue& queue) {
+template <typename T, typename Y>
+void launch(ForwardArguments<T, Y> call, const char* name, Queue& queue) {
     AttentionProblem& problem = call.problem;
-    if (int64_t{problem.batch} * problem.tokens == 0 || problem.width == 0) return;
-    problem.vectors = problem.width % 4 == 0 && call.q_stride % 4 == 0 && call.kv_stride % 4 == 0 &&
-                      call.q_sample % 4 == 0 && call.kv_sample % 4 == 0 &&
-                      is_aligned(call.q, 4 * sizeof(T)) && is_aligned(call.k, 4 * sizeof(T)) &&
-                      is_aligned(call.v, 4 * sizeof(T));
+    if (int64_t{problem.batch} * problem.span.queries == 0 || problem.width == 0) return;
+    problem.vectors = problem.width % 4 == 0 && call.q.takes_vectors() && call.k.takes_vectors() &&
+                      call.v.takes_vectors();
     call.fault = queue.fault();
     with_tile_width(problem.width, [&]<int Width>(std::integral_constant<int, Width>) {
         using Tile = Tiles<Width>;
-        call.query_blocks = (problem.tokens + Tile::rows - 1) / Tile::rows;
+        call.query_blocks = (problem.span.queries + Tile::rows - 1) / Tile::rows;
         const int64_t blocks = int64_t{call.query_blocks} * problem.batch * problem.heads;
-        const auto kernel = attend<T, Width>;
+        const auto kernel = attend<T, Y, Width>;
         const unsigned shared = allow_shared_floats(kernel, 2 * Tile::size + Tile::score_size);
         kernel<<<blocks_for(blocks, 1), attention_threads, shared, queue.stream()>>>(call);
     });
+    CUDA_CHECK_LAUNCH(name);
 }
 
 }  // namespace
 
 void tiled_attention_forward(View y, View log_sum, ConstView qkv, const AttentionShape& shape,
                              const AttentionMask& mask, const Attention& options, Queue& queue) {
+    const int64_t queries = shape.heads * shape.width, keys = shape.kv_heads * shape.width;
     with_device_float(qkv.dtype, "attention_forward", [&]<typename T>(T) {
-        const T* q = qkv.as<T>();
-        const int64_t stride = shape.columns(), sample = shape.tokens * stride;
-        launch<T>({.problem = AttentionProblem::of(shape, mask, options),
-                   .q = q,
-                   .k = q + shape.heads * shape.width,
-                   .v = q + (shape.heads + shape.kv_heads) * shape.width,
-                   .q_stride = stride,
-                   .q_sample = sample,
-                   .kv_stride = stride,
-                   .kv_sample = sample,
-                   .y = y.as<T>(),
-                   .log_sum = log_sum.as<float>(),
-                   .starts = nullptr,
-                   .capacity = static_cast<int>(shape.tokens)},
-                  queue);
+        using Heads = TokenHeads<const T>;
+        launch<T, T>({.problem = AttentionProblem::of(shape, mask, options),
+                      .q = Heads::of(qkv),
+                      .k = Heads::of(qkv, queries),
+                      .v = Heads::of(qkv, queries + keys),
+                      .y = TokenHeads<T>::of(y),
+                      .log_sum = {log_sum.as<float>(), shape.heads * shape.tokens, shape.tokens}},
+                     "attention_forward", queue);
     });
-    CUDA_CHECK_LAUNCH("attention_forward");
 }
 
 void tiled_attention_cached(View y, ConstView q, ConstView k, ConstView v, ConstView starts,
                             ConstView slopes, const AttentionShape& shape, const Attention& options,
                             Queue& queue) {
     with_device_float(y.dtype, "attention_cached", [&]<typename T>(T) {
-        launch<T>({.problem = AttentionProblem::of(shape, {.slopes = slopes}, options),
-                   .q = q.as<T>(),
-                   .k = k.as<T>(),
-                   .v = v.as<T>(),
-                   .q_stride = q.stride(1),
-                   .q_sample = q.stride(0),
-                   .kv_stride = k.stride(1),
-                   .kv_sample = k.stride(0),
-                   .y = y.as<T>(),
-                   .log_sum = nullptr,
-                   .starts = starts.as<int32_t>(),
-                   .capacity = static_cast<int>(k.dim(1))},
-                  queue);
+        using Heads = TokenHeads<const T>;
+        launch<T, T>({.problem = AttentionProblem::of(shape, {.slopes = slopes}, options),
+                      .q = Heads::of(q),
+                      .k = Heads::of(k),
+                      .v = Heads::of(v),
+                      .y = TokenHeads<T>::of(y),
+                      .log_sum = {},
+                      .starts = starts.as<int32_t>(),
+                      .capacity = static_cast<int>(k.dim(1))},
+                     "attention_cached", queue);
     });
-    CUDA_CHECK_LAUNCH("attention_cached");
+}
+
+void tiled_attention_part_forward(View y, View log_sum, ConstView q, ConstView k, ConstView v,
+                                  const AttentionShape& shape, const AttentionMask& mask,
+                                  const AttentionPart& part, const Attention& options,
+                                  Queue& queue) {
+    with_device_float(q.dtype, "attention_part_forward", [&]<typename T>(T) {
+        using Heads = TokenHeads<const T>;
+        launch<T, float>({.problem = AttentionProblem::of(shape, k.dim(1), part, mask, options),
+                          .q = Heads::of(q),
+                          .k = Heads::of(k),
+                          .v = Heads::of(v),
+                          .y = TokenHeads<float>::of(y),
+                          .log_sum = {log_sum.as<float>(), log_sum.stride(0), log_sum.stride(1)},
+                          .resumes = !part.begins},
+                         "attention_part_forward", queue);
+    });
 }
 
 }  // namespace plinth::kernels::cuda

@@ -7,6 +7,7 @@
 #include <limits>
 
 #include "kernels/attention_shape.h"
+#include "kernels/cuda/attention_span.h"
 #include "kernels/cuda/rows.cuh"
 #include "kernels/math.h"
 
@@ -39,6 +40,37 @@ struct TokenRows {
     T* data;
     int64_t stride;
     __device__ T* row(int64_t i) const { return data + i * stride; }
+};
+
+/// The heads of a tensor [B, N, heads * K], by its strides.
+template <typename T>
+struct TokenHeads {
+    T* data;
+    int64_t sample, token;  ///< from one to the next
+
+    /// Head 0 begins at this column of the view's rows.
+    template <typename AnyView>
+    static TokenHeads of(const AnyView& view, int64_t column = 0) {
+        return {view.template as<std::remove_const_t<T>>() + column, view.stride(0),
+                view.stride(1)};
+    }
+    /// True where heads of a multiple of four columns can be read four at once.
+    bool takes_vectors() const {
+        return sample % 4 == 0 && token % 4 == 0 && is_aligned(data, 4 * sizeof(T));
+    }
+    __device__ TokenRows<T> rows(int sample_index, int head, int width) const {
+        return {data + sample_index * sample + int64_t{head} * width, token};
+    }
+};
+
+/// A number of each query, [B, H, N] with queries side by side.
+template <typename T>
+struct QueryValues {
+    T* data;
+    int64_t sample, head;  ///< from one to the next
+    __device__ T* of(int sample_index, int head_index) const {
+        return data + sample_index * sample + head_index * head;
+    }
 };
 
 /// How a block's tokens are loaded; see load_tile.
@@ -188,50 +220,88 @@ __device__ void set_zero(Sums<Width>& sums) {
             sums[i][c] = 0.0f;
 }
 
-/// Token `to` = scale * row i of the sums, the columns below `width`.
-template <int Width, typename T>
-__device__ void store_sums(T* to, const float (&row)[Tiles<Width>::columns], float scale,
-                           int width) {
+/// Calls body(element of a row of the sums, its column) for the columns below `width`.
+template <int Width, typename Body>
+__device__ void for_columns(int width, Body&& body) {
     using Tile = Tiles<Width>;
 #pragma unroll
     for (int c = 0; c < Tile::chunks; ++c)
 #pragma unroll
         for (int x = 0; x < Tile::vector; ++x) {
             const int column = (16 * c + thread_column()) * Tile::vector + x;
-            if (column < width) to[column] = from_float<T>(scale * row[c * Tile::vector + x]);
+            if (column < width) body(c * Tile::vector + x, column);
         }
+}
+
+/// Token `to` = scale * row i of the sums, the columns below `width`.
+template <int Width, typename T>
+__device__ void store_sums(T* to, const float (&row)[Tiles<Width>::columns], float scale,
+                           int width) {
+    for_columns<Width>(width,
+                       [&](int i, int column) { to[column] = from_float<T>(scale * row[i]); });
+}
+
+/// Row i of the sums = token `from`, in the columns below `width`; the others stay.
+template <int Width>
+__device__ void load_sums(float (&row)[Tiles<Width>::columns], const float* from, int width) {
+    for_columns<Width>(width, [&](int i, int column) { row[i] = from[column]; });
+}
+
+/// Token `to` += scale * row i of the sums, the columns below `width`.
+template <int Width>
+__device__ void add_sums(float* to, const float (&row)[Tiles<Width>::columns], float scale,
+                         int width) {
+    float before[Tiles<Width>::columns];  // all loaded before the first is stored
+    load_sums<Width>(before, to, width);
+    for_columns<Width>(width, [&](int i, int column) { to[column] = before[i] + scale * row[i]; });
 }
 
 /// What one call of a kernel shares between its blocks.
 struct AttentionProblem {
-    int batch, tokens, heads, kv_heads, width;
+    int batch, heads, kv_heads, width;
+    AttentionSpan span;
+    int tokens;  ///< of a sequence
     float scale;
-    bool causal, vectors;
+    bool vectors;
     const float* slopes;       ///< may be null
-    const int32_t* documents;  ///< may be null
+    const int32_t* documents;  ///< [B, tokens]; may be null
     const int64_t* samples;    ///< may be null
     uint32_t dropped_below;    ///< 0: no dropout
     float kept;                ///< factor of the weights that stay
     RandomKey random;
     uint64_t first_head;
 
+    /// The shape's tokens are the queries.
+    static AttentionProblem of(const AttentionShape& shape, int64_t keys, const AttentionPart& part,
+                               const AttentionMask& mask, const Attention& options) {
+        return {
+            static_cast<int>(shape.batch),
+            static_cast<int>(shape.heads),
+            static_cast<int>(shape.kv_heads),
+            static_cast<int>(shape.width),
+            {static_cast<int>(shape.tokens), static_cast<int>(keys),
+             static_cast<int>(part.first_query), static_cast<int>(part.first_key), options.causal},
+            static_cast<int>(part.tokens),
+            shape.scale,
+            false,
+            mask.slopes ? mask.slopes.as<float>() : nullptr,
+            mask.documents ? mask.documents.as<int32_t>() : nullptr,
+            mask.samples ? mask.samples.as<int64_t>() : nullptr,
+            static_cast<uint32_t>(static_cast<double>(options.dropout) * 0x1p32),
+            1.0f / (1.0f - options.dropout),
+            options.random,
+            static_cast<uint64_t>(options.first_head)};
+    }
+    /// Of whole sequences.
     static AttentionProblem of(const AttentionShape& shape, const AttentionMask& mask,
                                const Attention& options) {
-        return {static_cast<int>(shape.batch),
-                static_cast<int>(shape.tokens),
-                static_cast<int>(shape.heads),
-                static_cast<int>(shape.kv_heads),
-                static_cast<int>(shape.width),
-                shape.scale,
-                options.causal,
-                false,
-                mask.slopes ? mask.slopes.as<float>() : nullptr,
-                mask.documents ? mask.documents.as<int32_t>() : nullptr,
-                mask.samples ? mask.samples.as<int64_t>() : nullptr,
-                static_cast<uint32_t>(static_cast<double>(options.dropout) * 0x1p32),
-                1.0f / (1.0f - options.dropout),
-                options.random,
-                static_cast<uint64_t>(options.first_head)};
+        return of(shape, shape.tokens, {.tokens = shape.tokens}, mask, options);
+    }
+
+    __device__ int kv_head_of(int head) const { return head / (heads / kv_heads); }
+    /// Of the tokens at this position of a sample and behind it; null: no documents.
+    __device__ const int32_t* documents_from(int sample, int position) const {
+        return documents ? documents + int64_t{sample} * tokens + position : nullptr;
     }
 };
 
@@ -241,21 +311,23 @@ struct TileDocuments {
     int32_t of_row[Tiles<Width>::rows], of_column[Tiles<Width>::rows];
 };
 
-/// documents[i] = that of token first + i of the sample.
+/// documents[i] = that of token first + i of a run.
 __device__ inline void load_documents(int32_t* documents, const int32_t* of_token, int first,
                                       int limit, int rows) {
     const int i = static_cast<int>(threadIdx.x);
     if (i < rows) documents[i] = first + i < limit ? of_token[first + i] : 0;
 }
 
-/// The masks of one (sample, head).
+/// The masks of one (sample, head), by position.
 struct DeviceMask {
     bool causal;
     float slope;
-    int keys;  ///< keys from this one on do not exist
+    int keys;  ///< keys from this position on do not exist
 
-    static __device__ DeviceMask of(const AttentionProblem& problem, int head, int keys) {
-        return {problem.causal, problem.slopes ? problem.slopes[head] : 0.0f, keys};
+    static __device__ DeviceMask of(const AttentionProblem& problem, int head,
+                                    const AttentionSpan& span) {
+        return {span.causal, problem.slopes ? problem.slopes[head] : 0.0f,
+                span.first_key + span.keys};
     }
     __device__ bool sees(int query, int key) const {
         return key < keys && (!causal || key <= query);
@@ -267,7 +339,7 @@ struct DeviceMask {
     }
 };
 
-/// The random words of one query against the keys 4n .. 4n + 3.
+/// The random words of one query against the keys at positions 4n .. 4n + 3.
 __device__ inline std::array<uint32_t, 4> dropout_words(const AttentionProblem& problem, int sample,
                                                         int head, int query, int key) {
     const uint64_t index = ((problem.first_head + static_cast<uint64_t>(head)) << 48) |

@@ -2,8 +2,8 @@
 #include "kernels/attention.h"
 
 #include "kernels/attention_choice.h"
+#include "tests/gpu/attention_operands.h"
 #include "tests/gpu/device_test.h"
-#include "tests/support/cases/attention.h"
 #include "tests/support/expect_error.h"
 
 namespace plinth::test {
@@ -11,33 +11,6 @@ namespace {
 
 using kernels::Attention;
 using kernels::AttentionMask;
-
-constexpr int64_t first_sample = 5'000'000'000;
-
-/// Wide enough that some scores rule their rows.
-Operand spread(const std::string& name, const Shape& shape, DType dtype) {
-    std::vector<float> values(static_cast<size_t>(shape.elements()));
-    const RandomKey key(11, name);
-    for (size_t i = 0; i < values.size(); ++i)
-        values[i] = 2.5f * (static_cast<float>(key.words(i)[0]) * 0x1p-31f - 1.0f);
-    return input_of(name, shape, values, dtype);
-}
-
-/// Documents of uneven lengths; their numbers are no positions, and differ between samples.
-Operand document_numbers(const AttentionCase& c) {
-    std::vector<int32_t> numbers;
-    for (int64_t b = 0; b < c.batch; ++b)
-        for (int64_t t = 0; t < c.tokens; ++t)
-            numbers.push_back(static_cast<int32_t>(10 * b + (t + 31 * b) / 45));
-    return input_of("documents", {c.batch, c.tokens}, numbers);
-}
-
-Operand sample_numbers(const AttentionCase& c) {
-    std::vector<int64_t> numbers;
-    for (int64_t b = 0; b < c.batch; ++b)
-        numbers.push_back(first_sample + b);
-    return input_of("samples", {c.batch}, numbers);
-}
 
 enum Place { at_y, at_log_sum, at_dqkv, at_qkv, at_dy, at_slopes, at_documents, at_samples };
 
@@ -50,19 +23,7 @@ std::vector<Operand> operands_of(const AttentionCase& c, DType dtype) {
             output("log_sum", {c.batch, c.heads, c.tokens}, DType::f32,
                    dtype == DType::f32 ? 1.2e-5 : 1e-3),
             output("dqkv", packed, dtype, tolerance), spread("qkv", packed, dtype),
-            input("dy", rows, dtype),
-            c.alibi ? input_of("slopes", {c.heads}, kernels::alibi_slopes(c.heads)) : Operand{},
-            c.documents ? document_numbers(c) : Operand{},
-            c.dropout > 0.0f ? sample_numbers(c) : Operand{}};
-}
-
-Attention options_of(const AttentionCase& c) {
-    return {.heads = c.heads,
-            .kv_heads = c.kv_heads,
-            .causal = c.causal,
-            .dropout = c.dropout,
-            .random = RandomKey(42, "blocks.0.attention", 3),
-            .first_head = 3};
+            input("dy", rows, dtype), slopes_of(c), document_numbers(c), sample_numbers(c)};
 }
 
 kernels::AttentionCounts attention_counts(Stream& stream) {
@@ -84,7 +45,7 @@ class AttentionDeviceTest : public DeviceTest {
         };
     }
     void expect_both_passes(const AttentionCase& c, DType dtype) {
-        expect_same(operands_of(c, dtype), both_passes(options_of(c)),
+        expect_same(operands_of(c, dtype), both_passes(attention_options(c)),
                     std::string(c.name) + " " + std::string(name_of(dtype)));
     }
     void expect_both_passes(const std::vector<AttentionCase>& cases) {
@@ -126,7 +87,7 @@ TEST_F(AttentionDeviceTest, LongSequences) {
 
 TEST_F(AttentionDeviceTest, AGivenScale) {
     const AttentionCase c{"scale", 1, 70, 2, 2, 32};
-    Attention options = options_of(c);
+    Attention options = attention_options(c);
     options.scale = 0.3f;
     for (const DType dtype : {DType::f32, DType::bf16})
         expect_same(operands_of(c, dtype), both_passes(options), "scale");
@@ -151,14 +112,15 @@ TEST_F(AttentionDeviceTest, CudnnAndTheTiledKernelsAgree) {
         EXPECT_EQ(counts_.tiled, 0) << c.name;
     }
     for (const AttentionCase& c : cudnn_cases) {
-        const auto of_cudnn = on_device(operands_of(c, DType::bf16), both_passes(options_of(c)));
+        const auto of_cudnn =
+            on_device(operands_of(c, DType::bf16), both_passes(attention_options(c)));
         const auto before = counts_.tiled;
         // One document is no mask, but only the tiled kernels know any.
         auto operands = operands_of(c, DType::bf16);
         const Shape tokens{c.batch, c.tokens};
         operands[at_documents] = input_of(
             "documents", tokens, std::vector<int32_t>(static_cast<size_t>(tokens.elements()), 3));
-        const auto of_tiles = on_device(operands, both_passes(options_of(c)));
+        const auto of_tiles = on_device(operands, both_passes(attention_options(c)));
         EXPECT_EQ(counts_.tiled, before + 2) << c.name;
         for (const size_t i : {size_t{at_y}, size_t{at_log_sum}, size_t{at_dqkv}})
             for (size_t j = 0; j < of_tiles[i].size(); ++j)
@@ -177,9 +139,9 @@ class AttentionFastDeviceTest : public AttentionDeviceTest {
 TEST_F(AttentionFastDeviceTest, GradientsNearTheHosts) {
     for (const AttentionCase& c : cudnn_cases) {
         const auto operands = operands_of(c, DType::bf16);
-        const auto device = on_device(operands, both_passes(options_of(c)));
+        const auto device = on_device(operands, both_passes(attention_options(c)));
         EXPECT_EQ(counts_.refused, 0) << c.name << ": " << counts_.refusal;
-        const auto host = on_host(operands, both_passes(options_of(c)));
+        const auto host = on_host(operands, both_passes(attention_options(c)));
         for (size_t j = 0; j < host[at_dqkv].size(); ++j)
             ASSERT_NEAR(device[at_dqkv][j], host[at_dqkv][j],
                         usual_tolerance(DType::bf16) * (std::abs(host[at_dqkv][j]) + 1.0))
@@ -190,8 +152,8 @@ TEST_F(AttentionFastDeviceTest, GradientsNearTheHosts) {
 TEST_F(AttentionDeviceTest, AHeadWiderThanTheKernelsIsRefused) {
     const AttentionCase c{"width 264", 1, 3, 1, 1, 264};
     const Call call = [&](const std::vector<View>& views, Stream& stream) {
-        kernels::attention_forward(views[at_y], views[at_log_sum], views[at_qkv], {}, options_of(c),
-                                   stream);
+        kernels::attention_forward(views[at_y], views[at_log_sum], views[at_qkv], {},
+                                   attention_options(c), stream);
     };
     expect_error(
         ErrorKind::internal, [&] { on_device(operands_of(c, DType::f32), call); },

@@ -7,6 +7,7 @@
 
 #include "kernels/attention_shape.h"
 #include "tests/support/attention_oracle.h"
+#include "tests/support/attention_parts.h"
 #include "tests/support/expect_error.h"
 #include "tests/support/op_fixture.h"
 
@@ -22,15 +23,6 @@ class AttentionPartTest : public OpTest {
     struct Result {
         Tensor y, log_sum, dqkv;
     };
-
-    /// Borders of the parts, multiples of four.
-    static std::vector<int64_t> cuts_of(int64_t tokens, int64_t parts) {
-        std::vector<int64_t> cuts{0};
-        for (int64_t i = 1; i < parts; ++i)
-            cuts.push_back(std::max(cuts.back(), tokens * i / parts / 4 * 4));
-        cuts.push_back(tokens);
-        return cuts;
-    }
 
     kernels::AttentionMask mask(const AttentionCase& c) {
         if (c.alibi) slopes_ = tensor(kernels::alibi_slopes(c.heads), {c.heads});
@@ -63,24 +55,14 @@ class AttentionPartTest : public OpTest {
             return tensor(std::vector<float>(static_cast<size_t>(shape.elements()), value), shape);
         };
         const kernels::AttentionMask masks = mask(c);
-        const std::vector<int64_t> cuts = cuts_of(c.tokens, parts);
-        /// body(queries, keys, part) with views cut to the tokens of each.
         const auto for_parts = [&](auto&& body) {
-            for (size_t q = 0; q + 1 < cuts.size(); ++q) {
-                bool begins = true;
-                for (int64_t i = 0; i < parts; ++i) {
-                    const auto k =
-                        static_cast<size_t>((static_cast<int64_t>(q) + turn + i) % parts);
-                    if (static_cast<int64_t>(k) == left_out) continue;
-                    const int64_t queries = cuts[q + 1] - cuts[q], keys = cuts[k + 1] - cuts[k];
-                    if (queries == 0 || keys == 0) continue;
-                    AttentionPart part{cuts[q], cuts[k], c.tokens, begins};
+            for_attention_parts(
+                c.tokens, parts, turn,
+                [&](TokenRun queries, TokenRun keys, AttentionPart part) {
                     if (spoil) spoil(part);
-                    body([&](auto view, int dim) { return view.narrow(dim, cuts[q], queries); },
-                         [&](auto view) { return view.narrow(1, cuts[k], keys); }, part);
-                    begins = false;
-                }
-            }
+                    body(queries, keys, part);
+                },
+                left_out);
         };
         const auto heads_of = [&](auto view, int64_t first, int64_t columns) {
             return view.narrow(2, first, columns);
@@ -88,9 +70,9 @@ class AttentionPartTest : public OpTest {
         Tensor y = floats(dy.shape(), nan), log_sum = floats({c.batch, c.heads, c.tokens}, nan);
         const ConstView q = heads_of(qkv.in(), 0, width), k = heads_of(qkv.in(), width, kv_width),
                         v = heads_of(qkv.in(), width + kv_width, kv_width);
-        for_parts([&](auto&& queries, auto&& keys, AttentionPart part) {
-            kernels::attention_part_forward(queries(y.out(), 1), queries(log_sum.out(), 2),
-                                            queries(q, 1), keys(k), keys(v), masks, part,
+        for_parts([&](TokenRun queries, TokenRun keys, AttentionPart part) {
+            kernels::attention_part_forward(queries.of(y.out()), queries.of(log_sum.out(), 2),
+                                            queries.of(q), keys.of(k), keys.of(v), masks, part,
                                             options(c), stream);
         });
         Tensor rounded = Tensor::empty(y.shape(), qkv.dtype(), *allocator_);
@@ -98,11 +80,11 @@ class AttentionPartTest : public OpTest {
         Tensor sums = floats(qkv.shape(), 0.0f);
         const View dq = heads_of(sums.out(), 0, width), dk = heads_of(sums.out(), width, kv_width),
                    dv = heads_of(sums.out(), width + kv_width, kv_width);
-        for_parts([&](auto&& queries, auto&& keys, AttentionPart part) {
-            kernels::attention_part_backward(queries(dq, 1), keys(dk), keys(dv),
-                                             queries(dy.in(), 1), queries(rounded.in(), 1),
-                                             queries(log_sum.in(), 2), queries(q, 1), keys(k),
-                                             keys(v), masks, part, options(c), stream);
+        for_parts([&](TokenRun queries, TokenRun keys, AttentionPart part) {
+            kernels::attention_part_backward(queries.of(dq), keys.of(dk), keys.of(dv),
+                                             queries.of(dy.in()), queries.of(rounded.in()),
+                                             queries.of(log_sum.in(), 2), queries.of(q), keys.of(k),
+                                             keys.of(v), masks, part, options(c), stream);
         });
         Tensor dqkv = Tensor::empty(qkv.shape(), qkv.dtype(), *allocator_);
         kernels::attention_part_join(dqkv.out(), sums.in(), {}, stream);

@@ -1,0 +1,37 @@
+// SPDX-License-Identifier: Apache-2.0
+// Which tiles of keys a tile of queries meets, and the other way round. Without CUDA:
+// tests/unit/kernels/attention_span.cpp shows that no pair is missed and no tile is met in vain.
+#pragma once
+
+#include <algorithm>
+
+#include "kernels/simd.h"
+
+namespace plinth::kernels::cuda {
+
+/// A run of queries over a run of keys of one sequence. Queries and keys are numbered from 0 in
+/// their run.
+struct AttentionSpan {
+    int queries, keys;
+    int first_query, first_key;  ///< positions in the sequence of those numbered 0
+    bool causal;
+
+    PLINTH_HOST_DEVICE bool sees(int query, int key) const {
+        return !causal || first_key + key <= first_query + query;
+    }
+    /// Keys [0, end) are all that the queries [query, query + rows) see.
+    PLINTH_HOST_DEVICE int keys_end(int query, int rows) const {
+        if (!causal) return keys;
+        const int last = std::min(query + rows, queries) - 1;
+        return std::max(0, std::min(keys, first_query + last + 1 - first_key));
+    }
+    /// First query of the first tile of `rows` queries that sees the keys from this one on;
+    /// `queries`, or one behind it, where none does.
+    PLINTH_HOST_DEVICE int queries_begin(int key, int rows) const {
+        if (!causal) return 0;
+        const int first = std::max(0, first_key + key - first_query);  // that sees the key
+        return (first < queries ? first : queries + rows - 1) / rows * rows;
+    }
+};
+
+}  // namespace plinth::kernels::cuda
