@@ -55,14 +55,7 @@ Engine::Engine(const RunConfig& config, Session& session, parallel::Groups& grou
               .compute = dtype_of(config.train.dtype)}),
       pipeline_(schedule_config(config.parallel), groups.along(Axis::pipeline),
                 session.allocator()),
-      optimizer_(stage_.masters(), adamw_config(config.optimizer), session.allocator()) {
-    REQUIRE(
-        config,
-        groups.size(Axis::context) == 1 || session.stream().device().type == DeviceType::cpu,
-        "parallel.context={}: attention over a ring has no kernel for GPUs: set run.device=cpu, "
-        "or parallel.context=1 and share the layers with parallel.tensor or parallel.pipeline",
-        groups.size(Axis::context));
-}
+      optimizer_(stage_.masters(), adamw_config(config.optimizer), session.allocator()) {}
 
 void Engine::initialize(uint64_t seed) {
     for (MasterWeights master : stage_.masters())

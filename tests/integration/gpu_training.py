@@ -115,6 +115,35 @@ def layouts(lab, options):
         runs.expect_different(lab, f"{dtype}: one lane less", one, mutant)
 
 
+def context(lab, options):
+    """Ranks that share sequences, and the GPU: losses of one rank within rounding, for every style of model. The same bits in a
+    run that repeats, resumes or recomputes, and whatever is divided beside the sequences."""
+    need_device(lab)
+    for config in MODELS:
+        for dtype, loss_tolerance, norm_tolerance in (("fp32", 2e-5, 5e-4), ("bf16", 5e-3, 5e-2)):
+            name = f"{config.split('/')[0]}-{dtype}"
+            overrides = {**COMMON, "train.dtype": dtype, "model.dropout": 0.1, "run.device": "cuda"}
+            one = lab.train(f"{name}-1", config, overrides)
+            for ranks in (2, 4):
+                run = lab.train(f"{name}-{ranks}", config, {**overrides, "parallel.context": ranks}, ranks)
+                expect_close(f"{name}: losses, context {ranks}", losses(one), losses(run), loss_tolerance)
+                expect_close(f"{name}: gradient norms, context {ranks}", norms(one), norms(run), norm_tolerance)
+                expect_close(f"{name}: held-out losses, context {ranks}", losses(one, "evaluation"), losses(run, "evaluation"),
+                             loss_tolerance)
+    for dtype in ("fp32", "bf16"):
+        overrides = {**COMMON, "train.dtype": dtype, "model.dropout": 0.1, "run.device": "cuda", "parallel.context": 2}
+        two = lab.folder / f"gpt-{dtype}-2"
+        beside = lab.train(f"data-{dtype}", "gpt/tiny.yaml", {**overrides, "parallel.zero": 1}, 4)
+        runs.expect_equal(lab, f"{dtype}: context 2, and with 2 data ranks and zero 1 beside it", two, beside)
+        other = lab.train(f"recompute-{dtype}", "gpt/tiny.yaml", {**overrides, "train.recompute": "full"}, 2)
+        runs.expect_equal(lab, f"{dtype}: context 2, recompute full", two, other)
+        lab.fork(two, f"resumed-{dtype}", 10)
+        resumed = lab.train(f"resumed-{dtype}", "gpt/tiny.yaml", overrides, 2)
+        runs.expect_equal(lab, f"{dtype}: context 2, resumed at step 10", two, resumed, after=10)
+        mutant = lab.train(f"mutant-{dtype}", "gpt/tiny.yaml", {**overrides, "train.lanes": 3}, 2)
+        runs.expect_different(lab, f"{dtype}: one lane less", two, mutant)
+
+
 if __name__ == "__main__":
     runs.main({"equals_cpu": equals_cpu, "resumes": resumes, "crosses_devices": crosses_devices,
-               "layouts": layouts})
+               "layouts": layouts, "context": context})

@@ -4,12 +4,16 @@
 #include <vector>
 
 #include "core/autograd/scope.h"
+#include "kernels/runtime/device_module.h"
 
 namespace plinth::test {
 
 /// Memory, threads and step state, from which a test makes scopes.
 struct Surroundings {
-    explicit Surroundings(int threads = 2) : stream(threads) {}
+    explicit Surroundings(int threads = 2, Device device = {})
+        : allocator(device.type == DeviceType::cpu ? host_memory()
+                                                   : cuda_module().memory(device.index)),
+          stream(device, threads) {}
 
     core::Scope::Settings settings(core::Tape* tape = nullptr) {
         return {.stream = &stream,
@@ -22,7 +26,7 @@ struct Surroundings {
         return core::Tensor::of(values, {static_cast<int64_t>(values.size())}, allocator);
     }
 
-    CachingAllocator allocator{host_memory()};
+    CachingAllocator allocator;
     Stream stream;
     core::StepState step{.seed = 11};
 };
