@@ -125,9 +125,10 @@ __device__ void drop_weights(Scores<Width>& weights, const AttentionProblem& pro
     }
 }
 
-/// One tile of queries of one head against all their keys.
+/// One tile of queries of one head against all their keys. Two blocks on a multiprocessor: 128
+/// registers a thread, which the compiler does not choose by itself for each of them.
 template <typename T, typename Y, int Width>
-__global__ void __launch_bounds__(attention_threads) attend(const ForwardArguments<T, Y> call) {
+__global__ void __launch_bounds__(attention_threads, 2) attend(const ForwardArguments<T, Y> call) {
     using Tile = Tiles<Width>;
     extern __shared__ __align__(16) float memory[];
     __shared__ TileDocuments<Width> documents;
