@@ -30,7 +30,8 @@ ScratchPlan scratch_plan(const RunConfig& config, const std::vector<core::models
                          const PlannedDevice& device) {
     const ModelSection& m = config.model;
     const int64_t t = config.parallel.tensor;
-    const int64_t tokens = config.train.micro_batch * config.data.sequence_length;
+    const int64_t length = config.data.sequence_length, ring = config.parallel.context;
+    const int64_t tokens = config.train.micro_batch * length / ring;
     const int64_t rows_of_table = transformer_config(config).padded_vocab() / t;
     bool has_embedding = false, has_head = false;
     for (const core::models::Parts& parts : chunks) {
@@ -38,14 +39,15 @@ ScratchPlan scratch_plan(const RunConfig& config, const std::vector<core::models
         has_head = has_head || parts.has_head;
     }
     const bool sums_chunks = has_head && tokens > core::ops::logit_rows_on(DeviceType::cuda);
+    // In a ring attention goes run by run, of which each rank has two.
     const kernels::AttentionShape shape{.batch = config.train.micro_batch,
-                                        .tokens = config.data.sequence_length,
+                                        .tokens = ring == 1 ? length : length / (2 * ring),
                                         .heads = m.heads / t,
                                         .kv_heads = std::max<int64_t>(1, m.kv_heads / t),
                                         .width = m.head_width,
                                         .scale = 1.0f};
     const bool has_slopes = m.positions == PositionKind::alibi;
-    const bool is_cudnn = !has_slopes && !config.data.document_mask &&
+    const bool is_cudnn = ring == 1 && !has_slopes && !config.data.document_mask &&
                           kernels::choose_attention(shape, dtype_of(config.train.dtype), {},
                                                     {.heads = shape.heads,
                                                      .kv_heads = shape.kv_heads,

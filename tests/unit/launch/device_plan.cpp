@@ -80,6 +80,13 @@ TEST(DevicePlan, AttentionGoesByItsImplementation) {
               4 * bloom.train.micro_batch * bloom.model.heads * bloom.data.sequence_length);
 }
 
+TEST(DevicePlan, ContextRanksNeedWhatTheirTokensDo) {
+    const ScratchPlan plan = scratch_of(gpt2({"parallel.context=4"}));
+    EXPECT_EQ(plan.attention, 4 * 32 * 12 * 1024 / 8) << "own kernels, over one of two runs";
+    EXPECT_EQ(plan.products, 32 * mib) << "8,192 tokens are one chunk of the head";
+    EXPECT_EQ(plan.embedding, scratch_of(gpt2({"train.micro_batch=8"})).embedding);
+}
+
 TEST(DevicePlan, GroupedQueriesNeedMore) {
     const auto attention = [](const char* kv_heads) {
         return scratch_of(config_of("llama/llama_1b.yaml", {"train.dtype=bf16", kv_heads}))
