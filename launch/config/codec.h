@@ -17,7 +17,7 @@ namespace plinth::launch {
 
 /// What changing a key between a stop and a resume means.
 enum class Resume {
-    free,      ///< layout, logging: changes no result
+    free,      ///< changes no bit: data ranks, stages, logging
     recorded,  ///< allowed with a warning; bitwise comparability with the old run ends there
     refused,   ///< the run would be another one: start it with checkpoint.init instead
 };

@@ -37,7 +37,7 @@ nearest valid key. `true` and `false` are the only bools. Sizes are `4096`, `512
 keys, more than 32 levels and files over 1 MiB are refused.
 
 *Resume* says what a key that changed since the checkpoint means when a run goes on: **free** changes
-no result; **recorded** is allowed with a warning, and bitwise comparability with the old run ends
+no bit of the training; **recorded** is allowed with a warning, and bitwise comparability with the old run ends
 there; **refused** would be another run: start it with `checkpoint.init` instead.
 )";
 

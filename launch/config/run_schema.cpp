@@ -300,7 +300,11 @@ void declare(Schema& schema, OptimizerSection& optimizer) {
 }
 
 void declare(Schema& schema, ParallelSection& parallel) {
-    schema.section("parallel", "The layout over ranks. It changes no result.", Resume::free);
+    schema.section(
+        "parallel",
+        "The layout over ranks. Data ranks, pipeline stages and ZeRO change no bit of the "
+        "result; tensor and context ranks change it within rounding.",
+        Resume::free);
     schema.key("parallel.data", &parallel.data,
                {.doc = "Data-parallel ranks; 0 means ranks / (tensor x pipeline x context).",
                 .min = 0,
@@ -309,7 +313,8 @@ void declare(Schema& schema, ParallelSection& parallel) {
                {.doc = "Ranks that share every layer of one copy of the model: heads, hidden "
                        "features, vocabulary, and between the products the tokens.",
                 .min = 1,
-                .max = 1 << 20});
+                .max = 1 << 20,
+                .resume = Resume::recorded});
     schema.key("parallel.pipeline", &parallel.pipeline,
                {.doc = "Pipeline stages.", .min = 1, .max = 1 << 16});
     schema.choice(
@@ -327,7 +332,10 @@ void declare(Schema& schema, ParallelSection& parallel) {
                 .min = 0,
                 .max = 1 << 20});
     schema.key("parallel.context", &parallel.context,
-               {.doc = "Ranks that share the tokens of each sequence.", .min = 1, .max = 1 << 16});
+               {.doc = "Ranks that share the tokens of each sequence.",
+                .min = 1,
+                .max = 1 << 16,
+                .resume = Resume::recorded});
     schema.key("parallel.zero", &parallel.zero,
                {.doc = "What data-parallel ranks share: 0 nothing, 1 optimizer states, 2 and "
                        "gradients, 3 and parameters.",

@@ -168,6 +168,15 @@ def expect_same_text(lab, name, other, after=0):
     print(f"equal: {len(texts[0])} text samples of {name} and {other}", flush=True)
 
 
+def train_on(lab, name, config, overrides, ranks, changed):
+    """A resume to its end. It warns of each of the `changed` keys and of nothing else."""
+    lab.train(name, config, overrides, ranks)
+    warned = [line for line in lab.printed[name] if "no longer equals an uninterrupted one" in line]
+    if len(warned) != len(changed) or not all(any(f"{key}: " in line for line in warned) for key in changed):
+        runs.fail(f"run {name} must warn of {changed}", warned or lab.printed[name])
+    print(f"warned of: {', '.join(changed) or 'nothing'}", flush=True)
+
+
 def shared_tokens(lab, options):
     """Tensor and context parallel ranks: within rounding of one rank, and the same bits whatever is divided beside them; a
     checkpoint of one layout goes on in another. Twenty steps, evaluations and text samples on the way."""
@@ -184,12 +193,16 @@ def shared_tokens(lab, options):
         four = lab.train(f"{name}-4", config, {**overrides, key: 2, "parallel.zero": 1}, 4)
         runs.expect_equal(lab, f"{key}=2 with 2 data ranks and zero 1, and without", two, four)
         back = lab.fork(two, f"{name}-2-1", 10)
-        lab.train(f"{name}-2-1", config, overrides)
+        train_on(lab, f"{name}-2-1", config, overrides, 1, [key])
         runs.expect_close(f"{key}=2, then 1 rank from step 10 on", one, back, tolerance, after=10)
         on = lab.fork(one, f"{name}-1-4", 10)
-        lab.train(f"{name}-1-4", config, {**overrides, "parallel.context": 2, "parallel.tensor": 2}, 4)
+        train_on(lab, f"{name}-1-4", config, {**overrides, "parallel.context": 2, "parallel.tensor": 2}, 4,
+                 ["parallel.context", "parallel.tensor"])
         runs.expect_close("1 rank, then context 2 x tensor 2 from step 10 on", one, on, tolerance, after=10)
         expect_same_text(lab, f"{name}-1", f"{name}-1-4", after=10)
+        same = lab.fork(two, f"{name}-2-4", 10)
+        train_on(lab, f"{name}-2-4", config, {**overrides, key: 2, "parallel.zero": 1}, 4, [])
+        runs.expect_equal(lab, f"{key}=2, then 2 data ranks and zero 1 beside it from step 10 on", two, same, after=10)
         mutant = lab.train(f"{name}-mutant", config, {**overrides, key: 2, "train.lanes": 3}, 2)
         runs.expect_different(lab, "one lane less", two, mutant)
 

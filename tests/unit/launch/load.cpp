@@ -3,6 +3,8 @@
 
 #include <gtest/gtest.h>
 
+#include <map>
+
 #include "launch/config/run_config.h"
 #include "tests/support/expect_error.h"
 #include "tests/support/temporary_folder.h"
@@ -173,6 +175,28 @@ TEST_F(LoadTest, ResolvedTextRoundTrips) {
     EXPECT_EQ(changes[1].resume, Resume::refused);
     EXPECT_EQ(changes[2].path, "parallel.zero");
     EXPECT_EQ(changes[2].resume, Resume::free);
+}
+
+TEST_F(LoadTest, AnotherLayoutIsFreeWhereItChangesNoBit) {
+    const RunConfig config = load_run("", {"train.steps=7"});
+    RunConfig changed = config;
+    changed.parallel = {.data = 2,
+                        .tensor = 2,
+                        .pipeline = 2,
+                        .schedule = PipelineSchedule::interleaved,
+                        .virtual_stages = 2,
+                        .stage_layers = {3, 3, 3, 3},
+                        .context = 2,
+                        .zero = 1,
+                        .bucket_bytes = 4096};
+    std::map<std::string, Resume> classes;
+    for (const auto& change : diff_configs(config, changed))
+        classes[change.path] = change.resume;
+    EXPECT_EQ(classes.size(), 9u);
+    for (const auto& [path, resume] : classes) {
+        const bool rounds = path == "parallel.tensor" || path == "parallel.context";
+        EXPECT_EQ(resume, rounds ? Resume::recorded : Resume::free) << path;
+    }
 }
 
 TEST(RunConfig, StepsFollowTheBatchRamp) {
