@@ -40,6 +40,13 @@ int64_t padded_vocab(const ModelSection& m) {
     return (m.vocab_size + m.vocab_multiple - 1) / m.vocab_multiple * m.vocab_multiple;
 }
 
+/// Of the token table, on the tensor rank that holds most.
+int64_t vocab_of_rank(const RunConfig& config) {
+    return parallel::row_share(padded_vocab(config.model), 0,
+                               static_cast<int>(config.parallel.tensor))
+        .count;
+}
+
 int64_t data_ranks(const RunConfig& config, int64_t ranks) {
     const ParallelSection& parallel = config.parallel;
     return ranks / (parallel.pipeline * parallel.tensor * parallel.context);
@@ -132,7 +139,7 @@ int64_t head_elements(const RunConfig& config) {
     const int64_t tokens = tokens_of_rank(config);
     const int64_t logits =
         std::min(tokens, core::ops::logit_rows_on(device_type_of(config.run.device))) *
-        padded_vocab(m) / t;
+        vocab_of_rank(config);
     if (t == 1) return tokens * 3 * m.width + logits;
     return std::max(tokens * (2 * m.width + 3 * m.width / t) + logits,
                     tokens * (3 * m.width + 2 * m.width / t + folding(config)));
@@ -608,8 +615,8 @@ TrafficPlan traffic_plan(const RunConfig& config, int64_t ranks) {
                       (config.train.global_batch / config.train.micro_batch) / data;
     sum.activations /= config.parallel.tensor;
     if (stages > 1 && config.model.tied_head)
-        sum.gradients += 2 * padded_vocab(config.model) / config.parallel.tensor *
-                         config.model.width * 4 / (config.parallel.zero > 0 ? data : 1);
+        sum.gradients += 2 * vocab_of_rank(config) * config.model.width * 4 /
+                         (config.parallel.zero > 0 ? data : 1);
     if (config.parallel.tensor > 1)
         sum.tensor += traffic_of_micro_batch(config) *
                       (config.train.global_batch / config.train.micro_batch) / data;

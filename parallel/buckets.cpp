@@ -43,7 +43,9 @@ void BucketLayout::place(core::Parameter& parameter, int use) {
     uses[static_cast<size_t>(use)] = entries_.size();
     entries_.push_back(
         {.parameter = &parameter, .use = use, .range = {elements_, elements_ + elements}});
-    elements_ += (elements + alignment - 1) / alignment * alignment;
+    // Ranks of a tensor group sum what they own of the parameters that they hold alike, so these
+    // must lie in the same places on all of them.
+    elements_ += (parameter.largest_part() + alignment - 1) / alignment * alignment;
 }
 
 /// Makes what was placed since the last unit a unit, and cuts it.
@@ -77,6 +79,8 @@ void BucketLayout::close_unit(int64_t bucket_elements) {
                 labels_[b] = fmt::format("bucket {} ({} ..)", b, entry.parameter->name());
         }
     }
+    for (size_t b = unit.first_bucket; b < unit.end_bucket; ++b)
+        if (labels_[b].empty()) labels_[b] = fmt::format("bucket {} (padding)", b);
     units_.push_back(unit);
 }
 

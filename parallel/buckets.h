@@ -23,7 +23,7 @@ struct FlatRange {
 /// buckets, which are exchanged one by one, and each bucket into the ranges that ranks own. Uses
 /// lie in the order in which the backward pass finishes them: last declared first, and before those
 /// the repeated uses (a tied head is read from the last block). Each begins on a 1,024-element
-/// boundary, and all cuts are there.
+/// boundary, and all cuts are there. On all ranks of a tensor group the places are the same.
 ///
 /// Neighbours that together fill a bucket are a unit; units are cut into buckets of about equal
 /// size. So a parameter lies in one unit, however many buckets that has: units are what ZeRO takes

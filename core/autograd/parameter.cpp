@@ -17,7 +17,7 @@ Shape Parameter::local_shape() const {
     return Shape(std::span<const int64_t>(dims, static_cast<size_t>(first.rank())));
 }
 
-void Parameter::place(std::vector<Shard> boxes) {
+void Parameter::place(std::vector<Shard> boxes, int64_t largest_part) {
     CHECK(!is_materialized(), "{}: placed after it got its storage", name());
     CHECK(!boxes.empty(), "{}: placed nowhere", name());
     for (const Shard& box : boxes) {
@@ -29,6 +29,7 @@ void Parameter::place(std::vector<Shard> boxes) {
                   name(), boxes[0].local_shape.text(), local.text());
     }
     boxes_ = std::move(boxes);
+    largest_part_ = largest_part;
 }
 
 void Parameter::materialize(Tensor master) {

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
+#include <algorithm>
 #include <cstdint>
 #include <functional>
 #include <span>
@@ -74,11 +75,15 @@ class Parameter {
     /// Of the stack of boxes.
     Shape local_shape() const;
     int64_t local_elements() const { return local_shape().elements(); }
+    /// The most that a rank with a part of it holds: as much as this one, but for the rows of a
+    /// table that cannot be shared evenly. What ranks must place alike goes by this.
+    int64_t largest_part() const { return std::max(largest_part_, local_elements()); }
     /// The dtype in which operations read it: matrices and tables in that of the computation,
     /// vectors (biases and norms) in fp32.
     DType read_as(DType compute) const { return shape().rank() > 1 ? compute : DType::f32; }
     /// Takes other boxes, which must agree in all dims but the first, before there is storage.
-    void place(std::vector<Shard> boxes);
+    /// `largest_part` in elements, where other ranks hold more than this one.
+    void place(std::vector<Shard> boxes, int64_t largest_part = 0);
 
     /// True where every rank of a tensor group holds all of it, and each gives it the gradient of
     /// its own tokens or heads: the sum over that group is the gradient.
@@ -92,6 +97,7 @@ class Parameter {
     /// Gives the parameter its fp32 master weights and the place where its gradients go.
     void materialize(Tensor master);
     void set_sink(GradientSink* sink) { sink_ = sink; }
+    GradientSink* sink() const { return sink_; }
     /// Takes weights from there; null: from its own master weights.
     void set_source(WeightSource* source) { source_ = source; }
     bool is_materialized() const { return master_.defined() || source_ != nullptr; }
@@ -116,6 +122,7 @@ class Parameter {
   private:
     Spec spec_;
     std::vector<Shard> boxes_;
+    int64_t largest_part_ = 0;
     bool gradient_is_partial_ = false;
     int uses_ = 0;
     Tensor master_;

@@ -14,7 +14,7 @@ enum class Placement {
     alike,       ///< all hold it and do the same with it: gradients are equal
     column,      ///< output features are cut: rows of the weight, and the bias
     row,         ///< input features are cut: columns of the weight; the bias is replicated
-    table,       ///< a look-up table cut by rows
+    table,       ///< a look-up table cut by rows, as evenly as whole rows can be
     head,        ///< a product with the rows of a table, its outputs kept apart
 };
 
@@ -23,7 +23,7 @@ struct PlanRow {
     std::string path;  ///< of the module; "*" stands for one part: "blocks.*.mlp.up"
     Placement placement = Placement::replicated;
     /// Of `column`: the output features of each thing that the product makes (q, k and v; gate and
-    /// up), in order. Every one is cut. Empty: one thing.
+    /// up), in order. Every one is cut. Empty: one thing. Of `head`: all its outputs.
     std::vector<int64_t> parts = {};
 };
 using Plan = std::vector<PlanRow>;

@@ -154,13 +154,11 @@ std::optional<Problem> check_tensor(const RunConfig& config) {
     if (model.ffn_width % ranks != 0) return undivided("model.ffn_width", model.ffn_width);
     const int64_t rows =
         (model.vocab_size + model.vocab_multiple - 1) / model.vocab_multiple * model.vocab_multiple;
-    if (rows % ranks != 0)
-        return Problem{
-            "model.vocab_multiple",
-            fmt::format("parallel.tensor={} ranks cannot divide the {} rows of the token table: a "
-                        "new run takes model.vocab_multiple={} (more rows, of padding), a model "
-                        "that is there parallel.tensor=1",
-                        ranks, rows, std::lcm(model.vocab_multiple, ranks))};
+    if (rows < ranks)
+        return Problem{"parallel.tensor",
+                       fmt::format("{} ranks cannot share the {} rows of the token table: use "
+                                   "fewer ranks",
+                                   ranks, rows)};
     return {};
 }
 

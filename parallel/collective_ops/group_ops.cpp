@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "parallel/collective_ops/group_ops.h"
 
+#include <numeric>
 #include <vector>
 
 #include "core/autograd/scope.h"
@@ -210,10 +211,33 @@ Tensor gather_tokens_alike(const Tensor& x, Communicator& group, const std::stri
     return y;
 }
 
-Tensor gather_columns(const Tensor& x, Communicator& group, const std::string& label) {
-    CHECK(Scope::current().tape() == nullptr, "{}: gathered columns have no gradient", label);
-    return gathered(x, x.shape().rows(), group, label)
-        .reshape(core::with_last_dim(x.shape(), x.dim(-1) * group.size()));
+Tensor gather_columns(const Tensor& x, std::span<const int64_t> columns, Communicator& group,
+                      const std::string& label) {
+    Scope& scope = Scope::current();
+    CHECK(scope.tape() == nullptr, "{}: gathered columns have no gradient", label);
+    CHECK(columns.size() == static_cast<size_t>(group.size()) &&
+              x.dim(-1) == columns[static_cast<size_t>(group.rank())],
+          "{}: {} on rank {}, of {} parts", label, x.shape().text(), group.rank(), columns.size());
+    const int64_t rows = x.shape().rows(),
+                  all = std::accumulate(columns.begin(), columns.end(), int64_t{0});
+    std::vector<Tensor> parts;
+    std::vector<Bytes> places;
+    for (const int64_t count : columns) {
+        parts.push_back(scope.empty({rows, count}, x.dtype()));
+        places.push_back(bytes_of(parts.back().out()));
+    }
+    group.all_gather(label, bytes_of(x.in()), places);
+    Tensor whole = scope.empty({rows, all}, x.dtype());
+    for (int64_t row = 0; row < rows; ++row) {
+        auto* to = static_cast<std::byte*>(whole.out().data) +
+                   static_cast<size_t>(row * all) * size_of(x.dtype());
+        for (const Tensor& part : parts) {
+            const ConstView from = part.rows(row, row + 1).in();
+            kernels::cast(View(to, x.dtype(), from.shape, x.device()), from, scope.stream());
+            to += from.bytes();
+        }
+    }
+    return whole.reshape(core::with_last_dim(x.shape(), all));
 }
 
 }  // namespace plinth::parallel

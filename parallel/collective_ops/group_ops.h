@@ -5,6 +5,7 @@
 // order, also in the backward pass. B batch, T tokens, t ranks, D width.
 #pragma once
 
+#include <span>
 #include <string>
 
 #include "core/tensor/tensor.h"
@@ -34,7 +35,9 @@ core::Tensor scatter_sum_tokens(const core::Tensor& x, Communicator& group,
 core::Tensor gather_tokens_alike(const core::Tensor& x, Communicator& group,
                                  const std::string& label);
 
-/// y [..., t N] from the ranks' x [..., N], side by side. Records nothing: a tape is an error.
-core::Tensor gather_columns(const core::Tensor& x, Communicator& group, const std::string& label);
+/// y [..., sum of N_r] from the ranks' x [..., N_r], side by side; `columns` are the N_r. Records
+/// nothing: a tape is an error.
+core::Tensor gather_columns(const core::Tensor& x, std::span<const int64_t> columns,
+                            Communicator& group, const std::string& label);
 
 }  // namespace plinth::parallel

@@ -28,6 +28,11 @@ Shard box(const Shape& shape, int dim, int64_t begin, int64_t count) {
 
 }  // namespace
 
+RowShare row_share(int64_t extent, int rank, int size) {
+    const int64_t each = extent / size, more = extent % size;
+    return {each * rank + std::min<int64_t>(rank, more), each + (rank < more ? 1 : 0)};
+}
+
 PlannedLayout::PlannedLayout(core::nn::Plan plan, int rank, int size)
     : plan_(std::move(plan)), rank_(rank), size_(size) {
     CHECK(rank >= 0 && rank < size, "rank {} of {}", rank, size);
@@ -37,10 +42,6 @@ const core::nn::PlanRow& PlannedLayout::row_of(const std::string& path) const {
     const core::nn::PlanRow* row = find_row(plan_, path);
     CHECK(row != nullptr, "{}: has no row in the model's plan for tensor parallel ranks", path);
     return *row;
-}
-
-Placement PlannedLayout::placement_of(const std::string& path) const {
-    return row_of(path).placement;
 }
 
 void PlannedLayout::place(Parameter& parameter, const std::string& path) const {
@@ -61,8 +62,12 @@ void PlannedLayout::place(Parameter& parameter, const std::string& path) const {
             if (shape.rank() == 1) return parameter.set_gradient_partial();  // the bias
             return parameter.place({share(1, 0, shape[1])});
         case Placement::table:
-        case Placement::head:
-            return parameter.place({share(0, 0, shape[0])});
+        case Placement::head: {
+            const RowShare rows = row_share(shape[0], rank_, size_);
+            CHECK(rows.count > 0, "{}: {} rows for {} ranks", parameter.name(), shape[0], size_);
+            return parameter.place({box(shape, 0, rows.begin, rows.count)},
+                                   row_share(shape[0], 0, size_).count * shape[1]);
+        }
         case Placement::column:
             break;
     }

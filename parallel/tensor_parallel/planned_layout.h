@@ -8,6 +8,14 @@
 
 namespace plinth::parallel {
 
+/// The part of one of `size` ranks in `extent` rows: as even as whole rows can be, the first ranks
+/// hold one more than the others.
+struct RowShare {
+    int64_t begin = 0;
+    int64_t count = 0;
+};
+RowShare row_share(int64_t extent, int rank, int size);
+
 /// Where rank `rank` of `size` finds its part of each parameter, as a model's plan says. Pure
 /// arithmetic: with it alone a model can be declared and counted, not run.
 class PlannedLayout : public core::nn::Layout {
@@ -22,11 +30,9 @@ class PlannedLayout : public core::nn::Layout {
     int size() const { return size_; }
 
   protected:
-    core::nn::Placement placement_of(const std::string& path) const;
-
-  private:
     const core::nn::PlanRow& row_of(const std::string& path) const;
 
+  private:
     core::nn::Plan plan_;
     int rank_;
     int size_;

@@ -64,12 +64,17 @@ class SumEnds final : public GroupEnds {
 
 class HeadEnds final : public GroupEnds, public core::ops::ColumnRanks {
   public:
-    using GroupEnds::GroupEnds;
+    /// `outputs` of all ranks.
+    HeadEnds(Communicator& group, std::string path, int64_t outputs)
+        : GroupEnds(group, std::move(path)) {
+        for (int r = 0; r < group.size(); ++r)
+            columns_.push_back(row_share(outputs, r, group.size()).count);
+    }
     Tensor enter(const Tensor& x, const TokenSlice& tokens) const override {
         return entered(x, tokens);
     }
     Tensor leave(const Tensor& y, const TokenSlice&) const override {
-        return gather_columns(y, group_, label("logits"));
+        return gather_columns(y, columns_, group_, label("logits"));
     }
     const core::ops::ColumnRanks* columns() const override { return this; }
     Tensor gather(const Tensor& mine) const override {
@@ -82,6 +87,9 @@ class HeadEnds final : public GroupEnds, public core::ops::ColumnRanks {
         group_.all_gather(label("rows"), bytes_of(own), places);
         return parts;
     }
+
+  private:
+    std::vector<int64_t> columns_;  ///< of each rank
 };
 
 /// Of a product that every rank makes as a whole.
@@ -101,7 +109,8 @@ TensorLayout::TensorLayout(core::nn::Plan plan, Communicator& group)
 
 std::shared_ptr<const Ends> TensorLayout::ends(const std::string& path) const {
     if (size() == 1) return nullptr;
-    switch (placement_of(path)) {
+    const core::nn::PlanRow& row = row_of(path);
+    switch (row.placement) {
         case Placement::replicated:
             break;
         case Placement::alike:
@@ -112,7 +121,8 @@ std::shared_ptr<const Ends> TensorLayout::ends(const std::string& path) const {
         case Placement::table:
             return std::make_shared<SumEnds>(group_, path);
         case Placement::head:
-            return std::make_shared<HeadEnds>(group_, path);
+            CHECK(row.parts.size() == 1, "{}: the plan does not say how many outputs it has", path);
+            return std::make_shared<HeadEnds>(group_, path, row.parts[0]);
     }
     return nullptr;
 }

@@ -89,7 +89,8 @@ def configuration(lab, options):
            {"train.global_batch": 4, "train.lanes": 0}, 3)
     refuse(lab, "more ranks than lanes", CONFIG, ["train.lanes", "2"], {"train.lanes": 2}, 3)
     refuse(lab, "mesh of other size", CONFIG, ["parallel.data", "3"], {"parallel.data": 3}, 2)
-    refuse(lab, "tensor parallel", CONFIG, ["parallel.tensor"], {"parallel.tensor": 2}, 2)
+    refuse(lab, "tensor ranks that do not divide the heads", CONFIG, ["parallel.tensor", "model.heads 4"],
+           {"parallel.tensor": 3}, 3)
     refuse(lab, "more stages than layers", CONFIG, ["parallel.pipeline", "3 stages"], {"parallel.pipeline": 3}, 3)
     refuse(lab, "chunks without a schedule for them", CONFIG, ["parallel.virtual_stages", "interleaved"],
            {"parallel.pipeline": 2, "parallel.virtual_stages": 2}, 2)

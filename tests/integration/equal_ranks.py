@@ -181,7 +181,7 @@ def shared_tokens(lab, options):
     """Tensor and context parallel ranks: within rounding of one rank, and the same bits whatever is divided beside them; a
     checkpoint of one layout goes on in another. Twenty steps, evaluations and text samples on the way."""
     tolerance = 1e-6  # fp32 sums in another grouping, and what twenty updates make of that; 1e-7 was seen
-    overrides = {**COMMON, "train.steps": 20, "train.global_batch": 8, "train.lanes": 4, "model.vocab_multiple": 4,
+    overrides = {**COMMON, "train.steps": 20, "train.global_batch": 8, "train.lanes": 4,
                  "data.sequence_length": 64, "checkpoint.every": 10, "train.eval_every": 10, "train.sample_every": 10}
     for config, key in (("gpt/tiny.yaml", "parallel.context"), ("llama/tiny.yaml", "parallel.tensor")):
         name = key.split(".")[1]
@@ -207,7 +207,20 @@ def shared_tokens(lab, options):
         runs.expect_different(lab, "one lane less", two, mutant)
 
 
+def all_axes(lab, options):
+    """Eight ranks, two on each of three axes, share a vocabulary of 257 that two do not divide."""
+    overrides = {**COMMON, "train.steps": 8, "train.eval_every": 4, "train.sample_every": 8, "data.sequence_length": 64}
+    divided = {"parallel.tensor": 2, "parallel.pipeline": 2, "parallel.data": 2, "parallel.zero": 1}
+    one = lab.train("axes-1", "gpt/tiny.yaml", overrides)
+    two = lab.train("axes-2", "gpt/tiny.yaml", {**overrides, "parallel.tensor": 2}, 2)
+    eight = lab.train("axes-8", "gpt/tiny.yaml", {**overrides, **divided}, 8)
+    runs.expect_close("2 tensor ranks and 1 rank", one, two, 1e-6)
+    runs.expect_equal(lab, "2 tensor ranks, and data 2 x pipeline 2 beside them", two, eight)
+    mutant = lab.train("axes-mutant", "gpt/tiny.yaml", {**overrides, **divided, "train.lanes": 3}, 8)
+    runs.expect_different(lab, "one lane less", two, mutant)
+
+
 if __name__ == "__main__":
     runs.main({**{name: functools.partial(over_ranks, name=name) for name in CASES},
                "zero": over_zero, "threads": over_threads, "recompute": recompute,
-               "shared_tokens": shared_tokens, "pipeline": pipeline, "pipeline_resume": pipeline_resume})
+               "shared_tokens": shared_tokens, "all_axes": all_axes, "pipeline": pipeline, "pipeline_resume": pipeline_resume})

@@ -22,9 +22,9 @@ struct LayoutKeys {
                            pipeline, context, zero);
     }
     RunConfig over(const char* file) const {
-        RunConfig config = tiny_config(
-            file, {"model.vocab_multiple=4", "data.sequence_length=32", "model.layers=2",
-                   "model.kv_heads=4", "train.global_batch=4", "train.lanes=4"});
+        RunConfig config =
+            tiny_config(file, {"data.sequence_length=32", "model.layers=2", "model.kv_heads=4",
+                               "train.global_batch=4", "train.lanes=4"});
         config.parallel = with_schedule(config.parallel, pipeline, schedule);
         config.parallel.data = data;
         config.parallel.tensor = tensor;

@@ -132,8 +132,6 @@ TEST_F(LoadTest, TheWorldMustFitTheMesh) {
     EXPECT_EQ(validate_world(config, 4)->key, "parallel.data");
     EXPECT_NE(validate_world(config, 4)->message.find("train.lanes=4"), std::string::npos);
     config.parallel.tensor = 2;
-    EXPECT_EQ(validate_world(config, 4)->key, "model.vocab_multiple");
-    config.model.vocab_multiple = 2;
     EXPECT_FALSE(validate_world(config, 4));
     EXPECT_EQ(validate_world(config, 3)->key, "parallel.tensor");
     EXPECT_NE(validate_world(config, 3)->message.find("start 2 (mpirun -n), or a multiple"),

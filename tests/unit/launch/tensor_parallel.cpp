@@ -292,8 +292,8 @@ TEST(TensorParallel, RefusesByKeyWhatItCannotDivide) {
     expect([](RunConfig& c) { c.model.heads = 6; }, "parallel.tensor", "model.heads 6");
     expect([](RunConfig& c) { c.model.kv_heads = 2; }, "parallel.tensor", "model.kv_heads 2");
     expect([](RunConfig& c) { c.model.ffn_width = 90; }, "parallel.tensor", "model.ffn_width 90");
-    expect([](RunConfig& c) { c.model.vocab_multiple = 1; }, "model.vocab_multiple",
-           "model.vocab_multiple=4");
+    expect([](RunConfig& c) { c.model.vocab_size = 3; }, "parallel.tensor",
+           "3 rows of the token table");
     expect([](RunConfig& c) { c.data.sequence_length = 15; }, "data.sequence_length", "take 16");
 }
 

@@ -3,6 +3,8 @@
 
 #include <gtest/gtest.h>
 
+#include <numeric>
+
 #include "parallel/comm/threads.h"
 #include "tests/support/altered_group.h"
 #include "tests/support/op_fixture.h"
@@ -194,22 +196,29 @@ TEST(GroupOps, KeptTokensAreGatheredAgainWhereOutputsAreMadeAgain) {
 }
 
 TEST(GroupOps, ColumnsLieSideBySide) {
-    for (const int ranks : {2, 3})
-        run_as_threads(ranks, [&](Communicator& group) {
-            Surroundings here(1);
-            const core::Scope scope(here.settings());
-            std::vector<float> mine;
-            for (int row = 0; row < 4; ++row)
-                for (int column = 0; column < 3; ++column)
-                    mine.push_back(static_cast<float>(100 * row + 3 * group.rank() + column));
-            const auto y = to_doubles(
-                parallel::gather_columns(Tensor::of(mine, {4, 3}, here.allocator), group, "here"));
-            for (size_t i = 0; i < y.size(); ++i) {
-                const auto columns = static_cast<size_t>(3 * ranks);
-                CHECK(y[i] == static_cast<double>(100 * (i / columns) + i % columns),
-                      "element {} is {}", i, y[i]);
-            }
-        });
+    for (const std::vector<int64_t>& columns :
+         std::vector<std::vector<int64_t>>{{3, 3}, {3, 3, 3}, {4, 3}, {2, 1, 1, 1}})
+        for (const int64_t rows : {1, 4})
+            run_as_threads(static_cast<int>(columns.size()), [&](Communicator& group) {
+                Surroundings here(1);
+                const core::Scope scope(here.settings());
+                const auto rank = static_cast<size_t>(group.rank());
+                const int64_t first =
+                    std::accumulate(columns.begin(), columns.begin() + group.rank(), int64_t{0});
+                std::vector<float> mine;
+                for (int64_t row = 0; row < rows; ++row)
+                    for (int64_t column = 0; column < columns[rank]; ++column)
+                        mine.push_back(static_cast<float>(100 * row + first + column));
+                const Tensor x = Tensor::of(mine, {rows, columns[rank]}, here.allocator);
+                const auto y = to_doubles(parallel::gather_columns(x, columns, group, "here"));
+                const size_t all = y.size() / static_cast<size_t>(rows);
+                CHECK(all == static_cast<size_t>(
+                                 std::accumulate(columns.begin(), columns.end(), int64_t{0})),
+                      "{} columns", all);
+                for (size_t i = 0; i < y.size(); ++i)
+                    CHECK(y[i] == static_cast<double>(100 * (i / all) + i % all),
+                          "element {} is {}", i, y[i]);
+            });
 }
 
 }  // namespace

@@ -5,6 +5,7 @@
 #include "core/models/transformer.h"
 #include "core/models/transformer_plan.h"
 #include "core/optim/parameter_storage.h"
+#include "parallel/buckets.h"
 #include "parallel/comm/threads.h"
 #include "parallel/tensor_parallel/tensor_layout.h"
 #include "tests/support/altered_group.h"
@@ -27,8 +28,7 @@ using Positions = TransformerConfig::Positions;
 constexpr int64_t width = 24, ffn_width = 40;
 
 TransformerConfig gpt() {
-    return {.vocab_size = 21,
-            .vocab_multiple = 8,
+    return {.vocab_size = 21,  // which no number of ranks here divides
             .layers = 2,
             .width = width,
             .heads = 8,
@@ -41,6 +41,7 @@ TransformerConfig gpt() {
 }
 TransformerConfig llama() {
     TransformerConfig config = gpt();
+    config.vocab_multiple = 8;
     config.kv_heads = 4;
     config.norm.kind = core::nn::NormConfig::Kind::rms;
     config.positions = Positions::rotary;
@@ -356,6 +357,56 @@ TEST(PlannedLayout, EveryElementIsHeldByOneRankOrByAll) {
                 }
             }
             EXPECT_EQ(held, elements);
+        }
+}
+
+/// A sum over the group of what a rank owns of a norm or a bias needs that.
+TEST(PlannedLayout, WhatAllHoldLiesInTheSamePlacesOfEachRanksBuckets) {
+    using parallel::BucketLayout;
+    TransformerConfig tied = gpt();
+    tied.vocab_size = 257;  // parts of 129 and 128 rows of 24 elements: 4 blocks and 3
+    TransformerConfig untied = tied;
+    untied.tied_head = false;
+    for (const TransformerConfig& config : {tied, untied})
+        for (const int64_t bucket_bytes : {4096, 16384}) {
+            std::vector<std::vector<BucketLayout::Piece>> pieces;
+            std::vector<int64_t> blocks;
+            for (int rank = 0; rank < 2; ++rank) {
+                Transformer model(config, parallel::PlannedLayout(
+                                              core::models::transformer_plan(config), rank, 2));
+                const auto parameters = model.parameters().all();
+                const BucketLayout layout(parameters, bucket_bytes);
+                std::vector<BucketLayout::Piece>& own = pieces.emplace_back();
+                for (core::Parameter* parameter : parameters)
+                    for (int owner = 0; owner < 3 && parameter->is_whole(); ++owner)
+                        for (const auto& piece : layout.owned(*parameter, 0, owner, 3))
+                            own.push_back(piece);
+                for (size_t b = 0; b < layout.buckets(); ++b)
+                    EXPECT_FALSE(layout.label(b).empty()) << b;
+                const core::Parameter& table = *model.parameters().find("embedding.tokens.weight");
+                blocks.push_back((table.local_elements() + 1023) / 1024);
+            }
+            EXPECT_NE(blocks[0], blocks[1]) << "else the places would be the same anyway";
+            ASSERT_EQ(pieces[0].size(), pieces[1].size());
+            for (size_t i = 0; i < pieces[0].size(); ++i) {
+                EXPECT_EQ(pieces[0][i].flat, pieces[1][i].flat) << i;
+                EXPECT_EQ(pieces[0][i].range.begin, pieces[1][i].range.begin) << i;
+                EXPECT_EQ(pieces[0][i].bucket, pieces[1][i].bucket) << i;
+            }
+        }
+}
+
+TEST(PlannedLayout, SharesRowsAsEvenlyAsWholeRowsCanBe) {
+    for (const int64_t extent : {4, 5, 7, 257})
+        for (const int size : {1, 2, 3, 4}) {
+            int64_t at = 0;
+            for (int rank = 0; rank < size; ++rank) {
+                const parallel::RowShare share = parallel::row_share(extent, rank, size);
+                EXPECT_EQ(share.begin, at);
+                EXPECT_EQ(share.count, extent / size + (rank < extent % size ? 1 : 0));
+                at += share.count;
+            }
+            EXPECT_EQ(at, extent);
         }
 }
 
