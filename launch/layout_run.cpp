@@ -110,6 +110,7 @@ class LayoutRank {
     }
 
     Engine& engine() { return engine_; }
+    core::models::Model& model() { return *model_; }
     bool speaks() const { return session_.speaks(); }
 
     /// Losses and norms go to `record`, where this rank speaks.
@@ -121,9 +122,11 @@ class LayoutRank {
         engine_.run_micro_batches(model_->phases().front(), plan(), step_, source, scalars);
     }
 
-    void update(parallel::StepScalars& scalars, LayoutRecord& record) {
+    void update(parallel::StepScalars& scalars, LayoutRecord& record,
+                const LayoutDoubles& doubles) {
         scalars.reduce(session_.world());
-        const StepMeans means = engine_.means(scalars);
+        StepMeans means = engine_.means(scalars);
+        if (doubles.after_norm) doubles.after_norm(means);
         if (speaks()) {
             record.losses.push_back(means.loss);
             record.norms.push_back(means.gradient_norm);
@@ -156,21 +159,25 @@ class LayoutRank {
 
 LayoutRecord train_layout(const Layout& layout, int64_t steps, const LayoutDoubles& doubles) {
     LayoutRecord record;
-    Assembly gradients(record.gradients), state(record.state);
-    const auto body = [&](parallel::Communicator& threads) {
-        const auto between = doubles.world ? doubles.world(threads) : nullptr;
-        parallel::Communicator& world = between ? *between : threads;
+    Assembly start(record.start), gradients(record.gradients), state(record.state);
+    const auto body = [&](parallel::Communicator& sound) {
+        const auto double_of_world = doubles.world ? doubles.world(sound) : nullptr;
+        parallel::Communicator& world = double_of_world ? *double_of_world : sound;
         LayoutRank rank(layout.config, world);
+        if (doubles.before_training) doubles.before_training(world.rank(), rank.model());
+        start.add(rank.engine().weights());
         for (int64_t step = 0; step < steps; ++step) {
             parallel::StepScalars scalars = rank.scalars();
             rank.run_micro_batches(scalars);
             if (doubles.after_gradients) doubles.after_gradients(world.rank(), rank.engine());
             if (step == 0) gradients.add(rank.engine().gradients());
-            rank.update(scalars, record);
+            rank.update(scalars, record, doubles);
+            if (doubles.after_update) doubles.after_update(world.rank(), rank.engine());
         }
         state.add(rank.engine().state());
     };
     parallel::run_as_threads(layout.ranks, body);
+    start.close();
     gradients.close();
     state.close();
     return record;

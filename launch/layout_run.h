@@ -19,6 +19,7 @@ struct LayoutRecord {
         std::vector<float> values;  ///< of the global tensor
         std::string problem;        ///< what is wrong with the pieces that ranks hold, or empty
     };
+    std::map<std::string, Tensor> start;  ///< master weights before the first step
     std::vector<double> losses;
     std::vector<double> norms;                ///< of the gradient, before clipping
     std::map<std::string, Tensor> gradients;  ///< of the first step: every layout starts alike
@@ -27,11 +28,17 @@ struct LayoutRecord {
 
 /// Places where a test double puts its hand; empty ones change nothing.
 struct LayoutDoubles {
-    /// Stands between each rank and its world.
+    /// Stands in for a rank's world, from which its groups are split.
     std::function<std::unique_ptr<parallel::Communicator>(parallel::Communicator& world)> world =
         {};
+    /// On every rank before the first step.
+    std::function<void(int rank, core::models::Model& model)> before_training = {};
     /// On every rank after the micro-batches of a step, before the norm.
     std::function<void(int rank, Engine& engine)> after_gradients = {};
+    /// On every rank, what the losses and the norm of a step came to.
+    std::function<void(StepMeans& means)> after_norm = {};
+    /// On every rank after the optimizer's part of a step.
+    std::function<void(int rank, Engine& engine)> after_update = {};
 };
 
 /// Trains the language model of a layout for some steps from its seed, each rank a thread of this

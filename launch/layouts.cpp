@@ -49,12 +49,30 @@ void consider(RunConfig config, int ranks, Layouts& layouts) {
     if (!problem) problem = validate_world(config, ranks);
     const std::string name = name_of(config.parallel);
     if (problem)
-        layouts.refused.push_back({name, problem->key + ": " + problem->message});
+        layouts.refused.push_back({config.parallel, name, problem->key + ": " + problem->message});
     else
         layouts.valid.push_back({std::move(config), ranks, name});
 }
 
 }  // namespace
+
+std::vector<AxisCount> count_axes(const Layouts& layouts) {
+    std::vector<AxisCount> axes;
+    const auto count = [&](const char* name, auto&& divides) {
+        AxisCount axis{.name = name};
+        for (const Layout& layout : layouts.valid)
+            axis.valid += divides(layout.config.parallel) ? 1 : 0;
+        for (const RefusedLayout& layout : layouts.refused)
+            axis.refused += divides(layout.parallel) ? 1 : 0;
+        axes.push_back(axis);
+    };
+    count("data", [](const ParallelSection& p) { return p.data > 1; });
+    count("tensor", [](const ParallelSection& p) { return p.tensor > 1; });
+    count("pipeline", [](const ParallelSection& p) { return p.pipeline > 1; });
+    count("context", [](const ParallelSection& p) { return p.context > 1; });
+    count("zero", [](const ParallelSection& p) { return p.zero > 0; });
+    return axes;
+}
 
 Layout layout_of(const RunConfig& config, int ranks) {
     Layout layout{config, ranks, ""};

@@ -16,6 +16,7 @@ struct Layout {
 };
 
 struct RefusedLayout {
+    ParallelSection parallel;
     std::string name;
     std::string reason;  ///< key and message
 };
@@ -24,6 +25,15 @@ struct Layouts {
     std::vector<Layout> valid;
     std::vector<RefusedLayout> refused;
 };
+
+/// In how many layouts an axis is divided, or ZeRO has something to share.
+struct AxisCount {
+    std::string name;
+    int64_t valid = 0;
+    int64_t refused = 0;
+};
+/// data, tensor, pipeline, context, zero.
+std::vector<AxisCount> count_axes(const Layouts& layouts);
 
 /// The layout that the configuration names, over `ranks` ranks.
 Layout layout_of(const RunConfig& config, int ranks);

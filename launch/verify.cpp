@@ -2,10 +2,7 @@
 #include "launch/verify.h"
 
 #include <algorithm>
-#include <bit>
 #include <chrono>
-#include <cmath>
-#include <cstdio>
 
 #include "core/io/print.h"
 
@@ -17,104 +14,6 @@ void say(const std::string& line) {
     core::io::print_result(line + "\n");
     core::io::flush_result();  // a layout takes seconds
 }
-
-LayoutVerdict differs(std::string text) {
-    return {false, std::move(text)};
-}
-
-/// The first pieces that do not fit together, or a tensor that only one side has.
-std::string structure_problem(const std::map<std::string, LayoutRecord::Tensor>& found,
-                              const std::map<std::string, LayoutRecord::Tensor>& expected) {
-    for (const auto& [name, tensor] : found) {
-        if (!tensor.problem.empty()) return name + ": " + tensor.problem;
-        const auto other = expected.find(name);
-        if (other == expected.end()) return name + " is not in the run compared with";
-        if (other->second.values.size() != tensor.values.size()) return name + " has another size";
-    }
-    for (const auto& [name, tensor] : expected)
-        if (!found.contains(name)) return name + " is missing";
-    return {};
-}
-
-std::string first_difference(const std::map<std::string, LayoutRecord::Tensor>& found,
-                             const std::map<std::string, LayoutRecord::Tensor>& expected) {
-    for (const auto& [name, tensor] : expected) {
-        const std::vector<float>& other = found.at(name).values;
-        for (size_t i = 0; i < tensor.values.size(); ++i)
-            if (std::bit_cast<uint32_t>(tensor.values[i]) != std::bit_cast<uint32_t>(other[i]))
-                return fmt::format("{} differs first in element {}: {:a} instead of {:a}", name, i,
-                                   other[i], tensor.values[i]);
-    }
-    return {};
-}
-
-std::string first_difference(const char* what, const std::vector<double>& found,
-                             const std::vector<double>& expected) {
-    for (size_t step = 0; step < expected.size(); ++step)
-        if (std::bit_cast<uint64_t>(found[step]) != std::bit_cast<uint64_t>(expected[step]))
-            return fmt::format("{} of step {} is {:a} instead of {:a}", what, step + 1, found[step],
-                               expected[step]);
-    return {};
-}
-
-double worst_ratio(const std::vector<double>& found, const std::vector<double>& expected) {
-    double worst = 0.0;
-    for (size_t step = 0; step < expected.size(); ++step) {
-        const double ratio = std::abs(found[step] - expected[step]) / std::abs(expected[step]);
-        worst = std::isfinite(ratio) ? std::max(worst, ratio) : HUGE_VAL;
-    }
-    return worst;
-}
-
-double square(const std::vector<float>& a, const std::vector<float>* b = nullptr) {
-    double sum = 0.0;
-    for (size_t i = 0; i < a.size(); ++i) {
-        const double x = static_cast<double>(a[i]) - (b ? static_cast<double>((*b)[i]) : 0.0);
-        sum += x * x;
-    }
-    return sum;
-}
-
-}  // namespace
-
-LayoutVerdict compare_bits(const LayoutRecord& found, const LayoutRecord& expected) {
-    // Structure first: a comparison of values needs it.
-    for (const auto& problem : {structure_problem(found.gradients, expected.gradients),
-                                structure_problem(found.state, expected.state)})
-        if (!problem.empty()) return differs(problem);
-    for (const auto& problem : {first_difference("loss", found.losses, expected.losses),
-                                first_difference("gradient norm", found.norms, expected.norms),
-                                first_difference(found.gradients, expected.gradients),
-                                first_difference(found.state, expected.state)})
-        if (!problem.empty()) return differs(problem);
-    return {true, fmt::format("equal bits over {} steps", expected.losses.size())};
-}
-
-LayoutVerdict compare_within(const LayoutRecord& found, const LayoutRecord& expected,
-                             double tolerance) {
-    for (const auto& problem : {structure_problem(found.gradients, expected.gradients),
-                                structure_problem(found.state, expected.state)})
-        if (!problem.empty()) return differs(problem);
-    const double loss = worst_ratio(found.losses, expected.losses),
-                 norm = worst_ratio(found.norms, expected.norms);
-    double whole = 0.0, worst = 0.0;
-    std::string worst_name;
-    for (const auto& [name, tensor] : expected.gradients)
-        whole += square(tensor.values);
-    for (const auto& [name, tensor] : expected.gradients) {
-        const double distance =
-            std::sqrt(square(found.gradients.at(name).values, &tensor.values) / whole);
-        if (!(distance <= worst)) {
-            worst = std::isfinite(distance) ? distance : HUGE_VAL;
-            worst_name = name;
-        }
-    }
-    return {std::max({loss, norm, worst}) <= tolerance,
-            fmt::format("within {:.1e} (loss {:.1e}, norm {:.1e}, gradient {:.1e}{}{})", tolerance,
-                        loss, norm, worst, worst_name.empty() ? "" : " in ", worst_name)};
-}
-
-namespace {
 
 /// Trains layouts that others are compared with once each.
 class Comparison {
@@ -136,7 +35,7 @@ class Comparison {
     /// Rounding of sums in another grouping: fp32's, or that of activations in bf16.
     double tolerance_of(const RunConfig& config) const {
         if (options_.tolerance > 0.0) return options_.tolerance;
-        return config.train.dtype == ComputeType::bf16 ? 1e-2 : 1e-4;
+        return config.train.dtype == ComputeType::bf16 ? bf16_tolerance : fp32_tolerance;
     }
     /// Same lanes, nothing divided but tensor and context as given.
     static Layout undivided(const Layout& layout, int64_t tensor, int64_t context) {
@@ -171,6 +70,18 @@ void say_refused(const std::vector<RefusedLayout>& refused) {
                         names.size() > 1 ? ", ..." : ""));
 }
 
+/// What was tried on each axis; one of which all layouts were refused has a line of its own.
+void say_axes(const Layouts& layouts) {
+    std::string tried;
+    for (const AxisCount& axis : count_axes(layouts))
+        if (axis.valid > 0)
+            tried += fmt::format("{}{} {}", tried.empty() ? "" : ", ", axis.name, axis.valid);
+    if (!tried.empty()) say("tried by axis: " + tried);
+    for (const AxisCount& axis : count_axes(layouts))
+        if (axis.valid == 0 && axis.refused > 0)
+            say(fmt::format("NEVER TRIED: {} ({} refused)", axis.name, axis.refused));
+}
+
 }  // namespace
 
 int verify(const VerifyConfig& config) {
@@ -193,7 +104,7 @@ int verify(const VerifyConfig& config) {
         try {
             verdict = comparison.judge(layout);
         } catch (const Error& error) {
-            verdict = differs(error.what());
+            verdict = {false, error.what()};
         }
         const std::chrono::duration<double> seconds = std::chrono::steady_clock::now() - began;
         ++tried;
@@ -203,6 +114,7 @@ int verify(const VerifyConfig& config) {
                         seconds.count(), verdict.text));
     }
     say_refused(layouts.refused);
+    if (config.verify.layouts == VerifyLayouts::all) say_axes(layouts);
     say(fmt::format("tried {}, refused {}, failed {}", tried, layouts.refused.size(), failed));
     return tried > 0 && failed == 0 ? 0 : 1;
 }

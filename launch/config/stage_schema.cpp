@@ -240,8 +240,9 @@ void declare(Schema& schema, VerifySection& verify) {
                 .max = 64});
     schema.key("verify.tolerance", &verify.tolerance,
                {.doc = "By how much tensor and context parallel may differ from one rank, as a "
-                       "share of loss, gradient norm and gradient; 0 means 1e-4, with "
-                       "train.dtype=bf16 1e-2.",
+                       "share of each loss, gradient norm and tensor of the first gradient; ten "
+                       "times that is allowed in moments and in what the run changes in each "
+                       "tensor of weights. 0 means 1e-5, with train.dtype=bf16 2e-2.",
                 .min = 0});
 }
 

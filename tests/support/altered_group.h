@@ -23,8 +23,21 @@ class AlteredGroup final : public parallel::Communicator {
         : Communicator(sound.rank(), sound.size(), sound.host(), {}),
           sound_(sound),
           alter_(std::move(alter)) {}
+    /// The same of a group of its own, and of every group split from it.
+    AlteredGroup(std::unique_ptr<Communicator> sound, Alter alter)
+        : AlteredGroup(*sound, std::move(alter)) {
+        own_ = std::move(sound);
+    }
+    /// As one whose groups are altered too: a world.
+    static std::unique_ptr<AlteredGroup> world(Communicator& sound, Alter alter) {
+        auto altered = std::make_unique<AlteredGroup>(sound, std::move(alter));
+        altered->alters_parts_ = true;
+        return altered;
+    }
     std::unique_ptr<Communicator> split(int color, std::string name) override {
-        return sound_.split(color, std::move(name));
+        auto part = sound_.split(color, std::move(name));
+        if (!alters_parts_ && !own_) return part;
+        return std::make_unique<AlteredGroup>(std::move(part), alter_);
     }
     void progress() override { sound_.progress(); }
     void abort(const std::string& reason, ErrorKind kind) override { sound_.abort(reason, kind); }
@@ -72,7 +85,9 @@ class AlteredGroup final : public parallel::Communicator {
     std::string missing_ranks(int64_t) override { return ""; }
 
   private:
+    std::unique_ptr<Communicator> own_;
     Communicator& sound_;
+    bool alters_parts_ = false;
     Alter alter_;
     int64_t bytes_sent_ = 0;
 };

@@ -53,6 +53,27 @@ TEST(Layouts, FillTheWorldsAndNameWhatIsRefused) {
         EXPECT_NE(layout.reason.find(": "), std::string::npos) << layout.reason;
 }
 
+TEST(Layouts, CountWhatIsTriedOnEachAxis) {
+    const auto counts = [](const RunConfig& config, const std::vector<int64_t>& worlds) {
+        std::vector<std::string> texts;
+        for (const AxisCount& axis : count_axes(all_layouts(config, worlds)))
+            texts.push_back(fmt::format("{} {}-{}", axis.name, axis.valid, axis.refused));
+        return texts;
+    };
+    RunConfig config = tiny();
+    config.data.sequence_length = config.model.max_positions = 16;
+    using Texts = std::vector<std::string>;
+    EXPECT_EQ(counts(config, {1}),
+              (Texts{"data 0-0", "tensor 0-0", "pipeline 0-0", "context 0-0", "zero 0-0"}));
+    // Four stages of data; tensor; three schedules and one with too many chunks; context.
+    EXPECT_EQ(counts(config, {2}),
+              (Texts{"data 4-0", "tensor 1-0", "pipeline 3-1", "context 1-0", "zero 3-0"}));
+    config.model.heads = config.model.kv_heads = 1;
+    config.data.sequence_length = 15;
+    EXPECT_EQ(counts(config, {2}),
+              (Texts{"data 4-0", "tensor 0-1", "pipeline 3-1", "context 0-1", "zero 3-0"}));
+}
+
 TEST(Verify, DataParallelLayoutsHaveEqualBits) {
     const RunConfig config = tiny();
     const LayoutRecord one = train_layout(over(config, 1), 6);
