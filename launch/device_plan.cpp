@@ -7,6 +7,7 @@
 #include "kernels/device_scratch.h"
 #include "launch/build.h"
 #include "launch/session.h"
+#include "parallel/tensor_parallel/planned_layout.h"
 
 namespace plinth::launch {
 
@@ -32,7 +33,9 @@ ScratchPlan scratch_plan(const RunConfig& config, const std::vector<core::models
     const int64_t t = config.parallel.tensor;
     const int64_t length = config.data.sequence_length, ring = config.parallel.context;
     const int64_t tokens = config.train.micro_batch * length / ring;
-    const int64_t rows_of_table = transformer_config(config).padded_vocab() / t;
+    const int64_t rows_of_table =
+        parallel::row_share(transformer_config(config).padded_vocab(), 0, static_cast<int>(t))
+            .count;
     bool has_embedding = false, has_head = false;
     for (const core::models::Parts& parts : chunks) {
         has_embedding = has_embedding || parts.has_embedding;
