@@ -31,6 +31,10 @@ parallel::GradientShare gradient_share(int64_t zero) {
     return zero == 1 ? parallel::GradientShare::totals : parallel::GradientShare::owned_only;
 }
 
+CachingAllocator& given_or_of(Session& session, CachingAllocator* given) {
+    return given ? *given : session.allocator();
+}
+
 }  // namespace
 
 bool StepMeans::is_finite() const {
@@ -38,13 +42,15 @@ bool StepMeans::is_finite() const {
 }
 
 Engine::Engine(const RunConfig& config, Session& session, parallel::Groups& groups,
-               core::models::Model& model)
+               core::models::Model& model, const StateAllocators& allocators)
     : config_(config),
       session_(session),
       groups_(groups),
       shared_(model.parameters().all(), groups.along(Axis::pipeline), session.allocator(),
               session.stream()),
-      stage_(model.phases().front().chunks, groups.along(Axis::data), session.allocator(),
+      stage_(model.phases().front().chunks, groups.along(Axis::data),
+             {.gradients = given_or_of(session, allocators.gradients),
+              .weights = given_or_of(session, allocators.weights)},
              session.stream(),
              {.is_pipeline = groups.size(Axis::pipeline) > 1,
               .is_shared = [this](const auto& parameter) { return shared_.contains(parameter); },
@@ -55,7 +61,8 @@ Engine::Engine(const RunConfig& config, Session& session, parallel::Groups& grou
               .compute = dtype_of(config.train.dtype)}),
       pipeline_(schedule_config(config.parallel), groups.along(Axis::pipeline),
                 session.allocator()),
-      optimizer_(stage_.masters(), adamw_config(config.optimizer), session.allocator()) {}
+      optimizer_(stage_.masters(), adamw_config(config.optimizer),
+                 given_or_of(session, allocators.optimizer)) {}
 
 void Engine::initialize(uint64_t seed) {
     for (MasterWeights master : stage_.masters())

@@ -30,14 +30,21 @@ struct StepMeans {
     bool is_finite() const;
 };
 
+/// Memory for the parts of an engine's state; null: the session's.
+struct StateAllocators {
+    CachingAllocator* weights = nullptr;
+    CachingAllocator* gradients = nullptr;
+    CachingAllocator* optimizer = nullptr;
+};
+
 /// This rank's part of model, gradients and optimizer in the run's layout: what a training step is
 /// made of, without data, files or logs.
 class Engine {
   public:
     /// Collective. Gives the model's parameters storage. `config` is resolved and fits the world;
-    /// it, the session, the groups and the model must outlive the engine.
+    /// it, the session, the groups, the model and the allocators must outlive the engine.
     Engine(const RunConfig& config, Session& session, parallel::Groups& groups,
-           core::models::Model& model);
+           core::models::Model& model, const StateAllocators& allocators = {});
 
     /// Collective. Weights as the run's seed makes them.
     void initialize(uint64_t seed);

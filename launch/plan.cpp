@@ -162,9 +162,12 @@ ActivationSizes activation_sizes(const RunConfig& config) {
     // function. A rank of a tensor group has its share of all that, but for the inputs of the
     // products before attention and in the MLP, of which it gathers the whole.
     const int64_t t = config.parallel.tensor;
-    const int64_t products =
-                      (2 * m.width + (m.qk_norm ? 2 : 1) * qkv + m.heads * m.head_width + hidden) /
-                      t,
+    // In fp32: the log of each head's sum of exponentials, mean and deviation of each norm's rows.
+    const int64_t wide = config.train.dtype == ComputeType::bf16 ? 2 : 1;
+    const int64_t statistics = wide * (m.heads + 2 * (m.norm == NormKind::rms ? 1 : 2));
+    const int64_t products = (2 * m.width + (m.qk_norm ? 2 : 1) * qkv + m.heads * m.head_width +
+                              hidden + statistics) /
+                             t,
                   remakeable = 2 * m.width + m.ffn_width / t;
     const int64_t passing = std::max(passing_through_block(config), ring_elements(config));
     // The inputs of the products and the gradients of their outputs. What the activation function
@@ -177,7 +180,8 @@ ActivationSizes activation_sizes(const RunConfig& config) {
         case Recompute::selective:
             return {halves, products, passing, 0};
         case Recompute::full:
-            return {halves, m.width / t, passing, products + remakeable};
+            // Its input is kept already, and what it gives nobody reads.
+            return {halves, m.width / t, passing, products + remakeable - m.width / t};
         case Recompute::none:
             break;
     }
@@ -187,33 +191,44 @@ ActivationSizes activation_sizes(const RunConfig& config) {
 /// What the forward passes keep for the backward passes, and the larger of what the head and the
 /// backward pass of the last block, which may run again, need beside it. `alive` micro-batches are
 /// under way, spread over the chunks; stage s of zero_bubble puts off the weight halves of s of
-/// them, and has just come to that of one more.
+/// them, and is in the input half of one more.
 int64_t activation_bytes(const RunConfig& config, const std::vector<core::models::Parts>& chunks,
                          int stage, int alive) {
     const ModelSection& m = config.model;
-    const int64_t tokens = tokens_of_rank(config);
+    const int64_t tokens = tokens_of_rank(config), share = m.width / config.parallel.tensor;
     const int64_t element = config.train.dtype == ComputeType::bf16 ? 2 : 4;
     const ActivationSizes sizes = activation_sizes(config);
     const bool is_split =
         config.parallel.pipeline > 1 && config.parallel.schedule == PipelineSchedule::zero_bubble;
     const int64_t put_off = is_split ? std::min(stage + 1, alive) : 0;
-    int64_t kept = 0, waiting = 0;
+    // Of a micro-batch: before its backward pass, in that of the last block, and after its input
+    // half.
+    int64_t kept = 0, in_backward = 0, waiting = 0, of_head = 0;
     bool has_head = false;
     for (const core::models::Parts& parts : chunks) {
         int64_t of_chunk = parts.blocks * sizes.kept_by_block;
-        if (!parts.has_embedding) of_chunk += m.width / config.parallel.tensor;  // its input
-        // Of the head: its input, and the gradient that it has made already.
-        if (parts.has_head && alive > 1) of_chunk += 2 * m.width;
+        if (!parts.has_embedding) of_chunk += share;  // its input
         kept += of_chunk;
+        // The last block's output has been used.
+        in_backward += of_chunk - (parts.has_head && !parts.has_embedding ? share : 0);
         waiting = std::max(waiting, parts.blocks * sizes.kept_for_weights);
+        if (parts.has_head) of_head = m.width;  // the gradient that it has made already
         has_head = has_head || parts.has_head;
     }
-    kept /= static_cast<int64_t>(chunks.size());
-    // A block that runs again in an input half stays for its weight half: it is counted there.
-    const int64_t at_work = is_split ? 0 : sizes.block_at_work;
+    const auto count = static_cast<int64_t>(chunks.size());
+    if (is_split && waiting > 0)  // all blocks but one wait for their weight halves
+        in_backward = count * (waiting - sizes.kept_for_weights + sizes.kept_by_block);
+    // The next micro-batch's input is on its way meanwhile.
+    if (stage > 0 && config.parallel.schedule != PipelineSchedule::gpipe)
+        in_backward += count * share;
+    const int64_t whole = (kept + of_head) / count;
+    const int64_t others =
+        put_off > 0 ? (alive - put_off) * whole + (put_off - 1) * waiting : (alive - 1) * whole;
     const int64_t head = has_head ? head_elements(config) : 0;
-    return element * (tokens * ((alive - put_off) * kept + put_off * waiting) +
-                      std::max(head, tokens * (at_work + sizes.while_in_backward)));
+    return element *
+           (tokens * others + std::max(tokens * (kept / count) + head,
+                                       tokens * (in_backward / count + sizes.block_at_work +
+                                                 sizes.while_in_backward)));
 }
 
 /// Parameters and moments begin on block boundaries.
@@ -326,22 +341,29 @@ int64_t passing_gradients(const RunConfig& config, const parallel::BucketLayout&
                                                           : std::min(limit, layout.buckets());
     const bool is_narrow = config.parallel.wire_dtype == ComputeType::bf16;
     const int64_t wire = is_narrow ? 2 : 4;
-    int64_t most = 0;
-    for (size_t end = 0; end <= layout.buckets(); ++end) {  // buckets before it have left
-        const size_t first = end - std::min(end, at_once);
-        int64_t bytes = 0;
-        for (size_t b = first; b < end; ++b) {
-            bytes += wire * (ranks - 1) * layout.owned(b, rank, static_cast<int>(ranks)).elements();
-            if (is_narrow) bytes += wire * layout.bucket(b).elements();
-        }
-        if (config.parallel.zero >= 2) {
-            const size_t last = layout.unit_of(std::min(end, layout.buckets() - 1));
-            for (size_t u = layout.unit_of(std::min(first, layout.buckets() - 1)); u <= last; ++u)
-                bytes += 4 * layout.units()[u].range.elements();
-        }
-        most = std::max(most, bytes);
+    const auto exchanged = [&](size_t b) {
+        const int64_t arrives =
+            (ranks - 1) * layout.owned(b, rank, static_cast<int>(ranks)).elements();
+        return wire * (arrives + (is_narrow ? layout.bucket(b).elements() : 0));
+    };
+    // One after the other leaves, of one lane and of the next.
+    const size_t count = layout.buckets(), all = (config.train.lanes > ranks ? 2 : 1) * count;
+    std::vector<int> held(layout.units().size());  // buckets under way, by unit
+    int64_t most = 0, bytes = 0;
+    const auto unit_bytes = [&](size_t unit) {
+        return config.parallel.zero >= 2 ? 4 * layout.units()[unit].range.elements() : 0;
+    };
+    for (size_t end = 0; end < all; ++end) {
+        const size_t filled = layout.unit_of(end % count);
+        most = std::max(most, bytes + (held[filled] == 0 ? unit_bytes(filled) : 0));
+        bytes += exchanged(end % count);
+        if (held[filled]++ == 0) bytes += unit_bytes(filled);
+        if (end < at_once) continue;
+        const size_t oldest = (end - at_once) % count;
+        bytes -= exchanged(oldest);
+        if (--held[layout.unit_of(oldest)] == 0) bytes -= unit_bytes(layout.unit_of(oldest));
     }
-    return most;
+    return std::max(most, bytes);
 }
 
 /// All but the activations, on one data-parallel rank.

@@ -21,7 +21,7 @@ void append(std::vector<T>& all, const More& more) {
 }  // namespace
 
 StageState::StageState(std::span<const Chunk> chunks, parallel::Communicator& data,
-                       CachingAllocator& allocator, Stream& stream, const Options& options)
+                       const Allocators& allocators, Stream& stream, const Options& options)
     : is_pipeline_(options.is_pipeline) {
     parallel::LaneReducerConfig config = options.reducer;
     if (is_pipeline_) config.in_flight = std::numeric_limits<int>::max();
@@ -30,10 +30,11 @@ StageState::StageState(std::span<const Chunk> chunks, parallel::Communicator& da
         if (!parts_.empty())
             part.communicator =
                 data.split(0, fmt::format("{}, gradients {}", data.name(), parts_.size()));
-        part.reducer = std::make_unique<LaneReducer>(
-            parameters, part.communicator ? *part.communicator : data, allocator, stream, config);
+        part.reducer =
+            std::make_unique<LaneReducer>(parameters, part.communicator ? *part.communicator : data,
+                                          allocators.gradients, stream, config);
         part.weights = parallel::make_weights(
-            parameters, part.reducer->layout(), data, allocator, stream,
+            parameters, part.reducer->layout(), data, allocators.weights, stream,
             {.zero = options.zero,
              .compute = options.compute,
              .before_gather = [reducer = part.reducer.get()] { reducer->start_finished(); }});

@@ -32,10 +32,15 @@ class StageState final : public parallel::GradientSlots {
         int zero = 0;
         DType compute = DType::f32;
     };
+    /// Memory for each.
+    struct Allocators {
+        CachingAllocator& gradients;
+        CachingAllocator& weights;
+    };
     /// Collective over the data group. Becomes the sink of the chunks' parameters, and gives them
     /// storage.
     StageState(std::span<const core::models::Chunk> chunks, parallel::Communicator& data,
-               CachingAllocator& allocator, Stream& stream, const Options& options);
+               const Allocators& allocators, Stream& stream, const Options& options);
 
     // --- gradients: all collective over the data group ---
     void begin_step(const parallel::LanePlan& plan);
