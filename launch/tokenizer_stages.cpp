@@ -35,12 +35,15 @@ void for_each_text(const core::data::TextSourceConfig& config, Take&& take) {
     core::data::BadLines bad_lines(config.max_bad_lines, config.keys.max_bad_lines);
     RawDocument document;
     std::string problem;
+    int64_t documents = 0;
     while (source.next(document)) {
+        ++documents;
         if (auto text = core::data::take_text(document, config.field, problem))
             take(std::move(*text));
         else
             bad_lines.add(document, problem);
     }
+    bad_lines.require_minority(documents, config.keys.field);
     if (bad_lines.count() > 0) warn(bad_lines.text());
     if (!source.skipped_text().empty()) warn(source.skipped_text());
 }
@@ -131,7 +134,7 @@ int encode_text(const std::vector<std::string>& words) {
     } else {
         for_each_text({.inputs = inputs,
                        .field = operands.setting("field"),
-                       .keys = {.inputs = "tokenizer encode"}},
+                       .keys = {.inputs = "tokenizer encode", .field = "field"}},
                       [&](const std::string& text) { printer.add(text); });
     }
     printer.finish();

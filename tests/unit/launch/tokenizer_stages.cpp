@@ -45,6 +45,13 @@ TEST_F(TokenizerStages, LearnsTheMostFrequentPairs) {
     EXPECT_EQ(tokenizer->token_bytes(*tokenizer->end_of_document()), "<|endoftext|>");
 }
 
+TEST_F(TokenizerStages, LinesWithTheTextInAnotherMemberAreRefused) {
+    config.tokenizer.field = "body";
+    test::expect_error(
+        ErrorKind::data, [&] { train_tokenizer(config); }, "a.jsonl:1: no member \"body\"",
+        "tokenizer.field");
+}
+
 TEST_F(TokenizerStages, AnExistingTokenizerStays) {
     EXPECT_EQ(train_tokenizer(config), 0);
     test::expect_error(
