@@ -3,6 +3,7 @@
 #include <gtest/gtest.h>
 
 #include "launch/config/load.h"
+#include "launch/layout_compare.h"
 #include "launch/plan.h"
 #include "launch/verify.h"
 #include "parallel/context_parallel/zigzag.h"
@@ -28,8 +29,9 @@ std::vector<RunConfig> long_models() {
     return models;
 }
 
-/// As for tensor parallel ranks: sums of fp32 in another grouping, over twenty steps.
-constexpr double tolerance = 5e-6;
+/// Sums of fp32 in another grouping, over twenty steps: what is promised of them. A build without
+/// vector loops was seen to be further off (8e-5 in what the steps made of a weight) than this one.
+constexpr double tolerance = fp32_tolerance;
 
 TEST(ContextParallel, TrainsLikeOneRankWithinRounding) {
     for (const RunConfig& config : long_models()) {
