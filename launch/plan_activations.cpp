@@ -1,0 +1,159 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "launch/plan_activations.h"
+
+#include <algorithm>
+
+#include "core/ops/cross_entropy.h"
+#include "launch/plan_shares.h"
+#include "launch/session.h"
+
+namespace plinth::launch {
+
+namespace {
+
+/// Elements a token in which a sum over a tensor group is folded: fp32, in bf16 beside a summand
+/// and the result.
+int64_t folding(const RunConfig& config) {
+    const int64_t share = config.model.width / config.parallel.tensor;
+    return config.train.dtype == ComputeType::bf16 ? 5 * share : share;
+}
+
+/// Elements a token that the passes of a block need at once beside what is kept.
+int64_t passing_through_block(const RunConfig& config) {
+    const ModelSection& m = config.model;
+    const int64_t t = config.parallel.tensor, share = m.width / t;
+    const int64_t hidden = m.activation == Activation::swiglu ? 2 * m.ffn_width : m.ffn_width;
+    const int64_t remade = config.train.recompute == Recompute::selective ? m.ffn_width : 0;
+    // The MLP with GELU is one op, whose weight half makes its hidden layer again beside the
+    // gradients of that layer's input, of its own input and of its output.
+    const bool is_one_op = m.activation != Activation::swiglu && remade > 0;
+    if (t == 1) return (is_one_op ? 3 : 2) * m.width + hidden + remade;
+    // A sum over the ranks: what is sent, in the order of the tokens and in that of the ranks, what
+    // is received, and the result in fp32.
+    if (is_one_op)
+        return std::max(3 * m.width + std::max(remade / t, folding(config)),
+                        2 * m.width + (hidden + remade) / t) +
+               2 * share;
+    // In the forward pass the output of the activation function is still there; backwards it is
+    // made again beside its gradient.
+    return std::max({3 * m.width + remade / t + 2 * share + folding(config),
+                     m.width + (m.ffn_width + remade) / t + 2 * share,
+                     (hidden + remade) / t + 3 * share});
+}
+
+/// The same for the backward pass of attention in a context group, beside what the block has kept:
+/// fp32 gradients of qkv, keys and values at hand and on their way, and three sums of their
+/// gradients, of which one is made while one leaves and one comes. What the MLP kept is free then.
+int64_t ring_elements(const RunConfig& config) {
+    const int64_t c = config.parallel.context, t = config.parallel.tensor;
+    if (c == 1) return 0;
+    const ModelSection& m = config.model;
+    const int64_t wide = config.train.dtype == ComputeType::bf16 ? 2 : 1;
+    const int64_t heads = m.heads * m.head_width / t, keys = passed_keys(config);
+    const int64_t sums = c == 2 ? 2 : 3, at_hand = c > 3 ? 2 : 1;
+    const int64_t hidden = m.activation == Activation::swiglu ? 2 * m.ffn_width : m.ffn_width;
+    const int64_t remakeable =
+        config.train.recompute == Recompute::selective ? 0 : m.width + m.ffn_width / t;
+    const int64_t freed = (m.width + hidden) / t + remakeable;
+    return m.width / t + heads + wide * (heads + keys) +
+           std::max(at_hand * keys + sums * wide * keys, heads + keys + wide * keys) - freed;
+}
+
+/// Beside what is kept, for the head.
+int64_t head_elements(const RunConfig& config) {
+    const ModelSection& m = config.model;
+    const int64_t t = config.parallel.tensor;
+    const int64_t tokens = tokens_of_rank(config);
+    const int64_t logits =
+        std::min(tokens, core::ops::logit_rows_on(device_type_of(config.run.device))) *
+        vocab_of_rank(config);
+    if (t == 1) return tokens * 3 * m.width + logits;
+    return std::max(tokens * (2 * m.width + 3 * m.width / t) + logits,
+                    tokens * (3 * m.width + 2 * m.width / t + folding(config)));
+}
+
+/// Of the activations of one micro-batch, elements a token.
+struct ActivationSizes {
+    int64_t kept_for_weights = 0;   ///< from the input half to a weight half that is put off
+    int64_t kept_by_block = 0;      ///< from the forward to the backward pass
+    int64_t while_in_backward = 0;  ///< beside them, in the backward pass of one block
+    int64_t block_at_work = 0;      ///< when the block runs again
+};
+
+ActivationSizes activation_sizes(const RunConfig& config) {
+    const ModelSection& m = config.model;
+    const int64_t qkv = (m.heads + 2 * m.kv_heads) * m.head_width;
+    const int64_t hidden = m.activation == Activation::swiglu ? 2 * m.ffn_width : m.ffn_width;
+    // Of a block's products: two residual sums, qkv (again when normed), attention output, the
+    // MLP's hidden layer before its activation function. Remakeable: two norms and the activation
+    // function. A rank of a tensor group has its share of all that, but for the inputs of the
+    // products before attention and in the MLP, of which it gathers the whole.
+    const int64_t t = config.parallel.tensor;
+    // In fp32: the log of each head's sum of exponentials, mean and deviation of each norm's rows.
+    const int64_t wide = config.train.dtype == ComputeType::bf16 ? 2 : 1;
+    const int64_t statistics = wide * (m.heads + 2 * (m.norm == NormKind::rms ? 1 : 2));
+    const int64_t products = (2 * m.width + (m.qk_norm ? 2 : 1) * qkv + m.heads * m.head_width +
+                              hidden + statistics) /
+                             t,
+                  remakeable = 2 * m.width + m.ffn_width / t;
+    const int64_t passing = std::max(passing_through_block(config), ring_elements(config));
+    // The inputs of the products and the gradients of their outputs. What the activation function
+    // makes again comes from its input.
+    const bool remakes = config.train.recompute == Recompute::selective;
+    const int64_t halves = (4 * m.width + m.heads * m.head_width + (m.qk_norm ? 2 : 1) * qkv +
+                            hidden + (remakes ? hidden : m.ffn_width)) /
+                           t;
+    switch (config.train.recompute) {
+        case Recompute::selective:
+            return {halves, products, passing, 0};
+        case Recompute::full:
+            // Its input is kept already, and what it gives nobody reads.
+            return {halves, m.width / t, passing, products + remakeable - m.width / t};
+        case Recompute::none:
+            break;
+    }
+    return {halves, products + remakeable, passing, 0};
+}
+
+}  // namespace
+
+int64_t activation_bytes(const RunConfig& config, const std::vector<core::models::Parts>& chunks,
+                         int stage, int alive) {
+    const ModelSection& m = config.model;
+    const int64_t tokens = tokens_of_rank(config), share = m.width / config.parallel.tensor;
+    const int64_t element = config.train.dtype == ComputeType::bf16 ? 2 : 4;
+    const ActivationSizes sizes = activation_sizes(config);
+    const bool is_split =
+        config.parallel.pipeline > 1 && config.parallel.schedule == PipelineSchedule::zero_bubble;
+    const int64_t put_off = is_split ? std::min(stage + 1, alive) : 0;
+    // Of a micro-batch: before its backward pass, in that of the last block, and after its input
+    // half.
+    int64_t kept = 0, in_backward = 0, waiting = 0, of_head = 0;
+    bool has_head = false;
+    for (const core::models::Parts& parts : chunks) {
+        int64_t of_chunk = parts.blocks * sizes.kept_by_block;
+        if (!parts.has_embedding) of_chunk += share;  // its input
+        kept += of_chunk;
+        // The last block's output has been used.
+        in_backward += of_chunk - (parts.has_head && !parts.has_embedding ? share : 0);
+        waiting = std::max(waiting, parts.blocks * sizes.kept_for_weights);
+        if (parts.has_head) of_head = m.width;  // the gradient that it has made already
+        has_head = has_head || parts.has_head;
+    }
+    const auto count = static_cast<int64_t>(chunks.size());
+    if (is_split && waiting > 0)  // all blocks but one wait for their weight halves
+        in_backward = count * (waiting - sizes.kept_for_weights + sizes.kept_by_block);
+    // The next micro-batch's input is on its way meanwhile.
+    if (stage > 0 && config.parallel.schedule != PipelineSchedule::gpipe)
+        in_backward += count * share;
+    const int64_t whole = (kept + of_head) / count;
+    const int64_t others =
+        put_off > 0 ? (alive - put_off) * whole + (put_off - 1) * waiting : (alive - 1) * whole;
+    const int64_t head = has_head ? head_elements(config) : 0;
+    return element *
+           (tokens * others + std::max(tokens * (kept / count) + head,
+                                       tokens * (in_backward / count + sizes.block_at_work +
+                                                 sizes.while_in_backward)));
+}
+
+}  // namespace plinth::launch

@@ -1,0 +1,19 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <cstdint>
+#include <vector>
+
+#include "core/models/model.h"
+#include "launch/config/run_config.h"
+
+namespace plinth::launch {
+
+/// What the forward passes keep for the backward passes, and the larger of what the head and the
+/// backward pass of the last block, which may run again, need beside it. `alive` micro-batches are
+/// under way, spread over the chunks; stage s of zero_bubble puts off the weight halves of s of
+/// them, and is in the input half of one more.
+int64_t activation_bytes(const RunConfig& config, const std::vector<core::models::Parts>& chunks,
+                         int stage, int alive);
+
+}  // namespace plinth::launch

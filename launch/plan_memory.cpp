@@ -1,0 +1,160 @@
+// SPDX-License-Identifier: Apache-2.0
+#include <algorithm>
+
+#include "core/optim/parameter_storage.h"
+#include "launch/checkpoint_keeper.h"
+#include "launch/device_plan.h"
+#include "launch/plan.h"
+#include "launch/plan_activations.h"
+#include "launch/plan_shares.h"
+#include "launch/stage_parts.h"
+#include "parallel/collective_ops/sum_gradients.h"
+#include "parallel/data_parallel/lane_reducer.h"
+
+namespace plinth::launch {
+
+namespace {
+
+/// Parameters and moments begin on block boundaries.
+int64_t padded(int64_t elements) {
+    constexpr int64_t block = core::optim::FlatTensors::alignment;
+    return (elements + block - 1) / block * block;
+}
+
+/// The most that exchanges of gradients under way need at once: what arrives, what leaves in
+/// another dtype, and with parallel.zero 2 and 3 the units on their way and the one that is filled.
+int64_t passing_gradients(const RunConfig& config, const parallel::BucketLayout& layout, int rank,
+                          int64_t ranks) {
+    const auto limit = static_cast<size_t>(parallel::LaneReducerConfig{}.in_flight);
+    const size_t at_once = ranks == 1                     ? 0
+                           : config.parallel.pipeline > 1 ? layout.buckets()
+                                                          : std::min(limit, layout.buckets());
+    const bool is_narrow = config.parallel.wire_dtype == ComputeType::bf16;
+    const int64_t wire = is_narrow ? 2 : 4;
+    const auto exchanged = [&](size_t b) {
+        const int64_t arrives =
+            (ranks - 1) * layout.owned(b, rank, static_cast<int>(ranks)).elements();
+        return wire * (arrives + (is_narrow ? layout.bucket(b).elements() : 0));
+    };
+    // One after the other leaves, of one lane and of the next.
+    const size_t count = layout.buckets(), all = (config.train.lanes > ranks ? 2 : 1) * count;
+    std::vector<int> held(layout.units().size());  // buckets under way, by unit
+    int64_t most = 0, bytes = 0;
+    const auto unit_bytes = [&](size_t unit) {
+        return config.parallel.zero >= 2 ? 4 * layout.units()[unit].range.elements() : 0;
+    };
+    for (size_t end = 0; end < all; ++end) {
+        const size_t filled = layout.unit_of(end % count);
+        most = std::max(most, bytes + (held[filled] == 0 ? unit_bytes(filled) : 0));
+        bytes += exchanged(end % count);
+        if (held[filled]++ == 0) bytes += unit_bytes(filled);
+        if (end < at_once) continue;
+        const size_t oldest = (end - at_once) % count;
+        bytes -= exchanged(oldest);
+        if (--held[layout.unit_of(oldest)] == 0) bytes -= unit_bytes(layout.unit_of(oldest));
+    }
+    return std::max(most, bytes);
+}
+
+/// All but the activations, on one data-parallel rank.
+MemoryPlan state_memory(const RunConfig& config, const std::vector<core::Parameter*>& parameters,
+                        int rank, int64_t ranks) {
+    const parallel::BucketLayout layout(parameters, config.parallel.bucket_bytes);
+    const parallel::WeightLayout bytes = weight_bytes(config, layout);
+    const Owned owned = owned_by(layout, rank, ranks, &bytes);
+    const int64_t zero = config.parallel.zero;
+    int64_t stored = 0, read_as_bf16 = 0;
+    for (const core::Parameter* parameter : parameters) {
+        stored += padded(parameter->local_elements());
+        if (parameter->read_as(bytes.compute()) == DType::bf16)
+            read_as_bf16 += parameter->local_elements();
+    }
+    MemoryPlan plan;
+    // Masters, and what is read where that is not the same.
+    const int64_t wide = (4 * owned.weights - owned.bytes) / 2 * 4;
+    plan.weights = zero == 0 ? stored * 4 + read_as_bf16 * 2 : bytes.bytes() + wide;
+    if (zero == 3)
+        plan.weights = owned.bytes + wide + gathered(config, parameters, layout, bytes).at_once;
+    // A lane, if it is kept; what passes; and what the rank owns of the totals, which a single
+    // round of lanes keeps in the lane. Products of slots that are not a lane's first:
+    // product_bytes.
+    plan.gradients = passing_gradients(config, layout, rank, ranks);
+    if (zero < 2) plan.gradients += 4 * layout.elements();
+    if (zero >= 2 || config.train.lanes > ranks) plan.gradients += 4 * owned.all;
+    plan.optimizer = 8 * (zero == 0 ? stored : owned.weights);
+    return plan;
+}
+
+/// Of the products of slots that are not a lane's first, of each reducer of a stage (StageState).
+int64_t product_bytes(const RunConfig& config, core::models::Transformer& model) {
+    if (config.train.lanes == config.train.global_batch / config.train.micro_batch) return 0;
+    int64_t sum = 0;
+    const std::vector<core::models::Phase> phases = model.phases();
+    for (const core::models::Chunk& chunk : phases.front().chunks) {
+        int64_t forward = 0, shared = 0, rest = 0;
+        for (const core::Parameter* parameter : chunk.parameters) {
+            const bool in_forward = std::ranges::find(chunk.forward_parameters, parameter) !=
+                                    chunk.forward_parameters.end();
+            const bool is_shared =
+                config.model.tied_head && parameter->name().starts_with("embedding.tokens");
+            int64_t& largest = config.parallel.pipeline == 1 ? rest
+                               : in_forward                  ? forward
+                               : is_shared                   ? shared
+                                                             : rest;
+            largest = std::max(largest, parameter->local_elements());
+        }
+        sum += forward + shared + rest;
+    }
+    return 4 * sum;
+}
+
+/// Of the sums of what a rank owns of the gradients over its tensor and context groups.
+int64_t sum_bytes(const RunConfig& config, const std::vector<core::Parameter*>& parameters,
+                  int64_t ranks) {
+    int64_t all = 0, partial = 0;
+    for (const core::Parameter* parameter : parameters) {
+        all += parameter->local_elements() * std::max(1, parameter->uses());
+        if (parameter->gradient_is_partial()) partial += parameter->local_elements();
+    }
+    const int64_t summed = config.parallel.context > 1  ? all
+                           : config.parallel.tensor > 1 ? partial
+                                                        : 0;
+    return 2 * std::min(parallel::bytes_summed_at_once, 4 * summed / ranks);
+}
+
+}  // namespace
+
+MemoryPlan memory_plan(const RunConfig& config, int64_t ranks, int stage) {
+    const std::vector<core::models::Parts> chunks = stage_parts(config, stage);
+    core::models::Transformer model = declared_model(config, stage);
+    const int64_t data = data_ranks(config, ranks);
+    MemoryPlan plan;
+    for (int rank = 0; rank < data; ++rank) {
+        const MemoryPlan each = state_memory(config, model.parameters().all(), rank, data);
+        if (each.total() > plan.total()) plan = each;
+    }
+    plan.gradients += product_bytes(config, model);
+    // A copy of weights and moments, of which each rank that holds them writes its share.
+    if (saves_beside_training(config.checkpoint))
+        for (const core::Parameter* parameter : model.parameters().all())
+            plan.staging += parameter->local_elements() * 12 /
+                            (data * config.parallel.context *
+                             (parameter->gradient_is_partial() ? config.parallel.tensor : 1));
+    plan.sums = sum_bytes(config, model.parameters().all(), data);
+    const parallel::ScheduleReport report = schedule_report(config, ranks);
+    plan.activations = activation_bytes(config, chunks, stage,
+                                        report.stages[static_cast<size_t>(stage)].peak_activations);
+    if (is_on_gpu(config)) plan.scratch = scratch_plan(config, chunks, planned_device()).total();
+    return plan;
+}
+
+MemoryPlan memory_plan(const RunConfig& config, int64_t ranks) {
+    MemoryPlan largest;
+    for (int stage = 0; stage < static_cast<int>(config.parallel.pipeline); ++stage) {
+        const MemoryPlan plan = memory_plan(config, ranks, stage);
+        if (plan.total() > largest.total()) largest = plan;
+    }
+    return largest;
+}
+
+}  // namespace plinth::launch

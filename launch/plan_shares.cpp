@@ -1,0 +1,142 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "launch/plan_shares.h"
+
+#include <algorithm>
+#include <set>
+
+#include "core/models/transformer_plan.h"
+#include "launch/build.h"
+#include "launch/session.h"
+#include "launch/stage_parts.h"
+#include "parallel/data_parallel/lanes.h"
+#include "parallel/tensor_parallel/planned_layout.h"
+#include "parallel/zero/weights.h"
+
+namespace plinth::launch {
+
+namespace {
+
+int64_t padded_vocab(const ModelSection& m) {
+    return (m.vocab_size + m.vocab_multiple - 1) / m.vocab_multiple * m.vocab_multiple;
+}
+
+/// Units in the order in which a micro-batch of parallel.zero=3 reads their weights, neighbours
+/// once: forwards, a tied table in the head too; backwards, where tables and biases are not read.
+std::vector<size_t> units_read(const RunConfig& config,
+                               const std::vector<core::Parameter*>& parameters,
+                               const parallel::BucketLayout& layout) {
+    std::vector<const core::Parameter*> reads(parameters.begin(), parameters.end());
+    std::erase_if(reads, [](const auto* parameter) { return parameter->uses() == 0; });
+    for (const core::Parameter* parameter : parameters)
+        if (parameter->uses() > 1) reads.push_back(parameter);
+    const auto in_block = [](const core::Parameter* parameter) {
+        const std::string& name = parameter->name();
+        return name.starts_with("blocks.") ? name.substr(0, name.find('.', 7)) : std::string();
+    };
+    for (auto end = parameters.rbegin(); end != parameters.rend();) {
+        const auto begin = end;
+        while (end != parameters.rend() && in_block(*end) == in_block(*begin) &&
+               (end == begin || !in_block(*end).empty()))
+            ++end;
+        if (config.train.recompute == Recompute::full && !in_block(*begin).empty())
+            reads.insert(reads.end(), end.base(), begin.base());  // forwards again
+        for (auto one = begin; one != end; ++one) {
+            const std::string& name = (*one)->name();
+            if (!name.ends_with(".bias") && !name.starts_with("embedding.tokens") &&
+                !name.starts_with("embedding.positions") && !name.starts_with("head."))
+                reads.push_back(*one);
+        }
+    }
+    std::vector<size_t> units;
+    for (const core::Parameter* parameter : reads) {
+        const size_t unit = layout.entries()[layout.entry_of(*parameter, 0)].unit;
+        if (units.empty() || units.back() != unit) units.push_back(unit);
+    }
+    return units;
+}
+
+}  // namespace
+
+bool is_on_gpu(const RunConfig& config) {
+    return device_type_of(config.run.device) == DeviceType::cuda;
+}
+
+int64_t vocab_of_rank(const RunConfig& config) {
+    return parallel::row_share(padded_vocab(config.model), 0,
+                               static_cast<int>(config.parallel.tensor))
+        .count;
+}
+
+int64_t data_ranks(const RunConfig& config, int64_t ranks) {
+    const ParallelSection& parallel = config.parallel;
+    return ranks / (parallel.pipeline * parallel.tensor * parallel.context);
+}
+
+int64_t tokens_of_rank(const RunConfig& config) {
+    return config.train.micro_batch * config.data.sequence_length / config.parallel.context;
+}
+
+int64_t passed_keys(const RunConfig& config) {
+    return 2 * config.model.kv_heads * config.model.head_width / config.parallel.tensor;
+}
+
+int micro_batches_of_rank(const RunConfig& config, int64_t ranks) {
+    const parallel::LanePlan lanes{config.train.global_batch / config.train.micro_batch,
+                                   config.train.lanes, static_cast<int>(data_ranks(config, ranks))};
+    return static_cast<int>(lanes.aligned_slots_of(0).size());
+}
+
+parallel::ScheduleReport schedule_report(const RunConfig& config, int64_t ranks) {
+    parallel::ScheduleConfig schedule = schedule_config(config.parallel);
+    schedule.micro_batches = micro_batches_of_rank(config, ranks);
+    return parallel::check_schedule(parallel::make_schedule(schedule));
+}
+
+core::models::Transformer declared_model(const RunConfig& config, int stage) {
+    const core::models::TransformerConfig transformer = transformer_config(config);
+    return core::models::Transformer(
+        transformer, stage_parts(config, stage),
+        parallel::PlannedLayout(transformer_plan(transformer), /*rank=*/0,
+                                static_cast<int>(config.parallel.tensor)));
+}
+
+parallel::WeightLayout weight_bytes(const RunConfig& config, const parallel::BucketLayout& layout) {
+    return {layout, config.train.dtype == ComputeType::bf16 ? DType::bf16 : DType::f32};
+}
+
+Owned owned_by(const parallel::BucketLayout& layout, int rank, int64_t ranks,
+               const parallel::WeightLayout* bytes) {
+    Owned owned;
+    for (size_t b = 0; b < layout.buckets(); ++b) {
+        const parallel::FlatRange range = layout.owned(b, rank, static_cast<int>(ranks));
+        owned.all += range.elements();
+        if (!layout.units()[layout.unit_of(b)].holds_weights) continue;
+        owned.weights += range.elements();
+        if (bytes) owned.bytes += bytes->bytes_of(range);
+    }
+    return owned;
+}
+
+Gathered gathered(const RunConfig& config, const std::vector<core::Parameter*>& parameters,
+                  const parallel::BucketLayout& layout, const parallel::WeightLayout& bytes) {
+    const std::vector<size_t> order = units_read(config, parameters, layout);
+    const auto at_once = static_cast<size_t>(parallel::WeightsOptions{}.ahead) + 1;
+    Gathered sum;
+    std::set<size_t> before;
+    for (size_t first = 0; first < order.size(); ++first) {
+        const size_t end = std::min(order.size(), first + at_once);
+        const std::set<size_t> kept(order.begin() + static_cast<std::ptrdiff_t>(first),
+                                    order.begin() + static_cast<std::ptrdiff_t>(end));
+        int64_t held = 0;
+        for (const size_t unit : kept) {
+            const int64_t more = bytes.bytes_of(layout.units()[unit].range);
+            held += more;
+            if (!before.contains(unit)) sum.all += more;
+        }
+        sum.at_once = std::max(sum.at_once, held);
+        before = kept;
+    }
+    return sum;
+}
+
+}  // namespace plinth::launch

@@ -1,0 +1,60 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <cstdint>
+#include <vector>
+
+#include "core/models/transformer.h"
+#include "launch/config/run_config.h"
+#include "parallel/buckets.h"
+#include "parallel/pipeline_parallel/check.h"
+#include "parallel/zero/owned_weights.h"
+
+// What falls to one rank: where the plans of memory and of traffic meet. Configurations are
+// resolved and validated for a world of `ranks`.
+namespace plinth::launch {
+
+bool is_on_gpu(const RunConfig& config);
+
+/// Of the token table, rows on the tensor rank that holds most.
+int64_t vocab_of_rank(const RunConfig& config);
+
+/// Ranks of a data group.
+int64_t data_ranks(const RunConfig& config, int64_t ranks);
+
+/// Of a micro-batch, on one rank of a context group.
+int64_t tokens_of_rank(const RunConfig& config);
+
+/// Elements a token of the keys and values that go round a context group.
+int64_t passed_keys(const RunConfig& config);
+
+/// Micro-batches of one rank in a step, gaps included.
+int micro_batches_of_rank(const RunConfig& config, int64_t ranks);
+
+parallel::ScheduleReport schedule_report(const RunConfig& config, int64_t ranks);
+
+/// The parts of one stage as a rank of a tensor group declares them: no storage.
+core::models::Transformer declared_model(const RunConfig& config, int stage);
+
+/// Weights as operations read them.
+parallel::WeightLayout weight_bytes(const RunConfig& config, const parallel::BucketLayout& layout);
+
+/// What a data-parallel rank owns of one stage.
+struct Owned {
+    int64_t all = 0;      ///< elements, padding included
+    int64_t weights = 0;  ///< of those in units that hold weights
+    int64_t bytes = 0;    ///< of these weights as operations read them
+};
+Owned owned_by(const parallel::BucketLayout& layout, int rank, int64_t ranks,
+               const parallel::WeightLayout* bytes = nullptr);
+
+/// Bytes of units that parallel.zero=3 gathers in a micro-batch: the one that is read and those
+/// ahead have memory.
+struct Gathered {
+    int64_t all = 0;
+    int64_t at_once = 0;
+};
+Gathered gathered(const RunConfig& config, const std::vector<core::Parameter*>& parameters,
+                  const parallel::BucketLayout& layout, const parallel::WeightLayout& bytes);
+
+}  // namespace plinth::launch
