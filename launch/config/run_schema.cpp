@@ -1,12 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
-// What every key of a run is called, means and may be. docs/configuration.md is printed from here.
+// What every key of a run is called, means and may be; the model's stand in model_schema.cpp.
+// docs/configuration.md is printed from here.
 #include "launch/config/run_config.h"
 
 namespace plinth::launch {
 namespace {
-
-// Upper bounds keep every product of sizes far inside 64 bits.
-constexpr double largest_dim = 1 << 30;
 
 const Names<ComputeType> compute_types{{"fp32", ComputeType::fp32}, {"bf16", ComputeType::bf16}};
 const Names<DeviceExchange> device_exchanges{{"auto", DeviceExchange::automatic},
@@ -17,105 +15,12 @@ const Names<PipelineSchedule> pipeline_schedules{{"gpipe", PipelineSchedule::gpi
                                                  {"interleaved", PipelineSchedule::interleaved},
                                                  {"zero_bubble", PipelineSchedule::zero_bubble}};
 
-void declare_rope(Schema& schema, RopeScaling& scaling) {
-    schema.choice("model.rope_scaling.type", &scaling.kind,
-                  {{"none", RopeScalingKind::none}, {"llama3", RopeScalingKind::llama3}},
-                  {.doc = "How rotary frequencies are stretched beyond the original positions."});
-    schema.key("model.rope_scaling.factor", &scaling.factor,
-               {.doc = "Division of the lowest frequencies.", .min = 1});
-    schema.key(
-        "model.rope_scaling.low_freq_factor", &scaling.low_freq_factor,
-        {.doc = "Wavelengths over original_positions / this are divided by factor.", .above = 0});
-    schema.key(
-        "model.rope_scaling.high_freq_factor", &scaling.high_freq_factor,
-        {.doc = "Wavelengths under original_positions / this stay as they are.", .above = 0});
-    schema.key("model.rope_scaling.original_positions", &scaling.original_positions,
-               {.doc = "Positions before the stretching.", .unit = "tokens", .min = 1});
-}
-
 }  // namespace
 
 const Names<DeviceKind>& device_names() {
     static const Names<DeviceKind> names{
         {"auto", DeviceKind::automatic}, {"cpu", DeviceKind::cpu}, {"cuda", DeviceKind::cuda}};
     return names;
-}
-
-void declare(Schema& schema, ModelSection& model) {
-    schema.section("model", "The transformer. Every family is a setting of these keys.",
-                   Resume::refused);
-    schema.key(
-        "model.vocab_size", &model.vocab_size,
-        {.doc = "Tokens of the vocabulary.", .unit = "tokens", .min = 2, .max = largest_dim});
-    schema.key(
-        "model.vocab_multiple", &model.vocab_multiple,
-        {.doc = "The embedding's rows are padded to a multiple of this. The padding is never "
-                "predicted; checkpoints hold it.",
-         .unit = "tokens",
-         .min = 1,
-         .max = 1 << 20});
-    schema.key("model.layers", &model.layers,
-               {.doc = "Transformer blocks.", .min = 1, .max = 1 << 16});
-    schema.key("model.width", &model.width,
-               {.doc = "Width of the residual stream.", .min = 1, .max = 1 << 20});
-    schema.key("model.heads", &model.heads, {.doc = "Query heads.", .min = 1, .max = 1 << 16});
-    schema.key("model.kv_heads", &model.kv_heads,
-               {.doc = "Key and value heads (grouped-query attention); 0 means heads.",
-                .min = 0,
-                .max = 1 << 16});
-    schema.key("model.head_width", &model.head_width,
-               {.doc = "Width of one head; 0 means width / heads.", .min = 0, .max = 1 << 20});
-    schema.key("model.ffn_width", &model.ffn_width,
-               {.doc = "Inner width of the MLP; 0 means 4 x width.", .min = 0, .max = 1 << 24});
-    schema.key(
-        "model.max_positions", &model.max_positions,
-        {.doc = "Rows of the learned positions, the longest sequence of such a model; the other "
-                "positions are computed and have no end.",
-         .unit = "tokens",
-         .min = 1,
-         .max = largest_dim});
-    schema.choice("model.norm", &model.norm, {{"layer", NormKind::layer}, {"rms", NormKind::rms}},
-                  {.doc = "Normalisation: layer norm (weight and bias) or RMS norm (weight)."});
-    schema.key("model.norm_eps", &model.norm_eps,
-               {.doc = "Added to the variance (or mean square).", .above = 0, .below = 1});
-    schema.choice("model.positions", &model.positions,
-                  {{"learned", PositionKind::learned},
-                   {"rotary", PositionKind::rotary},
-                   {"alibi", PositionKind::alibi},
-                   {"none", PositionKind::none}},
-                  {.doc = "How attention sees order."});
-    schema.key("model.rope_theta", &model.rope_theta,
-               {.doc = "Base of the rotary frequencies.", .above = 0});
-    declare_rope(schema, model.rope_scaling);
-    schema.choice("model.activation", &model.activation,
-                  {{"gelu_tanh", Activation::gelu_tanh},
-                   {"gelu_erf", Activation::gelu_erf},
-                   {"swiglu", Activation::swiglu}},
-                  {.doc = "Nonlinearity of the MLP; swiglu has a gate and an up projection."});
-    schema.key("model.tied_head", &model.tied_head,
-               {.doc = "The output head uses the token embedding's weight."});
-    schema.key("model.attention_bias", &model.attention_bias,
-               {.doc = "Bias on attention's output projection."});
-    schema.key("model.qkv_bias", &model.qkv_bias,
-               {.doc = "Bias on the query, key and value projections."});
-    schema.key("model.mlp_bias", &model.mlp_bias, {.doc = "Bias on the MLP's projections."});
-    schema.key("model.qk_norm", &model.qk_norm,
-               {.doc = "RMS norm over each head's queries and keys."});
-    schema.key("model.embedding_norm", &model.embedding_norm,
-               {.doc = "Norm right after the token embedding (BLOOM)."});
-    schema.key(
-        "model.causal", &model.causal,
-        {.doc = "A token sees only itself and earlier tokens. Only a classifier's model may go "
-                "without: false is refused where the next token is predicted."});
-    schema.key("model.dropout", &model.dropout,
-               {.doc = "Dropout on the embedding and on both residual branches.",
-                .min = 0,
-                .below = 1,
-                .resume = Resume::recorded});
-    schema.key("model.init_std", &model.init_std,
-               {.doc = "Standard deviation of the initial weights; residual projections get it "
-                       "divided by sqrt(2 x layers).",
-                .above = 0});
 }
 
 void declare(Schema& schema, DataSection& data) {

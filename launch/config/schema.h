@@ -13,6 +13,9 @@
 
 namespace plinth::launch {
 
+/// Upper bound of a dim: keeps every product of sizes far inside 64 bits.
+inline constexpr double largest_dim = 1 << 30;
+
 /// One configuration key, bound to the field of a configuration struct.
 struct Key {
     std::string path;  ///< "train.steps"
