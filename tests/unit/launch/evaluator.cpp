@@ -9,6 +9,7 @@
 #include "core/data/prepare.h"
 #include "launch/build.h"
 #include "parallel/comm/threads.h"
+#include "tests/support/forwarding_group.h"
 #include "tests/support/temporary_folder.h"
 #include "tests/unit/launch/tiny_models.h"
 
@@ -19,61 +20,30 @@ using namespace plinth::launch;
 using parallel::Communicator;
 
 /// Sums of losses that stay those of this rank: the mutant of an evaluator that does not ask the
-/// ranks with which it shares tokens. All else goes to a sound communicator.
-class UnsharedLosses final : public Communicator {
+/// ranks with which it shares tokens.
+class UnsharedLosses final : public ForwardingGroup {
   public:
-    explicit UnsharedLosses(Communicator& sound)
-        : Communicator(sound.rank(), sound.size(), sound.host(), {}), sound_(sound) {}
-    std::unique_ptr<Communicator> split(int color, std::string name) override {
-        return sound_.split(color, std::move(name));
-    }
-    void progress() override { sound_.progress(); }
-    void abort(const std::string& reason, ErrorKind kind) override { sound_.abort(reason, kind); }
+    using ForwardingGroup::ForwardingGroup;
 
   protected:
-    struct Forwarded final : parallel::Transfer {
-        parallel::Pending pending;  ///< done from the start where nothing travels
-        bool test() override { return pending.test(); }
-    };
-
     std::unique_ptr<parallel::Transfer> exchange(const Call& call, std::vector<Outgoing> sends,
                                                  std::vector<Incoming> receives) override {
-        auto transfer = std::make_unique<Forwarded>();
-        if (call.label.starts_with("loss")) {
-            // As if the others had zeros: the first half of a sum brings nothing, the second what
-            // this rank has given to the first.
-            const bool is_second = call.label == "losses" && !given_.empty();
-            for (const Incoming& in : receives) {
-                std::fill(in.bytes.begin(), in.bytes.end(), std::byte{});
-                if (is_second) std::ranges::copy(given_.at(in.peer), in.bytes.begin());
-            }
-            given_.clear();
-            if (call.label == "losses" && !is_second)
-                for (const Outgoing& out : sends)
-                    given_[out.peer] = {out.bytes.begin(), out.bytes.end()};
-            return transfer;
+        if (!call.label.starts_with("loss")) return pass_on(call, sends, receives);
+        // As if the others had zeros: the first half of a sum brings nothing, the second what
+        // this rank has given to the first.
+        const bool is_second = call.label == "losses" && !given_.empty();
+        for (const Incoming& in : receives) {
+            std::fill(in.bytes.begin(), in.bytes.end(), std::byte{});
+            if (is_second) std::ranges::copy(given_.at(in.peer), in.bytes.begin());
         }
-        if (call.channel == Call::Channel::message) {
-            transfer->pending =
-                sends.empty()
-                    ? sound_.start_receive(call.label, receives[0].bytes, receives[0].peer)
-                    : sound_.start_send(call.label, sends[0].bytes, sends[0].peer);
-            return transfer;
-        }
-        std::vector<parallel::ConstBytes> out(static_cast<size_t>(size()));
-        std::vector<parallel::Bytes> in(static_cast<size_t>(size()));
-        for (const Outgoing& each : sends)
-            out[static_cast<size_t>(each.peer)] = each.bytes;
-        for (const Incoming& each : receives)
-            in[static_cast<size_t>(each.peer)] = each.bytes;
-        transfer->pending = sound_.start_all_to_all(call.label, out, in);
-        return transfer;
+        given_.clear();
+        if (call.label == "losses" && !is_second)
+            for (const Outgoing& out : sends)
+                given_[out.peer] = {out.bytes.begin(), out.bytes.end()};
+        return std::make_unique<Forwarded>();
     }
-    void relax(std::chrono::duration<double>) override { sound_.progress(); }
-    std::string missing_ranks(int64_t) override { return ""; }
 
   private:
-    Communicator& sound_;
     std::map<int, std::vector<std::byte>> given_;  ///< to the first half of a sum, by peer
 };
 

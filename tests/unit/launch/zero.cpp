@@ -3,6 +3,7 @@
 // checkpoints from any stage and number of ranks to any other, and mutants that break it.
 #include <gtest/gtest.h>
 
+#include "tests/support/forwarding_group.h"
 #include "tests/support/memory_files.h"
 #include "tests/unit/launch/engine_checkpoints.h"
 
@@ -10,7 +11,6 @@ namespace plinth::launch::test {
 namespace {
 
 using parallel::Bytes;
-using parallel::ConstBytes;
 
 struct Case {
     const char* name;
@@ -69,33 +69,17 @@ INSTANTIATE_TEST_SUITE_P(Cases, ZeroEquality, testing::ValuesIn(cases),
 /// What goes wrong.
 enum class Fault { shifted_owner, forgotten_tied_use, stale_weights, norm_reduced_twice };
 
-/// Passes everything on to another communicator, wrongly in one place.
-class Tampering final : public Communicator {
+/// Goes wrong in one place; so do the groups that are split off.
+class Tampering final : public plinth::test::ForwardingGroup {
   public:
-    Tampering(Communicator& sound, Fault fault, std::unique_ptr<Communicator> owned = {})
-        : Communicator(sound.rank(), sound.size(), sound.host(), {.name = sound.name()}),
-          owned_(std::move(owned)),
-          sound_(sound),
-          fault_(fault) {}
+    Tampering(Communicator& sound, Fault fault) : ForwardingGroup(sound), fault_(fault) {}
+    Tampering(std::unique_ptr<Communicator> sound, Fault fault)
+        : ForwardingGroup(std::move(sound)), fault_(fault) {}
     std::unique_ptr<Communicator> split(int color, std::string name) override {
-        auto part = sound_.split(color, std::move(name));
-        Communicator& sound = *part;
-        return std::make_unique<Tampering>(sound, fault_, std::move(part));
+        return std::make_unique<Tampering>(ForwardingGroup::split(color, std::move(name)), fault_);
     }
-    void progress() override { sound_.progress(); }
-    void abort(const std::string& reason, ErrorKind kind) override { sound_.abort(reason, kind); }
 
   protected:
-    struct Spoiled final : parallel::Transfer {
-        std::function<bool()> finish;
-        std::function<void()> spoil;
-        bool test() override {
-            if (!finish()) return false;
-            if (spoil) spoil();
-            return true;
-        }
-    };
-
     std::function<void()> spoiler(const std::string& label, const std::vector<Bytes>& received) {
         const bool weights = label.starts_with("weights, ");
         if (fault_ == Fault::shifted_owner && weights)
@@ -123,41 +107,32 @@ class Tampering final : public Communicator {
 
     std::unique_ptr<parallel::Transfer> exchange(const Call& call, std::vector<Outgoing> sends,
                                                  std::vector<Incoming> receives) override {
-        std::vector<ConstBytes> out(static_cast<size_t>(size()));
-        std::vector<Bytes> in(static_cast<size_t>(size())), received;
-        for (const Outgoing& each : sends)
-            out[static_cast<size_t>(each.peer)] = each.bytes;
-        for (const Incoming& each : receives) {
-            in[static_cast<size_t>(each.peer)] = each.bytes;
-            received.push_back(each.bytes);
-        }
-        auto transfer = std::make_unique<Spoiled>();
-        transfer->spoil = spoiler(call.label, received);
-        auto pending =
-            std::make_shared<parallel::Pending>(sound_.start_all_to_all(call.label, out, in));
-        transfer->finish = [pending] { return pending->test(); };
+        auto spoil = spoiler(call.label, arrivals(receives));
+        auto transfer = pass_on(call, sends, receives);
+        if (spoil)
+            transfer->ends = [spoil = std::move(spoil)] {
+                spoil();
+                return true;
+            };
         return transfer;
     }
     std::unique_ptr<parallel::Transfer> exact_reduction(const Call& call, void* values,
                                                         size_t count, DType dtype,
                                                         parallel::Reduce reduce) override {
-        auto transfer = std::make_unique<Spoiled>();
-        std::shared_ptr<parallel::Transfer> once =
-            Communicator::exact_reduction(call, values, count, dtype, reduce);
-        transfer->finish = [once] { return once->test(); };
-        if (fault_ == Fault::norm_reduced_twice && call.label == "sum")
-            transfer->spoil = [this, values, count] {
-                for (size_t i = 0; i < count; ++i)
-                    static_cast<int64_t*>(values)[i] *= size();
-            };
+        auto sum = Communicator::exact_reduction(call, values, count, dtype, reduce);
+        if (fault_ != Fault::norm_reduced_twice || call.label != "sum") return sum;
+        const std::shared_ptr<parallel::Transfer> once = std::move(sum);
+        auto transfer = std::make_unique<Forwarded>();
+        transfer->ends = [this, once, values, count] {
+            if (!once->test()) return false;
+            for (size_t i = 0; i < count; ++i)
+                static_cast<int64_t*>(values)[i] *= size();
+            return true;
+        };
         return transfer;
     }
-    void relax(std::chrono::duration<double>) override { std::this_thread::yield(); }
-    std::string missing_ranks(int64_t) override { return ""; }
 
   private:
-    std::unique_ptr<Communicator> owned_;
-    Communicator& sound_;
     Fault fault_;
     int gathers_ = 0;
 };

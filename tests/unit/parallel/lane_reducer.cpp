@@ -11,13 +11,11 @@
 #include "parallel/comm/threads.h"
 #include "tests/distributed/lanes_body.h"
 #include "tests/support/expect_error.h"
+#include "tests/support/forwarding_group.h"
 
 namespace plinth::test {
 namespace {
 
-using parallel::Bytes;
-using parallel::ConstBytes;
-using parallel::Pending;
 using parallel::run_as_threads;
 using parallel::Transfer;
 
@@ -181,59 +179,33 @@ INSTANTIATE_TEST_SUITE_P(Ranks, Lanes, testing::Values(1, 2, 3, 4, 5));
 /// Exchanges of buckets go wrong in one way.
 enum class Fault { arrival_order, dropped_lane, swapped_pieces };
 
-/// Passes everything on to another communicator, wrongly where a bucket is exchanged.
-class FaultyCommunicator final : public Communicator {
+/// Goes wrong where a bucket is exchanged.
+class FaultyGroup final : public ForwardingGroup {
   public:
-    FaultyCommunicator(Communicator& sound, Fault fault)
-        : Communicator(sound.rank(), sound.size(), sound.host(), {}),
-          sound_(sound),
-          fault_(fault) {}
-    std::unique_ptr<Communicator> split(int color, std::string name) override {
-        return sound_.split(color, name);
-    }
-    void progress() override { sound_.progress(); }
-    void abort(const std::string& reason, ErrorKind kind) override { sound_.abort(reason, kind); }
+    FaultyGroup(Communicator& sound, Fault fault) : ForwardingGroup(sound), fault_(fault) {}
 
   protected:
-    struct Faulty final : Transfer {
-        Pending pending;
-        std::vector<Bytes> received;
-        Fault fault;
-        bool test() override {
-            if (!pending.test()) return false;
+    std::unique_ptr<Transfer> exchange(const Call& call, std::vector<Outgoing> sends,
+                                       std::vector<Incoming> receives) override {
+        const bool is_bucket = call.label.find("bucket") != std::string::npos &&
+                               call.label.find("totals") == std::string::npos;
+        if (!is_bucket) return pass_on(call, sends, receives);
+        if (fault_ == Fault::swapped_pieces && sends.size() >= 2 &&
+            sends[0].bytes.size() == sends[1].bytes.size())
+            std::swap(sends[0].bytes, sends[1].bytes);
+        auto transfer = pass_on(call, sends, receives);
+        transfer->ends = [fault = fault_, received = arrivals(receives)] {
             if (received.size() < 2 || received[0].size() != received[1].size()) return true;
             if (fault == Fault::arrival_order)
                 std::swap_ranges(received[0].begin(), received[0].end(), received[1].begin());
             if (fault == Fault::dropped_lane)
                 std::fill(received[0].begin(), received[0].end(), std::byte{});
             return true;
-        }
-    };
-    std::unique_ptr<Transfer> exchange(const Call& call, std::vector<Outgoing> sends,
-                                       std::vector<Incoming> receives) override {
-        auto transfer = std::make_unique<Faulty>();
-        transfer->fault = fault_;
-        const bool is_bucket = call.label.find("bucket") != std::string::npos &&
-                               call.label.find("totals") == std::string::npos;
-        std::vector<ConstBytes> out(static_cast<size_t>(size()));
-        std::vector<Bytes> in(static_cast<size_t>(size()));
-        if (is_bucket && fault_ == Fault::swapped_pieces && sends.size() >= 2 &&
-            sends[0].bytes.size() == sends[1].bytes.size())
-            std::swap(sends[0].bytes, sends[1].bytes);
-        for (const Outgoing& each : sends)
-            out[static_cast<size_t>(each.peer)] = each.bytes;
-        for (const Incoming& each : receives) {
-            in[static_cast<size_t>(each.peer)] = each.bytes;
-            if (is_bucket) transfer->received.push_back(each.bytes);
-        }
-        transfer->pending = sound_.start_all_to_all(call.label, out, in);
+        };
         return transfer;
     }
-    void relax(std::chrono::duration<double>) override { sound_.progress(); }
-    std::string missing_ranks(int64_t) override { return ""; }
 
   private:
-    Communicator& sound_;
     Fault fault_;
 };
 
@@ -244,7 +216,7 @@ TEST(LanesMutants, EveryFaultBreaksTheEquality) {
             ErrorKind::internal,
             [&] {
                 run_as_threads(3, [&](Communicator& comm) {
-                    FaultyCommunicator faulty(comm, fault);
+                    FaultyGroup faulty(comm, fault);
                     check_lanes(faulty, c);
                 });
             },

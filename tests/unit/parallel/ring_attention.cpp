@@ -45,38 +45,22 @@ TEST(RingAttentionMutants, KeysThatAreLostOrGoAstrayShow) {
 
 /// Takes itself for the rank after it: messages come from and go to the right neighbours, but what
 /// they hold is taken for the tokens of another rank.
-class TurnedGroup final : public Communicator {
+class TurnedGroup final : public ForwardingGroup {
   public:
     explicit TurnedGroup(Communicator& sound)
-        : Communicator((sound.rank() + 1) % sound.size(), sound.size(), sound.host(), {}),
-          sound_(sound) {}
-    std::unique_ptr<Communicator> split(int color, std::string name) override {
-        return sound_.split(color, std::move(name));
-    }
-    void progress() override { sound_.progress(); }
-    void abort(const std::string& reason, ErrorKind kind) override { sound_.abort(reason, kind); }
+        : ForwardingGroup(sound, (sound.rank() + 1) % sound.size()) {}
 
   protected:
-    struct Forwarded final : parallel::Transfer {
-        parallel::Pending pending;
-        bool test() override { return pending.test(); }
-    };
     std::unique_ptr<parallel::Transfer> exchange(const Call& call, std::vector<Outgoing> sends,
                                                  std::vector<Incoming> receives) override {
         CHECK(call.channel == Call::Channel::message, "{}: no message", call.label);
         const auto real = [this](int peer) { return (peer + size() - 1) % size(); };
-        auto transfer = std::make_unique<Forwarded>();
-        transfer->pending =
-            sends.empty()
-                ? sound_.start_receive(call.label, receives[0].bytes, real(receives[0].peer))
-                : sound_.start_send(call.label, sends[0].bytes, real(sends[0].peer));
-        return transfer;
+        for (Outgoing& each : sends)
+            each.peer = real(each.peer);
+        for (Incoming& each : receives)
+            each.peer = real(each.peer);
+        return pass_on(call, sends, receives);
     }
-    void relax(std::chrono::duration<double>) override { sound_.progress(); }
-    std::string missing_ranks(int64_t) override { return ""; }
-
-  private:
-    Communicator& sound_;
 };
 
 TEST(RingAttentionMutants, RanksThatChangePlacesShow) {
