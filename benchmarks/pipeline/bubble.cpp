@@ -13,12 +13,12 @@
 #include "parallel/comm/threads.h"
 #include "parallel/pipeline_parallel/check.h"
 #include "parallel/pipeline_parallel/runner.h"
+#include "tests/support/pipeline_chunks.h"
 
 namespace plinth::parallel {
 namespace {
 
 using core::Tensor;
-using core::models::Chunk;
 using Clock = std::chrono::steady_clock;
 
 class NoGradients final : public GradientSlots {
@@ -35,26 +35,12 @@ class SleepingStage {
   public:
     SleepingStage(const ScheduleConfig& config, int stage, CachingAllocator& memory,
                   std::chrono::microseconds unit)
-        : memory_(memory), unit_(unit) {
-        for (int c = 0; c < config.chunks; ++c) {
-            const int virtual_stage = config.virtual_stage(stage, c);
-            const auto run = [this, virtual_stage](const core::Batch& batch, const Tensor& x) {
-                return pass(virtual_stage == 0 ? batch.tokens : x);
-            };
-            Chunk chunk;
-            chunk.input_shape = [](const core::Batch& batch) { return batch.tokens.shape(); };
-            if (virtual_stage + 1 < config.virtual_stages())
-                chunk.forward = run;
-            else
-                chunk.loss = [run](const core::Batch& batch, const Tensor& x) {
-                    return core::ops::Loss{
-                        .sum = run(batch, x), .cross_entropy = {}, .weight = {}, .correct = {}};
-                };
-            chunks.push_back(std::move(chunk));
-        }
-    }
+        : chunks(test::chunks_of_stage(config, stage,
+                                       [this](size_t, const Tensor& x) { return pass(x); })),
+          memory_(memory),
+          unit_(unit) {}
 
-    std::vector<Chunk> chunks;
+    std::vector<core::models::Chunk> chunks;
 
   private:
     Tensor pass(const Tensor& x) {

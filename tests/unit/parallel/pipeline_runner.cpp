@@ -9,13 +9,13 @@
 #include "core/ops/add.h"
 #include "parallel/comm/threads.h"
 #include "parallel/pipeline_parallel/check.h"
+#include "tests/support/pipeline_chunks.h"
 #include "tests/support/surroundings.h"
 
 namespace plinth::test {
 namespace {
 
 using core::Tensor;
-using core::models::Chunk;
 using parallel::ScheduleConfig;
 using parallel::ScheduleKind;
 
@@ -49,26 +49,12 @@ class SlotLog final : public parallel::GradientSlots {
 class Doubling {
   public:
     Doubling(Surroundings& around, const ScheduleConfig& config, int stage, SlotLog& log)
-        : around_(around), log_(log) {
-        for (int c = 0; c < config.chunks; ++c) {
-            const int virtual_stage = config.virtual_stage(stage, c);
-            Chunk chunk;
-            chunk.input_shape = [](const core::Batch& batch) { return batch.tokens.shape(); };
-            const auto run = [this, c, virtual_stage](const core::Batch& batch, const Tensor& x) {
-                return doubled(virtual_stage == 0 ? batch.tokens : x, size_t(c));
-            };
-            if (virtual_stage + 1 < config.virtual_stages())
-                chunk.forward = run;
-            else
-                chunk.loss = [run](const core::Batch& batch, const Tensor& x) {
-                    return core::ops::Loss{
-                        .sum = run(batch, x), .cross_entropy = {}, .weight = {}, .correct = {}};
-                };
-            chunks.push_back(std::move(chunk));
-        }
-    }
+        : chunks(chunks_of_stage(
+              config, stage, [this](size_t chunk, const Tensor& x) { return doubled(x, chunk); })),
+          around_(around),
+          log_(log) {}
 
-    std::vector<Chunk> chunks;
+    std::vector<core::models::Chunk> chunks;
     std::vector<float> gradients;  ///< of each chunk's weight halves, as they come
 
   private:
