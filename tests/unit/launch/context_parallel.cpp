@@ -2,9 +2,7 @@
 // Whole models over context parallel ranks, each rank a thread.
 #include <gtest/gtest.h>
 
-#include "launch/config/load.h"
 #include "launch/layout_compare.h"
-#include "launch/plan.h"
 #include "launch/verify.h"
 #include "parallel/context_parallel/zigzag.h"
 #include "tests/unit/launch/measured_step.h"
@@ -134,45 +132,19 @@ TEST(ContextParallel, RecomputeChangesNoBit) {
 }
 
 TEST(ContextParallel, TheTrafficIsWhatThePlanSays) {
-    for (RunConfig config : long_models())
-        for (const Recompute recompute : {Recompute::selective, Recompute::full})
-            for (const ComputeType dtype : {ComputeType::fp32, ComputeType::bf16})
-                for (const int ranks : {2, 4}) {
-                    config.train.recompute = recompute;
-                    config.train.dtype = dtype;
-                    const Layout layout = over(config, 1, ranks);
-                    // Losses too are summed, and gradients are cut as evenly as elements can be.
-                    EXPECT_NEAR(static_cast<double>(measure_step(layout).bytes_sent),
-                                static_cast<double>(traffic_plan(layout.config, ranks).context),
-                                512.0)
-                        << ranks;
-                }
+    // Losses too are summed, and gradients are cut as evenly as elements can be.
+    expect_planned_traffic(long_models(), &ParallelSection::context, &TrafficPlan::context, 512.0);
 }
 
 TEST(ContextParallel, ThePlanForetellsThePeakOfMemory) {
     for (const char* file : {"gpt/tiny.yaml", "llama/tiny.yaml"})
-        for (const char* recompute : {"none", "selective", "full"})
-            for (const char* dtype : {"fp32", "bf16"})
-                for (const int ranks : {2, 4}) {
-                    const std::vector<std::string> overrides{
-                        "data.sequence_length=64",
-                        "model.max_positions=64",
-                        "train.global_batch=128",
-                        "train.micro_batch=64",
-                        "checkpoint.async=false",
-                        fmt::format("train.recompute={}", recompute),
-                        fmt::format("train.dtype={}", dtype)};
-                    const auto config = launch::load<RunConfig>(
-                        core::io::posix(), std::string(PLINTH_SOURCE_DIR) + "/configs/" + file,
-                        overrides);
-                    const Layout layout = over(config, 1, ranks);
-                    const MemoryPlan plan = memory_plan(layout.config, ranks);
-                    const auto peak = static_cast<double>(measure_step(layout).peak);
-                    EXPECT_NEAR(static_cast<double>(plan.total()) / peak, 1.0, 0.06)
-                        << file << " " << recompute << " " << dtype << " " << ranks << ": measured "
-                        << peak << ", weights " << plan.weights << ", gradients " << plan.gradients
-                        << ", optimizer " << plan.optimizer << ", activations " << plan.activations;
-                }
+        for (const int ranks : {2, 4})
+            expect_planned_peak(
+                file,
+                {"data.sequence_length=64", "model.max_positions=64", "train.global_batch=128",
+                 "train.micro_batch=64", "checkpoint.async=false",
+                 fmt::format("parallel.context={}", ranks)},
+                ranks);
 }
 
 TEST(ContextParallelMutants, GradientsOfOtherTokensThatAreForgottenShow) {

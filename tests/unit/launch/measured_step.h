@@ -1,13 +1,18 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
+#include <gtest/gtest.h>
+
 #include <algorithm>
 #include <mutex>
+#include <string>
 #include <vector>
 
 #include "launch/build.h"
+#include "launch/config/load.h"
 #include "launch/engine.h"
 #include "launch/layouts.h"
+#include "launch/plan.h"
 #include "parallel/comm/threads.h"
 #include "tests/support/altered_group.h"
 #include "tests/unit/launch/tiny_models.h"
@@ -66,6 +71,49 @@ inline Measured measure_step(const launch::Layout& layout) {
             std::max(measured.peak, static_cast<int64_t>(session.allocator().use().peak));
     });
     return measured;
+}
+
+/// A step over 2 and 4 ranks of one axis sends what the plan says of them, within `slack` bytes,
+/// with each way to recompute and each dtype.
+inline void expect_planned_traffic(const std::vector<RunConfig>& models,
+                                   int64_t launch::ParallelSection::*axis,
+                                   int64_t launch::TrafficPlan::*sent, double slack) {
+    using launch::Recompute;
+    for (RunConfig config : models)
+        for (const Recompute recompute : {Recompute::none, Recompute::selective, Recompute::full})
+            for (const ComputeType dtype : {ComputeType::fp32, ComputeType::bf16})
+                for (const int ranks : {2, 4}) {
+                    config.train.recompute = recompute;
+                    config.train.dtype = dtype;
+                    config.parallel.*axis = ranks;
+                    const launch::Layout layout = launch::layout_of(config, ranks);
+                    EXPECT_NEAR(
+                        static_cast<double>(measure_step(layout).bytes_sent),
+                        static_cast<double>(launch::traffic_plan(layout.config, ranks).*sent),
+                        slack)
+                        << ranks;
+                }
+}
+
+/// The plan's peak of memory is that of a step, within 6 %: for a configuration of configs/ with
+/// `overrides`, which name the layout, with each way to recompute and each dtype.
+inline void expect_planned_peak(const std::string& file, const std::vector<std::string>& overrides,
+                                int ranks) {
+    for (const char* recompute : {"none", "selective", "full"})
+        for (const char* dtype : {"fp32", "bf16"}) {
+            std::vector<std::string> words = overrides;
+            words.push_back(fmt::format("train.recompute={}", recompute));
+            words.push_back(fmt::format("train.dtype={}", dtype));
+            const auto config = launch::load<RunConfig>(
+                core::io::posix(), std::string(PLINTH_SOURCE_DIR) + "/configs/" + file, words);
+            const launch::Layout layout = launch::layout_of(config, ranks);
+            const launch::MemoryPlan plan = launch::memory_plan(layout.config, ranks);
+            const auto peak = static_cast<double>(measure_step(layout).peak);
+            EXPECT_NEAR(static_cast<double>(plan.total()) / peak, 1.0, 0.06)
+                << file << " " << fmt::format("{}", fmt::join(words, " ")) << ": measured " << peak
+                << ", weights " << plan.weights << ", gradients " << plan.gradients
+                << ", optimizer " << plan.optimizer << ", activations " << plan.activations;
+        }
 }
 
 }  // namespace plinth::test

@@ -10,9 +10,7 @@
 #include "checkpoints/writer.h"
 #include "core/tensor/shard_runs.h"
 #include "launch/build.h"
-#include "launch/config/load.h"
 #include "launch/layout_compare.h"
-#include "launch/plan.h"
 #include "launch/verify.h"
 #include "parallel/comm/ranks_of.h"
 #include "parallel/comm/threads.h"
@@ -231,46 +229,22 @@ TEST(TensorParallel, WritesTheTextOfOneRankOnEveryRank) {
 // --- plan ---------------------------------------------------------------------------------------
 
 TEST(TensorParallel, TheTrafficIsWhatThePlanSays) {
-    for (RunConfig config : {tiny_gpt(), tiny_llama()})
-        for (const Recompute recompute : {Recompute::none, Recompute::selective, Recompute::full})
-            for (const ComputeType dtype : {ComputeType::fp32, ComputeType::bf16})
-                for (const int ranks : {2, 4}) {
-                    config.train.recompute = recompute;
-                    config.train.dtype = dtype;
-                    config.parallel.tensor = ranks;
-                    // The sum of partial gradients is cut as evenly as whole elements can be.
-                    EXPECT_NEAR(
-                        static_cast<double>(measure_step(over(config, 1, ranks)).bytes_sent),
-                        static_cast<double>(traffic_plan(config, ranks).tensor), 64.0)
-                        << ranks;
-                }
+    // The sum of partial gradients is cut as evenly as whole elements can be.
+    expect_planned_traffic({tiny_gpt(), tiny_llama()}, &ParallelSection::tensor,
+                           &TrafficPlan::tensor, 64.0);
 }
 
 TEST(TensorParallel, ThePlanForetellsThePeakOfMemory) {
-    const std::vector<std::string> common = {"model.vocab_multiple=24", "data.sequence_length=48",
-                                             "train.global_batch=64", "train.micro_batch=32",
-                                             "checkpoint.async=false"};
     for (const auto& [file, ranks] :
          std::vector<std::pair<const char*, int>>{{"gpt/tiny.yaml", 2},
                                                   {"gpt/tiny.yaml", 4},
                                                   {"llama/tiny.yaml", 2},
                                                   {"bloom/tiny.yaml", 3}})
-        for (const char* recompute : {"none", "selective", "full"})
-            for (const char* dtype : {"fp32", "bf16"}) {
-                std::vector<std::string> overrides = common;
-                overrides.push_back(fmt::format("train.recompute={}", recompute));
-                overrides.push_back(fmt::format("train.dtype={}", dtype));
-                overrides.push_back(fmt::format("parallel.tensor={}", ranks));
-                const auto config = launch::load<RunConfig>(
-                    core::io::posix(), std::string(PLINTH_SOURCE_DIR) + "/configs/" + file,
-                    overrides);
-                const MemoryPlan plan = memory_plan(config, ranks);
-                const auto peak = static_cast<double>(measure_step(over(config, 1, ranks)).peak);
-                EXPECT_NEAR(static_cast<double>(plan.total()) / peak, 1.0, 0.06)
-                    << file << " " << fmt::format("{}", fmt::join(overrides, " ")) << ": measured "
-                    << peak << ", weights " << plan.weights << ", gradients " << plan.gradients
-                    << ", optimizer " << plan.optimizer << ", activations " << plan.activations;
-            }
+        expect_planned_peak(file,
+                            {"model.vocab_multiple=24", "data.sequence_length=48",
+                             "train.global_batch=64", "train.micro_batch=32",
+                             "checkpoint.async=false", fmt::format("parallel.tensor={}", ranks)},
+                            ranks);
 }
 
 // --- refusals -----------------------------------------------------------------------------------
