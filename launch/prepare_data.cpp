@@ -74,7 +74,7 @@ int prepare_data(const PrepareConfig& config) {
     for (const auto& [name, split] : report.manifest.splits)
         print(fmt::format("{}: {} documents, {} tokens, {} bytes of text\n", name,
                           split.documents(), split.tokens(), split.bytes()));
-    for (const std::string& line : {report.bad_lines, report.skipped})
+    for (const std::string& line : {report.bad_lines, report.skipped, report.binary})
         if (!line.empty()) core::io::print_best_effort(stderr, fmt::format("warning: {}\n", line));
     print(fmt::format("wrote {}\n", config.prepare.output));
     return 0;

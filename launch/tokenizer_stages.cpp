@@ -44,8 +44,8 @@ void for_each_text(const core::data::TextSourceConfig& config, Take&& take) {
             bad_lines.add(document, problem);
     }
     bad_lines.require_minority(documents, config.keys.field);
-    if (bad_lines.count() > 0) warn(bad_lines.text());
-    if (!source.skipped_text().empty()) warn(source.skipped_text());
+    for (const std::string& line : {bad_lines.text(), source.skipped_text(), source.binary_text()})
+        if (!line.empty()) warn(line);
 }
 
 std::string read_standard_input() {

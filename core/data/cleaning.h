@@ -45,6 +45,7 @@ inline constexpr const char* blank = "blank";
 inline constexpr const char* too_short = "too_short";
 inline constexpr const char* duplicate = "duplicate";
 inline constexpr const char* bad_line = "bad_line";
+inline constexpr const char* binary = "binary";  ///< whole files
 }  // namespace dropped
 
 /// Makes a document's text canonical, in this order: well-formed UTF-8; no byte-order mark at the

@@ -126,6 +126,7 @@ InputFiles find_input_files(io::FileSystem& files, const std::vector<std::string
         Search search(files, found, files_seen);
         if (files.exists(input)) {
             search.walk(input);
+            if (files.status(input).kind == io::FileStatus::Kind::file) all.named.insert(input);
         } else if (is_pattern(input)) {
             search.match(input.starts_with('/') ? "/" : "", split_path(input), 0);
         }

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdint>
+#include <set>
 #include <string>
 #include <vector>
 
@@ -11,6 +12,7 @@ namespace plinth::core::data {
 
 struct InputFiles {
     std::vector<std::string> paths;
+    std::set<std::string> named;  ///< of those, what an input names itself
     /// Names in folders and patterns that lead to no file: links to nothing, pipes, sockets and
     /// devices.
     int64_t skipped = 0;

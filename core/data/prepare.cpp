@@ -249,6 +249,9 @@ class Preparation {
             [&](uint64_t bytes) { tell("reading", clock, bytes, source_.total_bytes(), false); });
         bad_lines.require_minority(report_.documents_read, config_.source.keys.field);
         report_.bad_lines = bad_lines.text();
+        report_.binary = source_.binary_text();
+        if (source_.binary_files() > 0)
+            report_.manifest.dropped[dropped::binary] = source_.binary_files();
         report_.input_bytes = static_cast<int64_t>(source_.total_bytes());
         tell("reading", clock, source_.total_bytes(), source_.total_bytes(), true);
     }

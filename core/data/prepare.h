@@ -51,6 +51,7 @@ struct PrepareReport {
     int64_t input_bytes = 0;     ///< on disk
     std::string bad_lines;       ///< one line about JSON lines that were skipped, or empty
     std::string skipped;         ///< one line about names that led to no file, or empty
+    std::string binary;          ///< one line about files that are no text, or empty
     int64_t spilled_bytes = 0;
     int64_t peak_spill_memory = 0;
     double seconds = 0;

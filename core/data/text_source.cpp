@@ -3,6 +3,7 @@
 
 #include <algorithm>
 
+#include "core/data/binary_file.h"
 #include "core/io/json.h"
 #include "kernels/runtime/error.h"
 
@@ -225,16 +226,16 @@ TextSource::TextSource(io::FileSystem& files, TextSourceConfig config)
 
 TextSource::~TextSource() = default;
 
-std::unique_ptr<TextSource::Documents> TextSource::open(const std::string& path) {
+std::unique_ptr<TextSource::Documents> TextSource::open(
+    std::unique_ptr<io::ReadableFile> file) const {
     const auto is_jsonl = [](std::string_view name) {
         for (const std::string_view packed : {".gz", ".zst", ".zstd"}) {
             if (name.ends_with(packed)) name.remove_suffix(packed.size());
         }
         return name.ends_with(".jsonl") || name.ends_with(".ndjson") || name.ends_with(".json");
     };
-    auto file = files_.open_read(path);
     if (config_.format == TextFormat::jsonl ||
-        (config_.format == TextFormat::automatic && is_jsonl(path))) {
+        (config_.format == TextFormat::automatic && is_jsonl(file->path()))) {
         return std::make_unique<Lines>(std::move(file), longest_of(config_, /*is_json=*/true));
     }
     const io::LongestLine longest = longest_of(config_, /*is_json=*/false);
@@ -245,12 +246,34 @@ std::unique_ptr<TextSource::Documents> TextSource::open(const std::string& path)
                                        longest);
 }
 
+bool TextSource::leaves_out(const io::ReadableFile& file) {
+    const std::string why = why_binary(files_, file);
+    if (why.empty()) return false;
+    const std::string& path = file.path();
+    REQUIRE(data, config_.skip_odd_files && !inputs_.named.contains(path),
+            "{}: is no text: {}; leave it out of {}, or convert it to UTF-8", path, why,
+            config_.keys.inputs);
+    if (binary_files_++ == 0) first_binary_ = fmt::format("{}: {}", path, why);
+    return true;
+}
+
+std::string TextSource::binary_text() const {
+    if (binary_files_ == 0) return "";
+    return fmt::format("{} binary file{} left out; the first is {}", binary_files_,
+                       binary_files_ == 1 ? " was" : "s were", first_binary_);
+}
+
 bool TextSource::next(RawDocument& document) {
     while (true) {
         if (documents_ == nullptr) {
             if (next_path_ == paths().size()) return false;
             path_ = std::make_shared<const std::string>(paths()[next_path_++]);
-            documents_ = open(*path_);
+            auto file = files_.open_read(*path_);
+            if (leaves_out(*file)) {
+                finished_bytes_ += file->size();
+                continue;
+            }
+            documents_ = open(std::move(file));
         }
         if (documents_->next(document)) {
             document.path = path_;

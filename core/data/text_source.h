@@ -37,7 +37,8 @@ struct TextSourceConfig {
     std::string document_separator = "file";
     int64_t max_bad_lines = 100;                    ///< JSON lines that may be skipped
     int64_t max_document_bytes = int64_t{1} << 30;  ///< a longer one is an error
-    /// Whether links to nothing, pipes and the like in folders are skipped; else they are errors.
+    /// Whether links to nothing, pipes and the like in folders are skipped, and binary files that
+    /// no input names itself; else they are errors.
     bool skip_odd_files = false;
     TextSourceKeys keys;
 
@@ -80,7 +81,8 @@ class BadLines {
     std::string first_;  ///< file, line and problem
 };
 
-/// The documents of all input files, in order. Compression is detected by content. Memory: one
+/// The documents of all input files, in order. Compression is detected by content; a binary file is
+/// left out or an error of kind data that names it. Memory: one
 /// document and fixed buffers; a document that is too long is an error of kind data that names file
 /// and line, also as one line of a JSONL file, and is not read to its end.
 class TextSource {
@@ -94,6 +96,10 @@ class TextSource {
     const std::vector<std::string>& paths() const { return inputs_.paths; }
     /// One line about names that led to no file; empty if there were none.
     std::string skipped_text() const { return inputs_.skipped_text(); }
+    /// Files so far that were left out because they are no text (why_binary), and one line about
+    /// them; empty if there were none.
+    int64_t binary_files() const { return binary_files_; }
+    std::string binary_text() const;
     /// Sizes of the files on disk, and how much of that has been read.
     uint64_t total_bytes() const { return total_bytes_; }
     uint64_t bytes_read() const;
@@ -103,7 +109,8 @@ class TextSource {
     class Lines;
     class Paragraphs;
     class Separated;
-    std::unique_ptr<Documents> open(const std::string& path);
+    std::unique_ptr<Documents> open(std::unique_ptr<io::ReadableFile> file) const;
+    bool leaves_out(const io::ReadableFile& file);
 
     io::FileSystem& files_;
     TextSourceConfig config_;
@@ -111,6 +118,8 @@ class TextSource {
     uint64_t total_bytes_ = 0;
     uint64_t finished_bytes_ = 0;  ///< of the files before the open one
     size_t next_path_ = 0;
+    int64_t binary_files_ = 0;
+    std::string first_binary_;  ///< file and reason
     std::unique_ptr<Documents> documents_;
     std::shared_ptr<const std::string> path_;
 };

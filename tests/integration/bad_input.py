@@ -170,6 +170,9 @@ def prepare(lab, options):
     limit["prepare.inputs"] = f"[{plain}]"
     expect("a document too long", DATA, ["text.txt:1: ", "set prepare.document_separator", "raise prepare.max_document_bytes"],
            limit)
+    expect("a program in place of a text", DATA, [f"{lab.plinth}: is no text: ", "% of its first 65536 bytes", "prepare.inputs"],
+           {"prepare.inputs": f"[{lab.plinth}]"})
+    (plain / "picture.png").write_bytes(b"\x89PNG\r\n" + bytes(1000))
     (plain / "loop").symlink_to(".")
     (plain / "dangling").symlink_to("nowhere")
     os.mkfifo(plain / "pipe")
@@ -179,6 +182,7 @@ def prepare(lab, options):
                           capture_output=True, timeout=60)
     said = done.stdout + done.stderr
     for words in ("read 501 documents", "dropped 1 documents: invalid_utf8", "dropped 499 documents: duplicate",
+                  "dropped 1 documents: binary", f"1 binary file was left out; the first is {plain}/picture.png: ",
                   f"2 names lead to no file and were skipped; the first: {plain}/dangling is a link to nothing"):
         if done.returncode != 0 or words not in said:
             problems.append(f"paragraphs of a folder with odd names: exit code {done.returncode}, no '{words}' in: {said}")

@@ -220,6 +220,32 @@ TEST_F(PrepareTest, EveryDroppedDocumentIsCounted) {
     EXPECT_NE(std::find(found.begin(), found.end(), "broken \uFFFD"), found.end());
 }
 
+TEST_F(PrepareTest, BinaryFilesAreCountedAndOneThatIsNamedIsRefused) {
+    write("a.txt", "text");
+    write("b.bin", std::string(1000, '\0'));
+    write("c.bin", std::string(1000, '\xFF'));
+    PrepareConfig lenient = config();
+    lenient.source.skip_odd_files = true;
+    const PrepareReport report = prepare(lenient, files);
+    EXPECT_EQ(report.manifest.dropped, (std::map<std::string, int64_t>{{"binary", 2}}));
+    EXPECT_EQ(report.documents_read, 1);
+    EXPECT_TRUE(report.binary.starts_with("2 binary files were left out; the first is "))
+        << report.binary;
+    EXPECT_EQ(documents("out"), (Texts{"text"}));
+    PrepareConfig named = lenient;
+    named.output = folder / "named";
+    named.source.inputs = {folder / "in/a.txt", folder / "in/c.bin"};
+    test::expect_error(
+        ErrorKind::data, [&] { prepare(named, files); },
+        "in/c.bin: is no text: 100 % of its first 1000 bytes", "UTF-8");
+    EXPECT_FALSE(files.exists(folder / "named"));
+    files.remove(folder / "in/a.txt");
+    lenient.output = folder / "nothing";
+    test::expect_error(
+        ErrorKind::data, [&] { prepare(lenient, files); },
+        "none of 0 documents is left for training (dropped: 2 binary");
+}
+
 TEST_F(PrepareTest, CompressedInputsGiveTheSameDataSet) {
     const std::string lines = jsonl(random_texts(200, 1));
     write("a.jsonl", lines);

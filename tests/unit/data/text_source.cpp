@@ -3,6 +3,7 @@
 
 #include <gtest/gtest.h>
 
+#include "core/data/binary_file.h"
 #include "core/data/input_files.h"
 #include "core/data/labelled_text.h"
 #include "core/io/compressed.h"
@@ -151,6 +152,69 @@ TEST_F(TextSourceTest, LinesOfDocumentsAreCounted) {
     while (source.next(document))
         lines.push_back(document.line);
     EXPECT_EQ(lines, (std::vector<uint64_t>{1, 2, 4}));
+}
+
+/// As of a program or a picture: zeros, and bytes of all values.
+std::string machine_bytes(size_t count) {
+    std::string bytes(count, '\0');
+    for (size_t i = 0; i < count; i += 2)
+        bytes[i] = static_cast<char>(i * 37 / 2);
+    return bytes;
+}
+
+TEST(BinaryFile, TextOfAllKindsIsNone) {
+    EXPECT_EQ(share_of_no_text(""), 0.0);
+    for (const std::string_view text :
+         {"plain", "tab\tCRLF\r\nform feed\f", "bold: b\bb, red: \x1B[31m",
+          "\xC3\xA9\xE2\x82\xAC\xF0\x9F\x98\x80"})
+        EXPECT_EQ(share_of_no_text(text), 0.0) << text;
+    EXPECT_EQ(share_of_no_text("cut \xE2\x82"), 0.0) << "the text goes on";
+    EXPECT_EQ(share_of_no_text("ab\xFF-"), 0.25);
+    EXPECT_EQ(share_of_no_text(std::string_view("ab\0\x7F", 4)), 0.5);
+    EXPECT_EQ(share_of_no_text("\xE2\x82 \x01"), 0.75);
+    EXPECT_GT(share_of_no_text(machine_bytes(1000)), 0.6);
+}
+
+TEST_F(TextSourceTest, BinaryFilesOfAFolderAreLeftOutAndOneThatIsNamedIsAnError) {
+    write("d/a.txt", "text");
+    write("d/b.bin", machine_bytes(100'000));
+    write("d/c.jsonl", machine_bytes(3000));
+    write("d/d.zst", io::compress_zstd(machine_bytes(3000)));
+    write("d/latin.txt", "caf\xE9 cr\xE8me");
+    write("d/z.txt", "more");
+    for (const char* input : {"d", "d/*"}) {
+        TextSource source(files, {.inputs = {input}, .skip_odd_files = true});
+        RawDocument document;
+        Texts texts;
+        while (source.next(document))
+            texts.push_back(document.bytes);
+        EXPECT_EQ(texts, (Texts{"text", "caf\xE9 cr\xE8me", "more"}));
+        EXPECT_EQ(source.bytes_read(), source.total_bytes());
+        EXPECT_EQ(source.binary_files(), 3);
+        const std::string said = source.binary_text();
+        EXPECT_TRUE(said.starts_with("3 binary files were left out; the first is d/b.bin: "))
+            << said;
+        EXPECT_NE(said.find("% of its first 65536 bytes are"), std::string::npos) << said;
+    }
+    for (const bool skips : {false, true})
+        for (const char* name : {"d/b.bin", "d/c.jsonl", "d/d.zst"})
+            test::expect_error(
+                ErrorKind::data,
+                [&] {
+                    read({.inputs = {"d/a.txt", name},
+                          .skip_odd_files = skips,
+                          .keys = {.inputs = "prepare.inputs"}});
+                },
+                std::string(name) + ": is no text: ", "leave it out of prepare.inputs");
+    test::expect_error(
+        ErrorKind::data, [&] { read({.inputs = {"d"}}); }, "d/b.bin: is no text");
+}
+
+TEST_F(TextSourceTest, TextInUtf16IsNamedAsSuch) {
+    write("d/a.txt", std::string_view("\xFF\xFEt\0e\0x\0t\0", 10));
+    test::expect_error(
+        ErrorKind::data, [&] { read({.inputs = {"d/a.txt"}}); }, "d/a.txt: is no text: 60 % of",
+        "UTF-16");
 }
 
 TEST_F(TextSourceTest, BadLinesAreCountedAndLimited) {
