@@ -73,7 +73,11 @@ EvaluationRecord Evaluator::evaluate(int64_t steps_done, int64_t samples,
         if (loss.slot < batches && groups_.speaks_for_slot())
             scalars.set_slot(loss.slot, loss.cross_entropy, loss.weight);
     scalars.reduce(session_.world());
-    EvaluationRecord record{.step = steps_done, .samples = samples, .wall_time = now()};
+    EvaluationRecord record{.step = steps_done,
+                            .samples = samples,
+                            .wall_time = now(),
+                            .held_out_samples = count,
+                            .held_out_total = data_.held_out_samples()};
     record.loss = scalars.loss_sum() / static_cast<double>(std::max<int64_t>(1, scalars.weight()));
     if (data_.bits_per_byte_factor > 0)
         record.bits_per_byte = record.loss * data_.bits_per_byte_factor;

@@ -45,11 +45,8 @@ void require_weights(const checkpoints::Checkpoint& base, const Beginning& run) 
 }
 
 std::string held_out_text(const TrainingData& data) {
-    int64_t windows = 0;
-    for (const HeldOutSet& set : data.held_out)
-        windows += set.windows;
-    return fmt::format("# held out            {} samples of {} data sets\n", windows,
-                       data.held_out.size());
+    return fmt::format("# held out            {} samples of {} data sets\n",
+                       data.held_out_samples(), data.held_out.size());
 }
 
 }  // namespace

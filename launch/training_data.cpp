@@ -118,10 +118,15 @@ TrainingData TrainingData::open(const RunConfig& config, core::io::FileSystem& f
     return data;
 }
 
-std::vector<WindowRef> TrainingData::held_out_windows(int64_t most) const {
+int64_t TrainingData::held_out_samples() const {
     int64_t total = 0;
     for (const HeldOutSet& set : held_out)
         total += set.windows;
+    return total;
+}
+
+std::vector<WindowRef> TrainingData::held_out_windows(int64_t most) const {
+    const int64_t total = held_out_samples();
     const int64_t wanted = std::min(most, total);
     std::vector<WindowRef> windows;
     int64_t passed = 0;

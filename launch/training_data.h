@@ -46,6 +46,8 @@ struct TrainingData {
     /// held-out split, evaluation without any.
     static TrainingData open(const RunConfig& config, core::io::FileSystem& files);
 
+    /// Windows of all held-out sets together.
+    int64_t held_out_samples() const;
     /// What an evaluation over `most` windows reads: the first ones of each held-out set, of each a
     /// share as large as its part of all windows.
     std::vector<WindowRef> held_out_windows(int64_t most) const;

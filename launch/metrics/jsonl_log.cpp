@@ -132,6 +132,8 @@ Json to_json(const EvaluationRecord& record) {
     line["samples"] = record.samples;
     line["held_out_loss"] = record.loss;
     line["held_out_loss_hex"] = fmt::format("{:a}", record.loss);
+    line["held_out_samples"] = record.held_out_samples;
+    line["held_out_total"] = record.held_out_total;
     set_optional(line, "bits_per_byte", record.bits_per_byte);
     set_optional(line, "accuracy", record.accuracy);
     set_optional(line, "macro_f1", record.macro_f1);

@@ -33,14 +33,17 @@ std::string progress_line(const StepRecord& record) {
 }
 
 std::string evaluation_line(const EvaluationRecord& record) {
+    std::string text =
+        fmt::format("step {}  held-out loss {:.6f} over {} of {} samples", record.step, record.loss,
+                    record.held_out_samples, record.held_out_total);
     if (record.accuracy && record.macro_f1)
-        return fmt::format(
-            "step {}  held-out loss {:.6f}  accuracy {:.4f}  macro F1 {:.4f}  seconds {:.1f}",
-            record.step, record.loss, *record.accuracy, *record.macro_f1, record.seconds);
-    return fmt::format(
-        "step {}  held-out loss {:.6f}  perplexity {:.4g}  bits/byte {}  seconds {:.1f}",
-        record.step, record.loss, std::exp(record.loss),
-        record.bits_per_byte ? fmt::format("{:.4f}", *record.bits_per_byte) : "-", record.seconds);
+        text +=
+            fmt::format("  accuracy {:.4f}  macro F1 {:.4f}", *record.accuracy, *record.macro_f1);
+    else
+        text +=
+            fmt::format("  perplexity {:.4g}  bits/byte {}", std::exp(record.loss),
+                        record.bits_per_byte ? fmt::format("{:.4f}", *record.bits_per_byte) : "-");
+    return text + fmt::format("  seconds {:.1f}", record.seconds);
 }
 
 ProgressSink::ProgressSink(std::FILE* out, int64_t log_every, bool terminal)

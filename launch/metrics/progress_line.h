@@ -17,7 +17,8 @@ namespace plinth::launch {
 /// mfu is tokens/s x model FLOPs a token / ranks / peak (model_flops.h).
 std::string progress_line(const StepRecord& record);
 
-/// "step 120  held-out loss 3.3012  perplexity 27.15  bits/byte 1.213  seconds 1.9"
+/// "step 120  held-out loss 3.301234 over 80 of 1234 samples  perplexity 27.15  bits/byte 1.2130
+/// seconds 1.9", on one line.
 std::string evaluation_line(const EvaluationRecord& record);
 
 /// Prints every `log_every`-th step, the first and the last. On a terminal the steps between are

@@ -39,7 +39,9 @@ struct EvaluationRecord {
     int64_t step = 0;
     int64_t samples = 0;
     double wall_time = 0;
-    double loss = 0;  ///< cross-entropy (no z-loss), nats a token
+    double loss = 0;  ///< cross-entropy (no z-loss), nats a token, over held_out_samples
+    int64_t held_out_samples = 0;  ///< read for the loss: train.eval_batches micro-batches at most
+    int64_t held_out_total = 0;    ///< of all held-out data
     std::optional<double> bits_per_byte;
     std::optional<double> accuracy;  ///< of a classifier, 0 to 1
     std::optional<double> macro_f1;

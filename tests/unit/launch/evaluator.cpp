@@ -89,9 +89,12 @@ class HeldOutLoss : public testing::Test {
             engine.initialize(5);
             const TrainingData data = TrainingData::open(config, core::io::posix());
             Evaluator evaluator(config, session, groups, *model, data);
-            const double loss = evaluator.evaluate(1, 6, {}).loss;
+            const EvaluationRecord record = evaluator.evaluate(1, 6, {});
+            EXPECT_EQ(record.held_out_samples, 3 * config.train.micro_batch);
+            EXPECT_EQ(record.held_out_total, data.held_out_samples());
+            EXPECT_LT(record.held_out_samples, record.held_out_total) << "a part of them";
             const std::lock_guard lock(mutex);
-            losses.push_back(loss);
+            losses.push_back(record.loss);
         });
         for (const double loss : losses)
             EXPECT_EQ(loss, losses.front());

@@ -70,8 +70,16 @@ TEST(ProgressLine, StablePairs) {
     unknown.memory_bytes = 5 << 20;
     EXPECT_NE(progress_line(unknown).find("  loss nan  "), std::string::npos);
     EXPECT_NE(progress_line(unknown).find("  mfu -  memory 5.0MiB  "), std::string::npos);
-    EXPECT_EQ(evaluation_line({.step = 5, .loss = 2, .seconds = 1.5}),
-              "step 5  held-out loss 2.000000  perplexity 7.389  bits/byte -  seconds 1.5");
+    EvaluationRecord held_out{
+        .step = 5, .loss = 2, .held_out_samples = 80, .held_out_total = 1234, .seconds = 1.5};
+    EXPECT_EQ(evaluation_line(held_out),
+              "step 5  held-out loss 2.000000 over 80 of 1234 samples  perplexity 7.389  "
+              "bits/byte -  seconds 1.5");
+    held_out.accuracy = 0.5;
+    held_out.macro_f1 = 0.25;
+    EXPECT_EQ(evaluation_line(held_out),
+              "step 5  held-out loss 2.000000 over 80 of 1234 samples  accuracy 0.5000  "
+              "macro F1 0.2500  seconds 1.5");
 }
 
 TEST(ProgressSink, PlainFilesGetEveryNthLineTerminalsTheRestInPlace) {
@@ -110,7 +118,7 @@ TEST(JsonlLog, WritesNumbersAndTheirBits) {
     record.z_loss = 0.25;
     record.step = 8;
     log.step(record);
-    log.evaluation({.step = 8, .loss = 2.5});
+    log.evaluation({.step = 8, .loss = 2.5, .held_out_samples = 6, .held_out_total = 30});
     std::vector<Json> lines;
     read_metrics(posix(), path, [&](const Json& line) { lines.push_back(line); });
     ASSERT_EQ(lines.size(), 3u);
@@ -125,6 +133,8 @@ TEST(JsonlLog, WritesNumbersAndTheirBits) {
     EXPECT_EQ(lines[1].get_string("loss_hex"), "nan");
     EXPECT_EQ(lines[2].get_string("kind"), "evaluation");
     EXPECT_EQ(lines[2].get_double("held_out_loss"), 2.5);
+    EXPECT_EQ(lines[2].get_int("held_out_samples"), 6);
+    EXPECT_EQ(lines[2].get_int("held_out_total"), 30);
 }
 
 TEST(JsonlLog, EveryTruncationReadsTheWholeLinesAndResumes) {
