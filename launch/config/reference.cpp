@@ -26,7 +26,7 @@ On the command line, after the file:
 |---|---|
 | `train.steps=200` | set a key; everything after `=` is taken as it stands |
 | `run.name="a, b"` | a value that starts with a quote, `[` or `{` is read as YAML |
-| `data.sources=[{path: a}, {path: b, weight: 2}]` | a list (quote the word for the shell) |
+| `data.sources=[a, {path: b, weight: 2}]` | a list (quote the word for the shell); `a` stands for `{path: a}` |
 | `data.sources.0.weight=2` | one element of a list, counted from 0 |
 | `train.tokens=null` | no value, where a key allows it |
 | `~optimizer.lr` | back to the default; also for a whole section |

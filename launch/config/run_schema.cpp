@@ -29,7 +29,8 @@ void declare(Schema& schema, DataSection& data) {
     schema.list<BlendSource>(
         "data.sources", &data.sources,
         {.doc =
-             "The blend. A changed weight appends a blend segment: nothing is lost or repeated."},
+             "The blend; a plain path stands for `{path: ...}`. A changed weight appends a blend "
+             "segment: nothing is lost or repeated."},
         [](Schema& element, BlendSource& source) {
             element.section("", "", Resume::recorded);
             element.key("path", &source.path,
@@ -39,7 +40,8 @@ void declare(Schema& schema, DataSection& data) {
             element.key("name", &source.name,
                         {.doc = "Permanent name, which keys the order of its samples; empty means "
                                 "the one in its manifest."});
-        });
+        },
+        "path");
     schema.key("data.held_out", &data.held_out,
                {.doc = "Data set whose held-out split is evaluated during training; empty means "
                        "the held-out splits of all sources that have one, each by its size.",

@@ -80,6 +80,14 @@ void Schema::section(std::string path, std::string doc, Resume resume) {
     sections_.push_back({std::move(path), std::move(doc), resume});
 }
 
+Value Schema::map_of(const std::string& key, const Value& value) {
+    Value map;
+    map.kind = Value::Kind::map;
+    map.entries.push_back({key, value.origin, value});
+    map.origin = value.origin;
+    return map;
+}
+
 void Schema::add(Key key) {
     CHECK(find(key.path) == nullptr, "key {} is declared twice", key.path);
     const Resume inherited = sections_.empty() ? Resume::free : sections_.back().resume;

@@ -67,14 +67,15 @@ class Schema {
                 const Attributes& attributes) {
         bind(path, field, attributes, choice_codec(names));
     }
-    /// A list of maps: `declare(schema, element)` declares one element's keys, without a prefix.
+    /// A list of maps: `declare(schema, element)` declares one element's keys, without a prefix. An
+    /// element that is no map but plain text is taken as that of the key `main`, if one is named.
     template <class T>
     void list(const std::string& path, std::vector<T>* field, const Attributes& attributes,
-              std::function<void(Schema&, T&)> declare) {
+              std::function<void(Schema&, T&)> declare, const std::string& main = {}) {
         T sample;
         Schema element;
         declare(element, sample);
-        bind(path, field, attributes, list_of(map_codec<T>(std::move(declare))));
+        bind(path, field, attributes, list_of(map_codec<T>(std::move(declare), main)));
         keys_.back().element = element.keys_;
     }
 
@@ -113,13 +114,14 @@ class Schema {
     }
 
     template <class T>
-    static Codec<T> map_codec(std::function<void(Schema&, T&)> declare) {
-        return {"map",
-                [declare](const Value& value, const std::string& path) {
+    static Codec<T> map_codec(std::function<void(Schema&, T&)> declare, const std::string& main) {
+        return {main.empty() ? "map" : "map or text",
+                [declare, main](const Value& value, const std::string& path) {
                     T element;
                     Schema schema;
                     declare(schema, element);
-                    schema.read(value, path);
+                    const bool is_short = !main.empty() && value.kind == Value::Kind::scalar;
+                    schema.read(is_short ? map_of(main, value) : value, path);
                     return element;
                 },
                 [declare](const T& value) {
@@ -130,6 +132,8 @@ class Schema {
                 }};
     }
 
+    /// {key: value}, where the value was written.
+    static Value map_of(const std::string& key, const Value& value);
     void add(Key key);
     Key* find(std::string_view path);
     bool is_section(std::string_view path) const;

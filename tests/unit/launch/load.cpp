@@ -155,6 +155,31 @@ TEST_F(LoadTest, TheWorldMustFitTheMesh) {
     EXPECT_FALSE(validate_world(config, 1));
 }
 
+TEST_F(LoadTest, APlainPathIsASource) {
+    const std::string in_a_list = write("list.yaml",
+                                        "train: {steps: 1}\n"
+                                        "data:\n"
+                                        "  sources:\n"
+                                        "    - data/a\n"
+                                        "    - {path: data/b, weight: 2}\n");
+    const std::string whole = to_yaml(load_run("", {"train.steps=1",
+                                                    "data.sources=[{path: data/a}, {path: data/b, "
+                                                    "weight: 2}]"}));
+    EXPECT_EQ(to_yaml(load_run(in_a_list)), whole);
+    EXPECT_EQ(to_yaml(load_run("", {"train.steps=1", "data.sources=[data/a, data/b]",
+                                    "data.sources.1.weight=2"})),
+              whole);
+    EXPECT_EQ(to_yaml(load_run(in_a_list, {"data.sources.0=data/c", "data.sources.0=data/a"})),
+              whole);
+    EXPECT_EQ(
+        load_run("", {"train.steps=1", "data.sources=[\"two words\", 3]"}).data.sources[1].path,
+        "3");
+    refuse(in_a_list, {"data.sources=data/a"}, "data.sources: expected a list such as [a, b]");
+    refuse(in_a_list, {"data.sources=[null]"}, "data.sources.0: expected keys");
+    refuse(in_a_list, {"data.sources=[\"\"]"}, "data.sources.0: path is missing");
+    refuse(in_a_list, {"data.skip=[3]"}, "data.skip.0: expected keys (name: value), got '3'");
+}
+
 TEST_F(LoadTest, ResolvedTextRoundTrips) {
     RunConfig config = load_run(
         "", {"train.steps=7", "optimizer.lr=0.1", "data.sources=[{path: a/b, weight: 0.3}]",
