@@ -62,9 +62,14 @@ std::vector<AxisCount> count_axes(const Layouts& layouts) {
         AxisCount axis{.name = name};
         for (const Layout& layout : layouts.valid)
             axis.valid += divides(layout.config.parallel) ? 1 : 0;
-        for (const RefusedLayout& layout : layouts.refused)
-            axis.refused += divides(layout.parallel) ? 1 : 0;
-        axes.push_back(axis);
+        const RefusedLayout* shortest = nullptr;
+        for (const RefusedLayout& layout : layouts.refused) {
+            if (!divides(layout.parallel)) continue;
+            ++axis.refused;
+            if (!shortest || layout.name.size() < shortest->name.size()) shortest = &layout;
+        }
+        if (shortest) axis.reason = shortest->reason;
+        axes.push_back(std::move(axis));
     };
     count("data", [](const ParallelSection& p) { return p.data > 1; });
     count("tensor", [](const ParallelSection& p) { return p.tensor > 1; });

@@ -31,6 +31,7 @@ struct AxisCount {
     std::string name;
     int64_t valid = 0;
     int64_t refused = 0;
+    std::string reason = {};  ///< of the refused layout with the shortest name
 };
 /// data, tensor, pipeline, context, zero.
 std::vector<AxisCount> count_axes(const Layouts& layouts);

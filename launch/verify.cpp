@@ -70,16 +70,23 @@ void say_refused(const std::vector<RefusedLayout>& refused) {
                         names.size() > 1 ? ", ..." : ""));
 }
 
-/// What was tried on each axis; one of which all layouts were refused has a line of its own.
+/// What was tried on each axis.
 void say_axes(const Layouts& layouts) {
     std::string tried;
     for (const AxisCount& axis : count_axes(layouts))
         if (axis.valid > 0)
             tried += fmt::format("{}{} {}", tried.empty() ? "" : ", ", axis.name, axis.valid);
     if (!tried.empty()) say("tried by axis: " + tried);
+}
+
+/// Axes of which all layouts were refused, and why; empty if there are none.
+std::string untried_text(const Layouts& layouts) {
+    std::string text;
     for (const AxisCount& axis : count_axes(layouts))
         if (axis.valid == 0 && axis.refused > 0)
-            say(fmt::format("NEVER TRIED: {} ({} refused)", axis.name, axis.refused));
+            text += fmt::format("; NEVER TRIED: {} ({} refused: {})", axis.name, axis.refused,
+                                axis.reason);
+    return text;
 }
 
 }  // namespace
@@ -115,7 +122,8 @@ int verify(const VerifyConfig& config) {
     }
     say_refused(layouts.refused);
     if (config.verify.layouts == VerifyLayouts::all) say_axes(layouts);
-    say(fmt::format("tried {}, refused {}, failed {}", tried, layouts.refused.size(), failed));
+    say(fmt::format("tried {}, refused {}, failed {}{}", tried, layouts.refused.size(), failed,
+                    untried_text(layouts)));
     return tried > 0 && failed == 0 ? 0 : 1;
 }
 

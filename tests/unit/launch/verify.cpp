@@ -72,6 +72,14 @@ TEST(Layouts, CountWhatIsTriedOnEachAxis) {
     config.data.sequence_length = 15;
     EXPECT_EQ(counts(config, {2}),
               (Texts{"data 4-0", "tensor 0-1", "pipeline 3-1", "context 0-1", "zero 3-0"}));
+    const std::vector<AxisCount> axes = count_axes(all_layouts(config, {2}));
+    EXPECT_EQ(axes[0].reason, "");
+    EXPECT_NE(axes[1].reason.find("parallel.tensor: 2 ranks cannot divide model.heads 1: "),
+              std::string::npos)
+        << axes[1].reason;
+    EXPECT_NE(axes[3].reason.find("data.sequence_length: parallel.context=2 x parallel.tensor=1 "),
+              std::string::npos)
+        << axes[3].reason;
 }
 
 TEST(Verify, DataParallelLayoutsHaveEqualBits) {
