@@ -7,7 +7,6 @@
 #include <memory>
 #include <type_traits>
 
-#include "kernels/runtime/dtype.h"
 #include "kernels/runtime/error.h"
 
 /// Every cuBLASLt call: a failure is an error of kind io that names the call.
@@ -72,12 +71,6 @@ void set(const MatmulPreference& preference, cublasLtMatmulPreferenceAttributes_
          const T& value) {
     CUBLAS_CHECK(
         cublasLtMatmulPreferenceSetAttribute(preference.get(), attribute, &value, sizeof(value)));
-}
-
-inline cudaDataType cuda_type(DType dtype) {
-    CHECK(dtype == DType::f32 || dtype == DType::bf16, "matmul: f32 or bf16, got {}",
-          name_of(dtype));
-    return dtype == DType::f32 ? CUDA_R_32F : CUDA_R_16BF;
 }
 
 }  // namespace plinth::kernels::cuda

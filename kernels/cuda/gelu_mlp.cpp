@@ -29,13 +29,13 @@ bool run_by_library(const std::optional<MatmulPlan>& plan, MatmulMemory memory, 
     if (prepared.candidates.empty()) return false;
     const MatmulProblem& p = plan->problem;
     const size_t workspace = (prepared.workspace_bytes() + 255) / 256 * 256;
-    const size_t bias = plan->copies_bias ? static_cast<size_t>(p.m) * size_of(p.result) : 0;
+    const size_t bias = plan->copies_bias ? static_cast<size_t>(p.m) * bytes_of(p.d) : 0;
     if (workspace + bias > 0) {
         auto* scratch = static_cast<std::byte*>(queue.scratch(workspace + bias));
         if (workspace > 0) memory.workspace = scratch;
         if (bias > 0) {
             void* copied = scratch + workspace;
-            copy_bias(copied, p.result, static_cast<const float*>(memory.bias), p.m, queue);
+            copy_bias(copied, DType::bf16, static_cast<const float*>(memory.bias), p.m, queue);
             memory.bias = copied;
         }
     }

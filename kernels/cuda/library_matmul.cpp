@@ -4,8 +4,10 @@
 #include <algorithm>
 #include <bit>
 #include <limits>
+#include <utility>
 
 #include "kernels/cuda/check.h"
+#include "kernels/cuda/matmul_finish.h"
 #include "kernels/device_scratch.h"
 
 namespace plinth::kernels::cuda {
@@ -30,6 +32,20 @@ bool is_capturing(cudaStream_t stream) {
     cudaStreamCaptureStatus status = cudaStreamCaptureStatusNone;
     CUDA_CHECK(cudaStreamIsCapturing(stream, &status));
     return status != cudaStreamCaptureStatusNone;
+}
+
+cudaDataType cuda_type(Element element) {
+    switch (element) {
+        case Element::f32:
+            return CUDA_R_32F;
+        case Element::bf16:
+            return CUDA_R_16BF;
+        case Element::e4m3:
+            return CUDA_R_8F_E4M3;
+        case Element::e5m2:
+            return CUDA_R_8F_E5M2;
+    }
+    FAIL(internal, "no type {} of cuBLASLt", static_cast<int>(element));
 }
 
 template <typename T>
@@ -93,7 +109,7 @@ size_t PreparedMatmul::workspace_bytes() const {
 
 size_t PreparedMatmul::trial_bytes() const {
     if (is_chosen || !problem.accumulates || candidates.size() < 2) return 0;
-    return static_cast<size_t>((problem.n - 1) * problem.ldd + problem.m) * size_of(problem.result);
+    return static_cast<size_t>((problem.n - 1) * problem.ldd + problem.m) * bytes_of(problem.d);
 }
 
 LibraryMatmul::LibraryMatmul(Queue& queue)
@@ -131,20 +147,21 @@ void LibraryMatmul::describe(PreparedMatmul& matmul) {
     set(matmul.operation, CUBLASLT_MATMUL_DESC_EPILOGUE, epilogue_of(p));
     // Proposals read alignments off the addresses: every bias has at least this one.
     if (p.has_bias) {
-        const int32_t type = cuda_type(p.result);
+        const int32_t type = cuda_type(p.d);
         set(matmul.operation, CUBLASLT_MATMUL_DESC_BIAS_DATA_TYPE, type);
         set(matmul.operation, CUBLASLT_MATMUL_DESC_BIAS_POINTER, address_aligned_to(16));
     }
     if (p.gelu != GeluEnd::none) {
-        const int32_t type = cuda_type(p.result);
+        const int32_t type = cuda_type(p.d);
         set(matmul.operation, CUBLASLT_MATMUL_DESC_EPILOGUE_AUX_DATA_TYPE, type);
         set(matmul.operation, CUBLASLT_MATMUL_DESC_EPILOGUE_AUX_LD, p.ld_aux);
         set(matmul.operation, CUBLASLT_MATMUL_DESC_EPILOGUE_AUX_POINTER,
             address_aligned_to(p.alignment_aux));
     }
-    matmul.a = make_layout(cuda_type(p.inputs), p.rows_a(), p.columns_a(), p.lda);
-    matmul.b = make_layout(cuda_type(p.inputs), p.rows_b(), p.columns_b(), p.ldb);
-    matmul.d = make_layout(cuda_type(p.result), p.m, p.n, p.ldd);
+    if (p.fast_sums) set(matmul.operation, CUBLASLT_MATMUL_DESC_FAST_ACCUM, int8_t{1});
+    matmul.a = make_layout(cuda_type(p.a), p.rows_a(), p.columns_a(), p.lda);
+    matmul.b = make_layout(cuda_type(p.b), p.rows_b(), p.columns_b(), p.ldb);
+    matmul.d = make_layout(cuda_type(p.d), p.m, p.n, p.ldd);
 }
 
 bool LibraryMatmul::load_algorithms(const std::string& text) {
@@ -242,10 +259,44 @@ void LibraryMatmul::run(PreparedMatmul& matmul, const MatmulMemory& memory) {
         set(matmul.operation, CUBLASLT_MATMUL_DESC_BIAS_POINTER, memory.bias);
     if (matmul.problem.gelu != GeluEnd::none)
         set(matmul.operation, CUBLASLT_MATMUL_DESC_EPILOGUE_AUX_POINTER, memory.aux);
+    if (matmul.problem.has_scales()) {
+        set(matmul.operation, CUBLASLT_MATMUL_DESC_A_SCALE_POINTER, memory.scale_a);
+        set(matmul.operation, CUBLASLT_MATMUL_DESC_B_SCALE_POINTER, memory.scale_b);
+    }
     // While a graph is captured nothing runs, so nothing can be timed.
     const bool may_choose = may_time_ || matmul.candidates.size() == 1;
     if (!matmul.is_chosen && may_choose && !is_capturing(queue_.stream())) choose(matmul, memory);
     CUBLAS_CHECK(launch(matmul, 0, memory, memory.d));
+}
+
+void run_plan(LibraryMatmul& library, PreparedMatmul& matmul, const MatmulPlan& plan,
+              MatmulMemory memory, View c, ConstView bias, bool accumulate, Queue& queue) {
+    const auto rounded = [](size_t bytes) { return (bytes + 255) / 256 * 256; };
+    const size_t workspace = rounded(matmul.workspace_bytes());
+    const size_t trial = rounded(matmul.trial_bytes());
+    const size_t copied =
+        plan.copies_bias ? rounded(static_cast<size_t>(c.dim(1)) * size_of(c.dtype)) : 0;
+    const size_t product =
+        plan.is_finished_apart
+            ? rounded(static_cast<size_t>(c.dim(0) * plan.problem.ldd) * sizeof(float))
+            : 0;
+    const size_t all = workspace + trial + copied + product;
+    auto* scratch = static_cast<std::byte*>(all > 0 ? queue.scratch(all) : nullptr);
+    const auto carve = [&scratch](size_t bytes) -> void* {
+        return bytes == 0 ? nullptr : std::exchange(scratch, scratch + bytes);
+    };
+    memory.workspace = carve(workspace);
+    memory.trial = carve(trial);
+    memory.bias = bias.data;
+    if (void* place = carve(copied)) {
+        copy_bias(place, c.dtype, bias.as<float>(), c.dim(1), queue);
+        memory.bias = place;
+    }
+    memory.d = plan.is_finished_apart ? carve(product) : c.data;
+    library.run(matmul, memory);
+    if (plan.is_finished_apart)
+        finish_product(c, static_cast<const float*>(memory.d), plan.problem.ldd, bias, accumulate,
+                       queue);
 }
 
 }  // namespace plinth::kernels::cuda

@@ -38,7 +38,9 @@ struct MatmulMemory {
     const void* b = nullptr;
     void* d = nullptr;
     const void* bias = nullptr;
-    const void* aux = nullptr;  ///< GeluEnd::forward writes it
+    const void* aux = nullptr;      ///< GeluEnd::forward writes it
+    const void* scale_a = nullptr;  ///< fp32, of 8-bit operands
+    const void* scale_b = nullptr;
     void* workspace = nullptr;
     void* trial = nullptr;
 };
@@ -81,5 +83,9 @@ class LibraryMatmul {
     bool may_time_ = true;
     std::unordered_map<MatmulProblem, PreparedMatmul, MatmulProblemHash> prepared_;
 };
+
+/// Runs a plan from the library's operands (a, b and their scales in `memory`) into c.
+void run_plan(LibraryMatmul& library, PreparedMatmul& matmul, const MatmulPlan& plan,
+              MatmulMemory memory, View c, ConstView bias, bool accumulate, Queue& queue);
 
 }  // namespace plinth::kernels::cuda

@@ -11,11 +11,31 @@
 #include <optional>
 #include <string>
 
+#include "kernels/fp8.h"
 #include "kernels/gelu.h"
 #include "kernels/matmul.h"
 #include "kernels/view.h"
 
 namespace plinth::kernels::cuda {
+
+/// What the library's matrices are made of.
+enum class Element : uint8_t { f32, bf16, e4m3, e5m2 };
+
+inline Element element_of(DType dtype) {
+    CHECK(dtype == DType::f32 || dtype == DType::bf16, "matmul: f32 or bf16, got {}",
+          name_of(dtype));
+    return dtype == DType::f32 ? Element::f32 : Element::bf16;
+}
+inline Element element_of(Fp8 format) {
+    return format == Fp8::e4m3 ? Element::e4m3 : Element::e5m2;
+}
+inline const char* name_of(Element element) {
+    constexpr const char* names[] = {"f32", "bf16", "e4m3", "e5m2"};
+    return names[static_cast<size_t>(element)];
+}
+inline size_t bytes_of(Element element) {
+    return element == Element::f32 ? 4 : element == Element::bf16 ? 2 : 1;
+}
 
 /// What the library does to a product, bias added, before it rounds it. It knows GELU by tanh only.
 enum class GeluEnd {
@@ -30,10 +50,11 @@ struct MatmulProblem {
     int64_t m = 0, n = 0, k = 0;
     bool transpose_a = false, transpose_b = false;
     int64_t lda = 0, ldb = 0, ldd = 0;  ///< elements from a column to the next
-    DType inputs = DType::f32, result = DType::f32;
+    Element a = Element::f32, b = Element::f32, d = Element::f32;
     bool has_bias = false;         ///< of the result's dtype
     bool accumulates = false;      ///< adds D as it was (beta = 1)
     bool tf32 = false;             ///< fp32 inputs may be rounded to 10-bit mantissas
+    bool fast_sums = false;        ///< of 8-bit inputs; see Fp8Matmul
     bool is_reproducible = false;  ///< one result for one input: no split sums
     /// Bytes that divide the addresses: a power of two.
     int64_t alignment_a = 0, alignment_b = 0, alignment_d = 0;
@@ -41,6 +62,8 @@ struct MatmulProblem {
     int64_t ld_aux = 0, alignment_aux = 0;  ///< of aux, which has the result's dtype
 
     bool operator==(const MatmulProblem&) const = default;
+    /// 8-bit inputs bring a scale each.
+    bool has_scales() const { return a >= Element::e4m3; }
     int64_t rows_a() const { return transpose_a ? k : m; }
     int64_t columns_a() const { return transpose_a ? m : k; }
     int64_t rows_b() const { return transpose_b ? n : k; }
@@ -55,12 +78,14 @@ inline std::string text_of(const MatmulProblem& p) {
     const std::string gelu = p.gelu == GeluEnd::forward    ? aux(" gelu")
                              : p.gelu == GeluEnd::backward ? aux(" gelu'")
                                                            : "";
-    return fmt::format("{}x{}x{} {}{} ld {} {} {} {}->{}{}{}{}{} aligned {} {} {}{}", p.m, p.n, p.k,
-                       p.transpose_a ? 'T' : 'N', p.transpose_b ? 'T' : 'N', p.lda, p.ldb, p.ldd,
-                       name_of(p.inputs), name_of(p.result), p.has_bias ? " bias" : "",
+    const std::string inputs =
+        p.a == p.b ? name_of(p.a) : fmt::format("{} {}", name_of(p.a), name_of(p.b));
+    return fmt::format("{}x{}x{} {}{} ld {} {} {} {}->{}{}{}{}{}{} aligned {} {} {}{}", p.m, p.n,
+                       p.k, p.transpose_a ? 'T' : 'N', p.transpose_b ? 'T' : 'N', p.lda, p.ldb,
+                       p.ldd, inputs, name_of(p.d), p.has_bias ? " bias" : "",
                        p.accumulates ? " accumulates" : "", p.tf32 ? " tf32" : "",
-                       p.is_reproducible ? " reproducible" : "", p.alignment_a, p.alignment_b,
-                       p.alignment_d, gelu);
+                       p.fast_sums ? " fast sums" : "", p.is_reproducible ? " reproducible" : "",
+                       p.alignment_a, p.alignment_b, p.alignment_d, gelu);
 }
 
 struct MatmulProblemHash {
@@ -75,13 +100,15 @@ struct MatmulProblemHash {
                                    p.alignment_a,
                                    p.alignment_b,
                                    p.alignment_d,
-                                   static_cast<int64_t>(p.inputs),
-                                   static_cast<int64_t>(p.result),
+                                   static_cast<int64_t>(p.a),
+                                   static_cast<int64_t>(p.b),
+                                   static_cast<int64_t>(p.d),
                                    int64_t{p.transpose_a},
                                    int64_t{p.transpose_b},
                                    int64_t{p.has_bias},
                                    int64_t{p.accumulates},
                                    int64_t{p.tf32},
+                                   int64_t{p.fast_sums},
                                    int64_t{p.is_reproducible},
                                    static_cast<int64_t>(p.gelu),
                                    p.ld_aux,
@@ -136,43 +163,73 @@ inline void check_matmul(const View& c, const ConstView& a, const ConstView& b,
           "matmul: fp32 operands give fp32, not {}", name_of(c.dtype));
 }
 
+/// The largest alignment that tells problems apart. An allocator's history must not choose the
+/// algorithm where bits are promised: 16 bytes are the widest access, and above them only the
+/// library's own default counts.
+inline int64_t alignment_limit(const StreamOptions& stream) {
+    return stream.reproducible ? 16 : 256;
+}
+
+/// Where the product goes: into c, or into scratch.
+inline void plan_result(MatmulPlan& plan, const View& c, const ConstView& bias, bool accumulate,
+                        const StreamOptions& stream) {
+    MatmulProblem& p = plan.problem;
+    p.m = c.dim(1);
+    p.n = c.dim(0);
+    p.is_reproducible = stream.reproducible;
+    if (plan.is_finished_apart) {
+        p.d = Element::f32;
+        p.ldd = (p.m + 3) / 4 * 4;
+        p.alignment_d = alignment_limit(stream);
+    } else {
+        p.d = element_of(c.dtype);
+        p.ldd = leading_dimension(c);
+        p.alignment_d = alignment_of(c.data, alignment_limit(stream));
+        p.has_bias = static_cast<bool>(bias);
+        p.accumulates = accumulate;
+        plan.copies_bias =
+            p.has_bias && (c.dtype != DType::f32 || alignment_of(bias.data, 16) < 16);
+    }
+}
+
 /// For operands that fit. `apart` asks for the way through scratch where the library refuses the
 /// direct one.
 inline MatmulPlan plan_matmul(const View& c, const ConstView& a, const ConstView& b,
                               const ConstView& bias, const Matmul& options,
                               const StreamOptions& stream, bool apart = false) {
-    // An allocator's history must not choose the algorithm where bits are promised. 16 bytes are
-    // the widest access; above them only the library's own default counts.
-    const int64_t limit = stream.reproducible ? 16 : 256;
     MatmulPlan plan;
     MatmulProblem& p = plan.problem;
     plan.is_finished_apart = apart || (options.accumulate && stream.reproducible) ||
                              (a.dtype == DType::f32 && c.dtype != DType::f32);
-    p.m = c.dim(1);
-    p.n = c.dim(0);
     p.k = a.dim(options.transpose_a ? 0 : 1);
     p.transpose_a = options.transpose_b;
     p.transpose_b = options.transpose_a;
     p.lda = leading_dimension(b);
     p.ldb = leading_dimension(a);
-    p.inputs = a.dtype;
+    p.a = element_of(b.dtype);
+    p.b = element_of(a.dtype);
     p.tf32 = stream.tf32 && a.dtype == DType::f32;
-    p.is_reproducible = stream.reproducible;
-    p.alignment_a = alignment_of(b.data, limit);
-    p.alignment_b = alignment_of(a.data, limit);
-    if (plan.is_finished_apart) {
-        p.result = DType::f32;
-        p.ldd = (p.m + 3) / 4 * 4;
-        p.alignment_d = limit;
-    } else {
-        p.result = c.dtype;
-        p.ldd = leading_dimension(c);
-        p.alignment_d = alignment_of(c.data, limit);
-        p.has_bias = static_cast<bool>(bias);
-        p.accumulates = options.accumulate;
-        plan.copies_bias =
-            p.has_bias && (c.dtype != DType::f32 || alignment_of(bias.data, 16) < 16);
-    }
+    p.alignment_a = alignment_of(b.data, alignment_limit(stream));
+    p.alignment_b = alignment_of(a.data, alignment_limit(stream));
+    plan_result(plan, c, bias, options.accumulate, stream);
+    return plan;
+}
+
+/// The same for 8-bit operands, which the library takes in one layout only: A transposed.
+inline MatmulPlan plan_fp8_matmul(const View& c, const ConstView& a, const ConstView& b,
+                                  const Fp8Matmul& options, const StreamOptions& stream,
+                                  bool apart = false) {
+    MatmulPlan plan;
+    MatmulProblem& p = plan.problem;
+    plan.is_finished_apart = apart || (options.accumulate && stream.reproducible);
+    p.k = p.lda = p.ldb = a.dim(1);
+    p.transpose_a = true;
+    p.a = element_of(options.b);
+    p.b = element_of(options.a);
+    p.fast_sums = options.fast_sums;
+    p.alignment_a = alignment_of(b.data, alignment_limit(stream));
+    p.alignment_b = alignment_of(a.data, alignment_limit(stream));
+    plan_result(plan, c, {}, options.accumulate, stream);
     return plan;
 }
 

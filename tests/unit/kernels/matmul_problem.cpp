@@ -132,7 +132,7 @@ TEST(MatmulProblem, TheBiasIsTheLibrarysWhereItTakesIt) {
     EXPECT_FALSE(plan_matmul(half, a, b, {}, {}, {}).copies_bias);
     const MatmulPlan apart = plan_matmul(half, a, b, bias, {}, {}, true);
     EXPECT_FALSE(apart.copies_bias || apart.problem.has_bias);
-    EXPECT_EQ(apart.problem.result, DType::f32);
+    EXPECT_EQ(apart.problem.d, Element::f32);
     const View wide = at(0x2000, DType::f32, {3, 8}), other = at(0x3000, DType::f32, {8, 5});
     EXPECT_TRUE(plan_matmul(half, wide, other, bias, {}, {}).is_finished_apart);
 }
@@ -208,6 +208,27 @@ TEST(MatmulProblem, AlignmentIsThatOfTheAddressUpToTheWidestThatCounts) {
     EXPECT_FALSE(exact.tf32);
 }
 
+TEST(MatmulProblem, EightBitOperandsHaveOneLayout) {
+    const View c = at(0x1000, DType::bf16, {3, 32}), a = at(0x2000, DType::u8, {3, 16}),
+               b = at(0x3000, DType::u8, {32, 16});
+    const kernels::Fp8Matmul options{.a = kernels::Fp8::e5m2, .fast_sums = true};
+    const MatmulPlan plan = plan_fp8_matmul(c, a, b, options, {});
+    const MatmulProblem& p = plan.problem;
+    EXPECT_TRUE(p.transpose_a && !p.transpose_b && p.has_scales() && p.fast_sums);
+    EXPECT_EQ(p.a, Element::e4m3) << "the library's A is b";
+    EXPECT_EQ(p.b, Element::e5m2);
+    EXPECT_EQ(p.d, Element::bf16);
+    EXPECT_EQ(p.m, 32);
+    EXPECT_EQ(p.n, 3);
+    EXPECT_EQ(p.k, 16);
+    EXPECT_EQ(p.lda, 16);
+    EXPECT_EQ(p.ldb, 16);
+    EXPECT_EQ(p.ldd, 32);
+    EXPECT_FALSE(plan.is_finished_apart || plan.copies_bias);
+    EXPECT_TRUE(
+        plan_fp8_matmul(c, a, b, {.accumulate = true}, {.reproducible = true}).is_finished_apart);
+}
+
 TEST(MatmulProblem, TheStrideOfASingleRowSaysNothing) {
     View row = at(0x1000, DType::f32, {1, 5});
     row.strides[0] = 1;
@@ -231,11 +252,13 @@ TEST(MatmulProblem, EveryPartIsInTheKey) {
         [](auto& p) { p.lda = 2; },
         [](auto& p) { p.ldb = 2; },
         [](auto& p) { p.ldd = 2; },
-        [](auto& p) { p.inputs = DType::bf16; },
-        [](auto& p) { p.result = DType::bf16; },
+        [](auto& p) { p.a = Element::e5m2; },
+        [](auto& p) { p.b = Element::bf16; },
+        [](auto& p) { p.d = Element::bf16; },
         [](auto& p) { p.has_bias = true; },
         [](auto& p) { p.accumulates = true; },
         [](auto& p) { p.tf32 = true; },
+        [](auto& p) { p.fast_sums = true; },
         [](auto& p) { p.is_reproducible = true; },
         [](auto& p) { p.alignment_a = 2; },
         [](auto& p) { p.alignment_b = 2; },
