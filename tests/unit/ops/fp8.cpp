@@ -68,8 +68,8 @@ TEST_F(Fp8Test, EveryCodeHasItsValueAndComesBack) {
             }
             EXPECT_EQ(value, expected) << code;
             EXPECT_EQ(std::signbit(value), std::signbit(expected)) << code;
-            if (is_finite_code(code, format))
-                EXPECT_EQ(fp8_bits(fp8_value(bits, format), format), code);
+            if (std::isinf(expected)) continue;
+            EXPECT_EQ(fp8_bits(fp8_value(bits, format), format), code);
         }
 }
 
