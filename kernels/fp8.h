@@ -70,18 +70,20 @@ PLINTH_HOST_DEVICE PLINTH_INLINE float fp8_value(uint8_t bits, Fp8 format) {
 PLINTH_HOST_DEVICE PLINTH_INLINE float fp8_scale_for(uint32_t largest_magnitude, Fp8 format) {
     if (largest_magnitude == 0) return 1.0f;
     if (largest_magnitude >= 0x7f800000u) return std::bit_cast<float>(0x7fc00000u);
-    const float scale = std::bit_cast<float>(largest_magnitude) / largest_of(format);
+    const float exact = std::bit_cast<float>(largest_magnitude) / largest_of(format);
     // The smallest normal number: below it the reciprocal would be infinite.
-    return scale < 0x1p-126f ? 0x1p-126f : scale;
+    return exact < 0x1p-126f ? 0x1p-126f : exact;
 }
 
 /// scale[1] (fp32) for x (fp32 or bf16, contiguous).
 PLINTH_KERNEL(fp8_scale, View scale, ConstView x, Fp8 format);
 
 /// y[R,C] = x[R,C] / scale as 8 bits, and the same transposed [C,R]; either may be left out.
-/// The quotient is x times the rounded reciprocal. x: fp32 or bf16, contiguous; C, and with
+/// `largest`[1] (fp32, 0 or more; may be left out) is raised to the largest |x|, to NaN where there
+/// is one. The quotient is x times the rounded reciprocal. x: fp32 or bf16, contiguous; C, and with
 /// `transposed` also R, are multiples of 16.
-PLINTH_KERNEL(fp8_quantize, View y, View transposed, ConstView x, ConstView scale, Fp8 format);
+PLINTH_KERNEL(fp8_quantize, View y, View transposed, View largest, ConstView x, ConstView scale,
+              Fp8 format);
 
 struct Fp8Matmul {
     Fp8 a = Fp8::e4m3, b = Fp8::e4m3;  ///< not both e5m2
@@ -90,15 +92,17 @@ struct Fp8Matmul {
     bool fast_sums = false;
 };
 
-/// c[M,N] = scale_a scale_b a[M,K] b[N,K]^T. a and b are contiguous 8-bit matrices; K and N are
-/// multiples of 16. c is bf16 or fp32.
-PLINTH_KERNEL(fp8_matmul, View c, ConstView a, ConstView b, ConstView scale_a, ConstView scale_b,
-              Fp8Matmul options);
+/// c[M,N] = scale_a scale_b a[M,K] b[N,K]^T (+ bias[N], fp32, may be left out). a and b are
+/// contiguous 8-bit matrices; K and N are multiples of 16. c is bf16 or fp32. Sums are fp32.
+PLINTH_KERNEL(fp8_matmul, View c, ConstView a, ConstView b, ConstView bias, ConstView scale_a,
+              ConstView scale_b, Fp8Matmul options);
 
-inline void check_fp8_quantize(const View& y, const View& transposed, const ConstView& x,
-                               const ConstView& scale) {
-    CHECK(x.shape.rank() == 2 && x.is_contiguous() && x.dim(1) % 16 == 0 && scale.elements() == 1,
+inline void check_fp8_quantize(const View& y, const View& transposed, const View& largest,
+                               const ConstView& x, const ConstView& of_x) {
+    CHECK(x.shape.rank() == 2 && x.is_contiguous() && x.dim(1) % 16 == 0 && of_x.elements() == 1,
           "fp8_quantize: {} must be contiguous, with rows of a multiple of 16", x.shape.text());
+    CHECK(!largest || (largest.elements() == 1 && largest.dtype == DType::f32),
+          "fp8_quantize: one largest magnitude, not {}", largest.shape.text());
     CHECK(!y || (y.shape == x.shape && y.is_contiguous()), "fp8_quantize: {} from {}",
           y.shape.text(), x.shape.text());
     CHECK(!transposed || (transposed.shape == Shape({x.dim(1), x.dim(0)}) &&
@@ -108,8 +112,8 @@ inline void check_fp8_quantize(const View& y, const View& transposed, const Cons
 }
 
 inline void check_fp8_matmul(const View& c, const ConstView& a, const ConstView& b,
-                             const ConstView& scale_a, const ConstView& scale_b,
-                             const Fp8Matmul& options) {
+                             const ConstView& bias, const ConstView& scale_a,
+                             const ConstView& scale_b, const Fp8Matmul& options) {
     CHECK(c.shape.rank() == 2 && a.shape == Shape({c.dim(0), a.dim(-1)}) &&
               b.shape == Shape({c.dim(1), a.dim(-1)}) && a.is_contiguous() && b.is_contiguous(),
           "fp8_matmul: {} = {} x {}^T does not fit", c.shape.text(), a.shape.text(),
@@ -117,6 +121,8 @@ inline void check_fp8_matmul(const View& c, const ConstView& a, const ConstView&
     CHECK(a.dim(1) % 16 == 0 && b.dim(0) % 16 == 0,
           "fp8_matmul: {} x {}^T: K and N must be multiples of 16", a.shape.text(), b.shape.text());
     CHECK(scale_a.elements() == 1 && scale_b.elements() == 1, "fp8_matmul: one scale a matrix");
+    CHECK(!bias || (bias.elements() == c.dim(1) && !options.accumulate),
+          "fp8_matmul: bias {} for {}, and no sum beside it", bias.shape.text(), c.shape.text());
     CHECK(options.a == Fp8::e4m3 || options.b == Fp8::e4m3,
           "fp8_matmul: e5m2 times e5m2 is not offered");
 }

@@ -68,12 +68,14 @@ __device__ int word_of(int row, int word) {
 }
 
 /// A tile of x goes row by row into y and, through shared memory, column by column into
-/// `transposed`. Moves x once, and a byte an element for each output.
+/// `transposed`. Moves x once, and a byte an element for each output. `largest` is a magnitude's
+/// fp32 bits, as in largest_magnitude.
 template <Fp8 format, typename T>
-__global__ void quantize(uint8_t* y, uint8_t* transposed, const T* x, const float* scale,
-                         int64_t rows, int64_t columns) {
+__global__ void quantize(uint8_t* y, uint8_t* transposed, uint32_t* largest, const T* x,
+                         const float* scale, int64_t rows, int64_t columns) {
     __shared__ alignas(16) uint32_t bits[tile_words];
     const float reciprocal = 1.0f / *scale;
+    uint32_t found = 0;
     const int64_t first_row = int64_t{blockIdx.x} * tile, first_column = int64_t{blockIdx.y} * tile;
     for (int i = threadIdx.x; i < tile * tile / 8; i += threads) {
         const int row = i / (tile / 8), column = i % (tile / 8) * 8;
@@ -81,6 +83,11 @@ __global__ void quantize(uint8_t* y, uint8_t* transposed, const T* x, const floa
         const int64_t at = (first_row + row) * columns + first_column + column;
         float values[8];
         load_eight(values, x + at);
+        if (largest) {
+#pragma unroll
+            for (const float value : values)
+                found = max(found, __float_as_uint(value) & 0x7fffffffu);
+        }
         Vector<uint32_t, 2> packed;
 #pragma unroll
         for (int j = 0; j < 2; ++j) {
@@ -90,6 +97,10 @@ __global__ void quantize(uint8_t* y, uint8_t* transposed, const T* x, const floa
         }
         if (y) *reinterpret_cast<Vector<uint32_t, 2>*>(y + at) = packed;
         *reinterpret_cast<Vector<uint32_t, 2>*>(bits + word_of(row, column / 4)) = packed;
+    }
+    if (largest) {
+        found = __reduce_max_sync(0xffffffffu, found);
+        if (threadIdx.x % 32 == 0 && found > 0) atomicMax(largest, found);
     }
     if (!transposed) return;
     __syncthreads();
@@ -148,9 +159,9 @@ void fp8_scale(View scale, ConstView x, Fp8 format, Stream& stream) {
     CUDA_CHECK_LAUNCH("fp8_scale");
 }
 
-void fp8_quantize(View y, View transposed, ConstView x, ConstView scale, Fp8 format,
+void fp8_quantize(View y, View transposed, View largest, ConstView x, ConstView scale, Fp8 format,
                   Stream& stream) {
-    check_fp8_quantize(y, transposed, x, scale);
+    check_fp8_quantize(y, transposed, largest, x, scale);
     const int64_t rows = x.dim(0), columns = x.dim(1);
     if (x.elements() == 0) return;
     CHECK(is_aligned(x.data, 16) && is_aligned(y.data, 16) && is_aligned(transposed.data, 16),
@@ -160,7 +171,8 @@ void fp8_quantize(View y, View transposed, ConstView x, ConstView scale, Fp8 for
         with_format(format, [&]<Fp8 known>() {
             quantize<known><<<grid, threads, 0, queue_of(stream).stream()>>>(
                 y ? y.as<uint8_t>() : nullptr, transposed ? transposed.as<uint8_t>() : nullptr,
-                x.as<T>(), scale.as<float>(), rows, columns);
+                largest ? reinterpret_cast<uint32_t*>(largest.as<float>()) : nullptr, x.as<T>(),
+                scale.as<float>(), rows, columns);
         });
     });
     CUDA_CHECK_LAUNCH("fp8_quantize");

@@ -217,8 +217,8 @@ inline MatmulPlan plan_matmul(const View& c, const ConstView& a, const ConstView
 
 /// The same for 8-bit operands, which the library takes in one layout only: A transposed.
 inline MatmulPlan plan_fp8_matmul(const View& c, const ConstView& a, const ConstView& b,
-                                  const Fp8Matmul& options, const StreamOptions& stream,
-                                  bool apart = false) {
+                                  const ConstView& bias, const Fp8Matmul& options,
+                                  const StreamOptions& stream, bool apart = false) {
     MatmulPlan plan;
     MatmulProblem& p = plan.problem;
     plan.is_finished_apart = apart || (options.accumulate && stream.reproducible);
@@ -229,7 +229,7 @@ inline MatmulPlan plan_fp8_matmul(const View& c, const ConstView& a, const Const
     p.fast_sums = options.fast_sums;
     p.alignment_a = alignment_of(b.data, alignment_limit(stream));
     p.alignment_b = alignment_of(a.data, alignment_limit(stream));
-    plan_result(plan, c, {}, options.accumulate, stream);
+    plan_result(plan, c, bias, options.accumulate, stream);
     return plan;
 }
 

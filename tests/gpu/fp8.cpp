@@ -66,7 +66,7 @@ TEST_F(Fp8Test, EveryRoundingIsTheSame) {
             {byte_output("y", rows, columns), input_of("x", {rows, columns}, values),
              input_of("scale", {1}, std::vector<float>{1.0f})},
             [&](const std::vector<View>& v, Stream& stream) {
-                kernels::fp8_quantize(as_bytes(v[0]), {}, v[1], v[2], format, stream);
+                kernels::fp8_quantize(as_bytes(v[0]), {}, {}, v[1], v[2], format, stream);
             },
             format == Fp8::e4m3 ? "e4m3" : "e5m2");
 }
@@ -83,19 +83,35 @@ TEST_F(Fp8Test, QuantizedInBothLayouts) {
                 expect_same(
                     {byte_output("y", rows, columns), byte_output("transposed", columns, rows),
                      input("x", {rows, columns}, dtype),
-                     input_of("scale", {1}, std::vector<float>{0.0031f})},
+                     input_of("scale", {1}, std::vector<float>{0.0031f}),
+                     in_out(input_of("largest", {1}, std::vector<float>{0.5f}), 0.0)},
                     [&](const std::vector<View>& v, Stream& stream) {
                         kernels::fp8_quantize(outputs & 1 ? as_bytes(v[0]) : View(),
-                                              outputs & 2 ? as_bytes(v[1]) : View(), v[2], v[3],
-                                              Fp8::e4m3, stream);
+                                              outputs & 2 ? as_bytes(v[1]) : View(),
+                                              outputs == 1 ? View() : v[4], v[2], v[3], Fp8::e4m3,
+                                              stream);
                     },
                     fmt::format("{}x{} {} outputs {}", rows, columns, name_of(dtype), outputs));
+    // What was known already stays, and what is not finite is seen.
+    const float specials[] = {0.25f, -9.0f, std::numeric_limits<float>::infinity(), std::nanf("")};
+    for (const float value : specials) {
+        std::vector<float> x(272 * 400, 0.125f);
+        x[51234] = value;
+        expect_same(
+            {byte_output("y", 272, 400), input_of("x", {272, 400}, x),
+             input_of("scale", {1}, std::vector<float>{0.0031f}),
+             in_out(input_of("largest", {1}, std::vector<float>{0.5f}), 0.0)},
+            [&](const std::vector<View>& v, Stream& stream) {
+                kernels::fp8_quantize(as_bytes(v[0]), {}, v[3], v[1], v[2], Fp8::e5m2, stream);
+            },
+            fmt::format("with {}", value));
+    }
     // Without the transposed copy any number of rows goes.
     expect_same(
         {byte_output("y", 131, 48), input("x", {131, 48}, DType::bf16),
          input_of("scale", {1}, std::vector<float>{0.0031f})},
         [&](const std::vector<View>& v, Stream& stream) {
-            kernels::fp8_quantize(as_bytes(v[0]), {}, v[1], v[2], Fp8::e5m2, stream);
+            kernels::fp8_quantize(as_bytes(v[0]), {}, {}, v[1], v[2], Fp8::e5m2, stream);
         },
         "131 rows");
 }
@@ -122,7 +138,8 @@ TEST_F(Fp8Test, Products) {
                     byte_output("b", e.n, e.k),
                     input("x", {e.m, e.k}, DType::bf16),
                     input("y", {e.n, e.k}, DType::bf16),
-                    output("scales", {2}, DType::f32, 0.0)};
+                    output("scales", {2}, DType::f32, 0.0),
+                    input("bias", {e.n})};
                 expect_same(
                     all,
                     [&](const std::vector<View>& v, Stream& stream) {
@@ -132,10 +149,11 @@ TEST_F(Fp8Test, Products) {
                             scale_b(scales + 1, DType::f32, {1}, v[5].device);
                         kernels::fp8_scale(scale_a, v[3], e.a, stream);
                         kernels::fp8_scale(scale_b, v[4], e.b, stream);
-                        kernels::fp8_quantize(a, {}, v[3], scale_a, e.a, stream);
-                        kernels::fp8_quantize(b, {}, v[4], scale_b, e.b, stream);
-                        kernels::fp8_matmul(v[0], a, b, scale_a, scale_b,
-                                            {.a = e.a, .b = e.b, .accumulate = accumulate}, stream);
+                        kernels::fp8_quantize(a, {}, {}, v[3], scale_a, e.a, stream);
+                        kernels::fp8_quantize(b, {}, {}, v[4], scale_b, e.b, stream);
+                        kernels::fp8_matmul(v[0], a, b, accumulate ? View() : v[6], scale_a,
+                                            scale_b, {.a = e.a, .b = e.b, .accumulate = accumulate},
+                                            stream);
                     },
                     fmt::format("{}x{}x{} -> {} accumulate {}", e.m, e.n, e.k, name_of(result),
                                 accumulate));

@@ -212,7 +212,7 @@ TEST(MatmulProblem, EightBitOperandsHaveOneLayout) {
     const View c = at(0x1000, DType::bf16, {3, 32}), a = at(0x2000, DType::u8, {3, 16}),
                b = at(0x3000, DType::u8, {32, 16});
     const kernels::Fp8Matmul options{.a = kernels::Fp8::e5m2, .fast_sums = true};
-    const MatmulPlan plan = plan_fp8_matmul(c, a, b, options, {});
+    const MatmulPlan plan = plan_fp8_matmul(c, a, b, {}, options, {});
     const MatmulProblem& p = plan.problem;
     EXPECT_TRUE(p.transpose_a && !p.transpose_b && p.has_scales() && p.fast_sums);
     EXPECT_EQ(p.a, Element::e4m3) << "the library's A is b";
@@ -225,8 +225,10 @@ TEST(MatmulProblem, EightBitOperandsHaveOneLayout) {
     EXPECT_EQ(p.ldb, 16);
     EXPECT_EQ(p.ldd, 32);
     EXPECT_FALSE(plan.is_finished_apart || plan.copies_bias);
-    EXPECT_TRUE(
-        plan_fp8_matmul(c, a, b, {.accumulate = true}, {.reproducible = true}).is_finished_apart);
+    const MatmulPlan biased = plan_fp8_matmul(c, a, b, at(0x4000, DType::f32, {32}), options, {});
+    EXPECT_TRUE(biased.problem.has_bias && biased.copies_bias);
+    EXPECT_TRUE(plan_fp8_matmul(c, a, b, {}, {.accumulate = true}, {.reproducible = true})
+                    .is_finished_apart);
 }
 
 TEST(MatmulProblem, TheStrideOfASingleRowSaysNothing) {

@@ -2,11 +2,13 @@
 #include "kernels/fp8.h"
 
 #include <cmath>
-#include <cstdlib>
+#include <fstream>
 #include <limits>
 
 #include "tests/support/expect_error.h"
+#include "tests/support/fp8_oracle.h"
 #include "tests/support/op_fixture.h"
+#include "tests/support/same_bits.h"
 
 namespace plinth::test {
 namespace {
@@ -15,38 +17,6 @@ using core::Tensor;
 using kernels::Fp8;
 using kernels::fp8_bits;
 using kernels::fp8_value;
-
-/// The value by the definition of the formats: (-1)^s 2^(e - bias) (1 + m / 2^mantissa).
-double defined_value(int bits, Fp8 format) {
-    const int mantissa = format == Fp8::e4m3 ? 3 : 2, bias = format == Fp8::e4m3 ? 7 : 15;
-    const int exponent = (bits & 0x7f) >> mantissa, fraction = bits & ((1 << mantissa) - 1);
-    const double sign = bits & 0x80 ? -1.0 : 1.0;
-    if (format == Fp8::e4m3 && (bits & 0x7f) == 0x7f) return std::nan("");
-    if (format == Fp8::e5m2 && exponent == 31)
-        return fraction ? std::nan("") : sign * std::numeric_limits<double>::infinity();
-    const double steps = exponent == 0 ? fraction : fraction + (1 << mantissa);
-    return sign * std::ldexp(steps, std::max(exponent, 1) - bias - mantissa);
-}
-
-bool is_finite_code(int bits, Fp8 format) {
-    return std::isfinite(defined_value(bits, format));
-}
-
-/// The nearest finite number; of two as near, the one with the even code.
-int nearest(double x, Fp8 format) {
-    int best = -1;
-    double least = 0.0;
-    const int sign = std::signbit(x) ? 0x80 : 0;
-    for (int code = 0; code < 128; ++code) {
-        if (!is_finite_code(code, format)) continue;
-        const double distance = std::abs(defined_value(code, format) - std::abs(x));
-        if (best < 0 || distance < least || (distance == least && code % 2 == 0)) {
-            best = code;
-            least = distance;
-        }
-    }
-    return sign | best;
-}
 
 class Fp8Test : public OpTest {
   protected:
@@ -82,7 +52,8 @@ TEST_F(Fp8Test, RoundsToTheNearestAndTiesToEven) {
             for (const float x : {middle, std::nextafter(middle, 0.0f),
                                   std::nextafter(middle, 1e9f), low + (high - low) / 4})
                 for (const float value : {x, -x})
-                    EXPECT_EQ(fp8_bits(value, format), nearest(static_cast<double>(value), format))
+                    EXPECT_EQ(fp8_bits(value, format),
+                              nearest_code(static_cast<double>(value), format))
                         << value;
         }
 }
@@ -122,11 +93,11 @@ TEST_F(Fp8Test, QuantizingGivesBothLayouts) {
         const auto x = rounded_to_bf16(random_values(rows * columns, "x"));
         const Tensor scale = scalar(0.004f);
         Tensor y = bytes({rows, columns}), transposed = bytes({columns, rows});
-        kernels::fp8_quantize(y.out(), transposed.out(), tensor(x, {rows, columns}, dtype).in(),
+        kernels::fp8_quantize(y.out(), transposed.out(), {}, tensor(x, {rows, columns}, dtype).in(),
                               scale.in(), Fp8::e4m3, stream_);
         Tensor alone = bytes({columns, rows});
-        kernels::fp8_quantize({}, alone.out(), tensor(x, {rows, columns}, dtype).in(), scale.in(),
-                              Fp8::e4m3, stream_);
+        kernels::fp8_quantize({}, alone.out(), {}, tensor(x, {rows, columns}, dtype).in(),
+                              scale.in(), Fp8::e4m3, stream_);
         EXPECT_EQ(alone.values<uint8_t>(), transposed.values<uint8_t>());
         for (int64_t r = 0; r < rows; ++r)
             for (int64_t c = 0; c < columns; ++c) {
@@ -146,13 +117,13 @@ TEST_F(Fp8Test, ProductsAreThoseOfTheDecodedOperands) {
         for (const bool accumulate : {false, true}) {
             Tensor a = bytes({m, k}), b = bytes({n, k});
             const Tensor scale_a = scalar(0.25f), scale_b = scalar(3.0f);
-            kernels::fp8_quantize(a.out(), {}, tensor(random_values(m * k, "a"), {m, k}).in(),
+            kernels::fp8_quantize(a.out(), {}, {}, tensor(random_values(m * k, "a"), {m, k}).in(),
                                   scale_a.in(), left, stream_);
-            kernels::fp8_quantize(b.out(), {}, tensor(random_values(n * k, "b"), {n, k}).in(),
+            kernels::fp8_quantize(b.out(), {}, {}, tensor(random_values(n * k, "b"), {n, k}).in(),
                                   scale_b.in(), right, stream_);
             const auto before = random_values(m * n, "c");
             Tensor c = tensor(before, {m, n});
-            kernels::fp8_matmul(c.out(), a.in(), b.in(), scale_a.in(), scale_b.in(),
+            kernels::fp8_matmul(c.out(), a.in(), b.in(), {}, scale_a.in(), scale_b.in(),
                                 {.a = left, .b = right, .accumulate = accumulate}, stream_);
             const auto a_bits = a.values<uint8_t>(), b_bits = b.values<uint8_t>();
             const auto y = c.values<float>();
@@ -169,12 +140,107 @@ TEST_F(Fp8Test, ProductsAreThoseOfTheDecodedOperands) {
         }
 }
 
+TEST_F(Fp8Test, ABiasIsAddedOnceBeforeTheRounding) {
+    const int64_t m = 5, n = 32, k = 48;
+    Tensor a = bytes({m, k}), b = bytes({n, k});
+    const Tensor scale_a = scalar(0.25f), scale_b = scalar(3.0f);
+    kernels::fp8_quantize(a.out(), {}, {}, tensor(random_values(m * k, "a"), {m, k}).in(),
+                          scale_a.in(), Fp8::e4m3, stream_);
+    kernels::fp8_quantize(b.out(), {}, {}, tensor(random_values(n * k, "b"), {n, k}).in(),
+                          scale_b.in(), Fp8::e4m3, stream_);
+    const auto bias = random_values(n, "bias");
+    const auto product = [&](DType dtype, const Tensor& added) {
+        Tensor c = Tensor::empty({m, n}, dtype, *allocator_);
+        kernels::fp8_matmul(c.out(), a.in(), b.in(), added.in(), scale_a.in(), scale_b.in(), {},
+                            stream_);
+        return to_doubles(c);
+    };
+    const auto without = product(DType::f32, {});
+    const auto with = product(DType::bf16, tensor(bias, {n}));
+    for (size_t i = 0; i < without.size(); ++i) {
+        const float sum = static_cast<float>(without[i]) + bias[i % static_cast<size_t>(n)];
+        EXPECT_EQ(with[i], static_cast<double>(static_cast<float>(BFloat16(sum)))) << i;
+    }
+}
+
+TEST_F(Fp8Test, TheLargestMagnitudeIsRaisedAndNeverLowered) {
+    auto x = random_values(48 * 80, "x");
+    x[3000] = -5.0f;
+    const auto raised = [&](float before, const std::vector<float>& values) {
+        Tensor largest = scalar(before), y = bytes({48, 80});
+        kernels::fp8_quantize(y.out(), {}, largest.out(), tensor(values, {48, 80}).in(),
+                              scalar(1.0f).in(), Fp8::e4m3, stream_);
+        return largest.values<float>()[0];
+    };
+    EXPECT_EQ(raised(0.0f, x), 5.0f);
+    EXPECT_EQ(raised(4.0f, x), 5.0f);
+    EXPECT_EQ(raised(7.0f, x), 7.0f);
+    x[17] = -std::numeric_limits<float>::infinity();
+    EXPECT_TRUE(std::isinf(raised(1.0f, x)));
+    x[99] = std::nanf("");
+    EXPECT_TRUE(std::isnan(raised(1.0f, x)));
+    EXPECT_TRUE(std::isnan(raised(std::nanf(""), random_values(48 * 80, "y"))));
+}
+
+TEST_F(Fp8Test, ThreadsDoNotChangeBits) {
+    const int64_t m = 112, n = 208, k = 320;
+    const auto x = tensor(random_values(m * k, "x"), {m, k}),
+               w = tensor(random_values(n * k, "w"), {n, k});
+    expect_threads_do_not_change_bits([&](Stream& stream) {
+        Tensor a = bytes({m, k}), b = bytes({n, k}), transposed = bytes({k, m});
+        Tensor scale_a = scalar(0.0f), scale_b = scalar(0.0f), largest = scalar(0.0f);
+        kernels::fp8_scale(scale_a.out(), x.in(), Fp8::e5m2, stream);
+        kernels::fp8_scale(scale_b.out(), w.in(), Fp8::e4m3, stream);
+        kernels::fp8_quantize(a.out(), transposed.out(), largest.out(), x.in(), scale_a.in(),
+                              Fp8::e5m2, stream);
+        kernels::fp8_quantize(b.out(), {}, {}, w.in(), scale_b.in(), Fp8::e4m3, stream);
+        Tensor c = Tensor::empty({m, n}, DType::f32, *allocator_);
+        kernels::fp8_matmul(c.out(), a.in(), b.in(), {}, scale_a.in(), scale_b.in(),
+                            {.a = Fp8::e5m2}, stream);
+        auto all = c.values<float>();
+        for (const Tensor& one : {scale_a, scale_b, largest})
+            all.push_back(one.values<float>()[0]);
+        for (const uint8_t bits : transposed.values<uint8_t>())
+            all.push_back(bits);
+        return all;
+    });
+}
+
+// tests/golden/fp8/make_golden.py wrote the files, by PyTorch.
+TEST_F(Fp8Test, CodesAndRoundingsAreThoseOfPyTorch) {
+    for (const Fp8 format : {Fp8::e4m3, Fp8::e5m2}) {
+        const std::string path = std::string(PLINTH_SOURCE_DIR) + "/tests/golden/fp8/" +
+                                 (format == Fp8::e4m3 ? "e4m3.txt" : "e5m2.txt");
+        std::ifstream file(path);
+        ASSERT_TRUE(file) << path;
+        std::string kind;
+        int values = 0, roundings = 0;
+        for (uint32_t code = 0, bits = 0; file >> kind >> std::hex >> code >> bits;) {
+            const float value = std::bit_cast<float>(bits);
+            if (kind == "value") {
+                ++values;
+                const float ours = fp8_value(static_cast<uint8_t>(code), format);
+                const bool is_same =
+                    std::isnan(value) ? std::isnan(ours) : std::bit_cast<uint32_t>(ours) == bits;
+                EXPECT_TRUE(is_same) << code;
+            } else {
+                ASSERT_EQ(kind, "rounds");
+                ++roundings;
+                EXPECT_EQ(fp8_bits(value, format), code) << value;
+            }
+        }
+        EXPECT_EQ(values, 256) << path;
+        EXPECT_GT(roundings, 2000) << path;
+    }
+}
+
 TEST_F(Fp8Test, WhatTheMatrixUnitsCannotDoIsRefused) {
     Tensor a = bytes({4, 16}), b = bytes({16, 16}), odd = bytes({16, 24}), wide = bytes({4, 24});
     Tensor c = tensor(random_values(64, "c"), {4, 16});
     const Tensor one = scalar(1.0f);
     const auto product = [&](const Tensor& left, const Tensor& right, kernels::Fp8Matmul options) {
-        kernels::fp8_matmul(c.out(), left.in(), right.in(), one.in(), one.in(), options, stream_);
+        kernels::fp8_matmul(c.out(), left.in(), right.in(), {}, one.in(), one.in(), options,
+                            stream_);
     };
     EXPECT_NO_THROW(product(a, b, {}));
     expect_error(
@@ -188,7 +254,7 @@ TEST_F(Fp8Test, WhatTheMatrixUnitsCannotDoIsRefused) {
     expect_error(
         ErrorKind::internal,
         [&] {
-            kernels::fp8_quantize(y.out(), {}, tensor(random_values(96, "x"), {4, 24}).in(),
+            kernels::fp8_quantize(y.out(), {}, {}, tensor(random_values(96, "x"), {4, 24}).in(),
                                   one.in(), Fp8::e4m3, stream_);
         },
         "multiple of 16");
