@@ -44,6 +44,8 @@ inline const ModelSizes llama_8b = {.name = "llama8b",
 std::vector<TableRow> ceiling_rows();
 /// Forward, input gradient and weight gradient of each linear layer and of the head.
 std::vector<TableRow> product_rows(const ModelSizes& model);
+/// The MLP's first product with 8-bit operands, and making one of them.
+std::vector<TableRow> fp8_rows(const ModelSizes& model);
 std::vector<TableRow> attention_rows(const ModelSizes& model);
 std::vector<TableRow> memory_bound_rows(const ModelSizes& model);
 

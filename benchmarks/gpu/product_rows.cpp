@@ -5,6 +5,7 @@
 
 #include "benchmarks/gpu/model_rows.h"
 #include "kernels/attention.h"
+#include "kernels/fp8.h"
 #include "kernels/matmul.h"
 
 namespace plinth::test {
@@ -74,6 +75,68 @@ std::vector<TableRow> product_rows(const ModelSizes& model) {
                                {.transpose_a = true, .accumulate = true}, false));
     }
     return rows;
+}
+
+namespace {
+
+/// The three products of a layer with 8-bit operands that are there already.
+TableRow fp8_product(const std::string& name, int64_t m, int64_t n, int64_t k, DType out,
+                     kernels::Fp8Matmul options) {
+    TableRow row{.name = name,
+                 .shape = fmt::format("{}x{}x{}", m, n, k),
+                 .work = {.flops = 2.0 * static_cast<double>(m) * static_cast<double>(n) *
+                                   static_cast<double>(k)},
+                 .prepare = {}};
+    row.prepare = [=](DeviceTensors& tensors) -> KernelCall {
+        const View c = tensors.random({m, n}, out), x = tensors.random({m, k}, bf16),
+                   w = tensors.random({n, k}, bf16, 0.02f), scales = tensors.zeros({2}, f32);
+        // Two 8-bit elements are as long as a bf16 one.
+        View a = tensors.zeros({m, k / 2}, bf16), b = tensors.zeros({n, k / 2}, bf16);
+        a = View(a.data, DType::u8, {m, k}, a.device);
+        b = View(b.data, DType::u8, {n, k}, b.device);
+        auto* first = static_cast<float*>(scales.data);
+        const View scale_a(first, f32, {1}, scales.device),
+            scale_b(first + 1, f32, {1}, scales.device);
+        auto is_ready = std::make_shared<bool>(false);
+        return [=](Stream& stream) {
+            if (!*is_ready) {  // in the warm-up
+                kernels::fp8_scale(scale_a, x, options.a, stream);
+                kernels::fp8_scale(scale_b, w, options.b, stream);
+                kernels::fp8_quantize(a, {}, {}, x, scale_a, options.a, stream);
+                kernels::fp8_quantize(b, {}, {}, w, scale_b, options.b, stream);
+            }
+            *is_ready = true;
+            kernels::fp8_matmul(c, a, b, {}, scale_a, scale_b, options, stream);
+        };
+    };
+    return row;
+}
+
+}  // namespace
+
+std::vector<TableRow> fp8_rows(const ModelSizes& model) {
+    const int64_t N = model.tokens(), F = model.F, D = model.D;
+    const auto name = [&](const char* part) { return fmt::format("{} fp8 {}", model.name, part); };
+    const double elements = static_cast<double>(N) * static_cast<double>(F);
+    // Read for the largest magnitude, then read and written in both layouts.
+    TableRow quantize{.name = name("scale, quantize"),
+                      .shape = Shape{N, F}.text(),
+                      .work = {.bytes = elements * (2 + 2 + 1 + 1)},
+                      .prepare = {}};
+    quantize.prepare = [=](DeviceTensors& tensors) -> KernelCall {
+        const View x = tensors.random({N, F}, bf16), scale = tensors.zeros({1}, f32);
+        View y = tensors.zeros({N, F / 2}, bf16), turned = tensors.zeros({F, N / 2}, bf16);
+        y = View(y.data, DType::u8, {N, F}, y.device);
+        turned = View(turned.data, DType::u8, {F, N}, turned.device);
+        return [=](Stream& stream) {
+            kernels::fp8_scale(scale, x, kernels::Fp8::e4m3, stream);
+            kernels::fp8_quantize(y, turned, {}, x, scale, kernels::Fp8::e4m3, stream);
+        };
+    };
+    using kernels::Fp8;
+    return {quantize, fp8_product(name("up forward"), N, F, D, bf16, {.fast_sums = true}),
+            fp8_product(name("up dx"), N, D, F, bf16, {.a = Fp8::e5m2}),
+            fp8_product(name("up dweight"), F, D, N, f32, {.a = Fp8::e5m2})};
 }
 
 std::vector<TableRow> attention_rows(const ModelSizes& model) {
