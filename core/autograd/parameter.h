@@ -90,6 +90,10 @@ class Parameter {
     bool gradient_is_partial() const { return gradient_is_partial_; }
     void set_gradient_partial() { gradient_is_partial_ = true; }
 
+    /// True for the weight of a product that may be made of 8-bit floats, where the scope says so.
+    bool takes_fp8() const { return takes_fp8_; }
+    void set_takes_fp8() { takes_fp8_ = true; }
+
     /// Declares one more use; returns its index.
     int add_use() { return uses_++; }
     int uses() const { return uses_; }
@@ -124,6 +128,7 @@ class Parameter {
     std::vector<Shard> boxes_;
     int64_t largest_part_ = 0;
     bool gradient_is_partial_ = false;
+    bool takes_fp8_ = false;
     int uses_ = 0;
     Tensor master_;
     GradientSink* sink_ = nullptr;

@@ -9,6 +9,8 @@
 
 namespace plinth::core {
 
+class Fp8Source;
+
 /// What changes between steps and kernels read. On a GPU it lives in device memory, so that a
 /// captured step can be replayed.
 struct StepState {
@@ -31,6 +33,8 @@ class Scope {
         bool remake = false;  ///< norms and activation functions give recipes: the backward pass
                               ///< makes their outputs again instead of keeping them
         DType compute = DType::f32;  ///< dtype of activations and of the weights they meet
+        Fp8Source* fp8 = nullptr;  ///< of products with weights that take 8-bit floats; null: none
+                                   ///< is made of them
     };
 
     explicit Scope(const Settings& settings) : settings_(settings), outer_(current_) {
@@ -54,6 +58,7 @@ class Scope {
     /// True where an op's output should get a recipe.
     bool remakes() const { return settings_.tape && settings_.remake; }
     DType compute() const { return settings_.compute; }
+    Fp8Source* fp8() const { return settings_.fp8; }
     const Settings& settings() const { return settings_; }
 
     Tensor empty(const Shape& shape, DType dtype) const {

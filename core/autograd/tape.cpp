@@ -15,6 +15,7 @@ SavedTensor::SavedTensor(const Tensor& tensor) {
     if (recipe_) return;
     tensor_ = tensor.detach();
     version_ = tensor.storage()->version();
+    tensor.storage()->set_kept();
 }
 
 Tensor SavedTensor::get(const char* op) const {

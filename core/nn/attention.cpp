@@ -40,6 +40,8 @@ SelfAttention::SelfAttention(const Declaration& at, int64_t layer, const Attenti
       qkv_(at / "qkv", config.width, config.qkv_width(), config.qkv_bias, config.init_stddev),
       output_(at / "output", config.heads * config.head_width, config.width, config.output_bias,
               config.output_init_stddev) {
+    qkv_.may_take_fp8();
+    output_.may_take_fp8();
     const int64_t shares = config.qkv_width() / qkv_.features();
     CHECK(config.heads % shares == 0 && config.kv_heads % shares == 0 &&
               qkv_.features() * shares == config.qkv_width(),

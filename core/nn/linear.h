@@ -18,6 +18,8 @@ class Linear {
           ends_(at.ends()) {
         if (bias_) bias_->add_use();
     }
+    /// Its products may be of 8-bit floats: the linear layers of a block, but no head.
+    void may_take_fp8() { weight_.set_takes_fp8(); }
     /// A second use, at `at`, of a weight declared elsewhere: a tied head.
     Linear(const Declaration& at, Parameter& tied)
         : weight_(tied), use_(tied.add_use()), ends_(at.ends()) {}

@@ -27,7 +27,10 @@ class Mlp {
               is_gated() ? 2 * config.ffn_width : config.ffn_width, config.bias,
               config.init_stddev),
           down_(at / "down", config.ffn_width, config.width, config.bias,
-                config.output_init_stddev) {}
+                config.output_init_stddev) {
+        up_.may_take_fp8();
+        down_.may_take_fp8();
+    }
 
     Tensor operator()(const Tensor& x, const TokenSlice& tokens = {}) const {
         if (is_gated()) return down_(ops::swiglu(up_(x, tokens)), tokens);

@@ -2,6 +2,7 @@
 #include "core/ops/matmul.h"
 
 #include "core/autograd/scope.h"
+#include "core/ops/fp8.h"
 #include "core/tensor/shapes.h"
 #include "kernels/matmul.h"
 
@@ -44,12 +45,18 @@ void add_linear_weight_gradients(const Tensor& dy, const Tensor& x, WeightUse we
         kernels::matmul(dweight, gradient.in(), as_matrix(x).in(), {}, {.transpose_a = true},
                         scope.stream());
     });
-    if (bias)
-        bias->add_gradient(
-            0, [&](View dbias) { kernels::column_sum(dbias, gradient.in(), scope.stream()); });
+    add_bias_gradient(dy, bias);
+}
+
+void add_bias_gradient(const Tensor& dy, Parameter* bias) {
+    if (!bias) return;
+    bias->add_gradient(0, [&](View dbias) {
+        kernels::column_sum(dbias, as_matrix(dy).in(), Scope::current().stream());
+    });
 }
 
 Tensor linear(const Tensor& x, WeightUse weight, Parameter* bias) {
+    if (is_fp8(weight.parameter)) return fp8_linear(x, weight, bias);
     const Scope& scope = Scope::current();
     Tensor y = linear_forward(x, weight.parameter, bias);
     if (scope.tape()) {

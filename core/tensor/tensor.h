@@ -36,6 +36,10 @@ class Storage {
     Device device() const { return device_; }
     uint64_t version() const { return version_; }
     void changed() { ++version_; }
+    /// True once a node keeps it for its backward pass: another that reads it may keep it, too, at
+    /// no cost.
+    bool is_kept() const { return is_kept_; }
+    void set_kept() { is_kept_ = true; }
 
   private:
     void* data_;
@@ -43,6 +47,7 @@ class Storage {
     Device device_;
     CachingAllocator* allocator_ = nullptr;
     uint64_t version_ = 0;
+    bool is_kept_ = false;
 };
 
 /// Where a tensor stands on a tape: the value that a node produced. Tensors that no node produced
