@@ -38,7 +38,7 @@ CachingAllocator& given_or_of(Session& session, CachingAllocator* given) {
 }  // namespace
 
 bool StepMeans::is_finite() const {
-    return std::isfinite(gradient_norm) && std::isfinite(loss);
+    return std::isfinite(gradient_norm) && std::isfinite(loss) && fp8_is_finite;
 }
 
 Engine::Engine(const RunConfig& config, Session& session, parallel::Groups& groups,
@@ -59,6 +59,7 @@ Engine::Engine(const RunConfig& config, Session& session, parallel::Groups& grou
                           .share = gradient_share(config.parallel.zero)},
               .zero = static_cast<int>(config.parallel.zero),
               .compute = dtype_of(config.train.dtype)}),
+      fp8_(config, session, model, given_or_of(session, allocators.weights)),
       pipeline_(schedule_config(config.parallel), groups.along(Axis::pipeline),
                 session.allocator()),
       optimizer_(stage_.masters(), adamw_config(config.optimizer),
@@ -83,10 +84,12 @@ void Engine::run_micro_batches(const core::models::Phase& phase, const parallel:
     settings.step = &step;
     settings.training = true;
     settings.remake = config_.train.recompute == Recompute::selective;
+    settings.fp8 = fp8_.source();
     const auto slots = plan.aligned_slots_of(groups_.coordinate(Axis::data));
     LossReader losses(session_, &groups_.along(Axis::context));
     const double waited = seconds_waited();
     stage_.begin_step(plan);
+    fp8_.begin_step();
     pipeline_.run(
         {.chunks = phase.chunks,
          .slots = slots,
@@ -126,11 +129,13 @@ void Engine::sum_over_tokens(std::span<const ParameterGradient> owned) {
 }
 
 StepMeans Engine::means(const parallel::StepScalars& scalars) {
+    const PhaseMark mark(session_.activity(), Phase::reduce);
     const auto weight = static_cast<double>(std::max<int64_t>(1, scalars.weight()));
     return {.weight = weight,
             .loss = scalars.loss_sum() / weight,
             .z_loss = scalars.z_loss_sum() / weight,
-            .gradient_norm = gradient_sum_norm() / weight};
+            .gradient_norm = gradient_sum_norm() / weight,
+            .fp8_is_finite = fp8_.end_step()};
 }
 
 double Engine::gradient_sum_norm() {
@@ -169,6 +174,7 @@ void Engine::update(const StepMeans& means, double learning_rate) {
                     {.learning_rate = learning_rate, .gradient_scale = clip / means.weight},
                     session_.stream());
     stage_.masters_changed();
+    fp8_.updated();
 }
 
 parallel::LaneReducer::Statistics Engine::communication() const {

@@ -7,6 +7,7 @@
 
 #include "core/models/model.h"
 #include "core/optim/adamw.h"
+#include "launch/fp8_state.h"
 #include "launch/session.h"
 #include "launch/stage_state.h"
 #include "parallel/comm/groups.h"
@@ -25,6 +26,7 @@ struct StepMeans {
     double loss = 0.0;    ///< cross-entropy
     double z_loss = 0.0;
     double gradient_norm = 0.0;  ///< before clipping
+    bool fp8_is_finite = true;   ///< what went into 8 bits
 
     /// A step that is not finite updates nothing, on all ranks.
     bool is_finite() const;
@@ -68,6 +70,11 @@ class Engine {
     /// Adam's t.
     int64_t update_count() const { return optimizer_.update_count(); }
     void set_update_count(int64_t count) { optimizer_.set_update_count(count); }
+    /// The history of train.fp8=delayed, for checkpoints; see Fp8State.
+    std::string fp8_history() const { return fp8_.history_text(); }
+    void restore_fp8_history(const std::string& text, const std::string& where) {
+        fp8_.restore(text, where);
+    }
     /// What this rank holds of the master weights, as model.NAME, and of the optimizer's moments.
     std::vector<core::StateTensor> state();
     /// Of it the master weights of the parameters that are `wanted`.
@@ -92,6 +99,7 @@ class Engine {
     parallel::Groups& groups_;
     parallel::SharedParameters shared_;
     StageState stage_;
+    Fp8State fp8_;
     parallel::PipelineRunner pipeline_;
     double waited_ = 0.0;  ///< in the last step, see seconds_waited
     core::optim::AdamW optimizer_;

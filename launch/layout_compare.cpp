@@ -170,7 +170,7 @@ LayoutVerdict compare_bits(const LayoutRecord& found, const LayoutRecord& expect
 }
 
 LayoutVerdict compare_within(const LayoutRecord& found, const LayoutRecord& expected,
-                             double tolerance) {
+                             const Bounds& bounds) {
     if (const std::string problem = first_problem(found, expected); !problem.empty())
         return differs(problem);
     const double loss = worst_ratio(found.losses, expected.losses),
@@ -180,13 +180,17 @@ LayoutVerdict compare_within(const LayoutRecord& found, const LayoutRecord& expe
                 mean_square =
                     worst_distance(found.state, expected.state, squares, least_share * least_share),
                 change = worst_change(found, expected);
-    const double of_sums = std::max({loss, norm, gradient.value}),
-                 of_state = std::max({change.value, mean.value, mean_square.value});
+    const double of_state = std::max({change.value, mean.value, mean_square.value});
+    const std::string of_sums = bounds.sums == bounds.gradient
+                                    ? std::string()
+                                    : fmt::format(" (allowed {:.0e})", bounds.sums);
     return {
-        of_sums <= tolerance && of_state <= state_factor * tolerance,
-        fmt::format("loss {:.1e}, norm {:.1e}, {} (allowed {:.0e}); {}, {}, {} (allowed {:.0e})",
-                    loss, norm, gradient.text("gradient"), tolerance, change.text("change"),
-                    mean.text("mean"), mean_square.text("mean square"), state_factor * tolerance)};
+        std::max(loss, norm) <= bounds.sums && gradient.value <= bounds.gradient &&
+            of_state <= bounds.state,
+        fmt::format("loss {:.1e}, norm {:.1e}{}, {} (allowed {:.0e}); {}, {}, {} (allowed {:.0e})",
+                    loss, norm, of_sums, gradient.text("gradient"), bounds.gradient,
+                    change.text("change"), mean.text("mean"), mean_square.text("mean square"),
+                    bounds.state)};
 }
 
 }  // namespace plinth::launch

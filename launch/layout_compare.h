@@ -13,11 +13,27 @@ struct LayoutVerdict {
     std::string text;  ///< "equal bits", or how far apart, or what differs first
 };
 
+/// Weights hold a step of 1e-3 beside a 1 to some 1e-5 of the step, and AdamW divides gradients by
+/// their size, also small ones.
+inline constexpr double state_factor = 10;
+
+/// What compare_within allows.
+struct Bounds {
+    constexpr Bounds(double tolerance)  // NOLINT: one number says it all, but for 8-bit products
+        : Bounds(tolerance, tolerance, state_factor * tolerance) {}
+    constexpr Bounds(double losses_and_norms, double a_gradient, double a_state)
+        : sums(losses_and_norms), gradient(a_gradient), state(a_state) {}
+
+    double sums;      ///< losses and gradient norms
+    double gradient;  ///< a tensor of the first gradient
+    double state;     ///< a tensor of moments, or of what the weights have changed
+};
+
 /// Bit for bit: losses, norms, the first gradient, weights and moments.
 LayoutVerdict compare_bits(const LayoutRecord& found, const LayoutRecord& expected);
 
-/// Within rounding: the first weights bit for bit; losses, norms and the first gradient within
-/// `tolerance`, and what the updates made of it within `state_factor` times that. Tensor by tensor,
+/// Within rounding: the first weights bit for bit; losses, norms, the first gradient and what the
+/// updates made of it within `bounds`. Tensor by tensor,
 ///
 /// | what                             | as a share of                                            |
 /// |----------------------------------|----------------------------------------------------------|
@@ -33,15 +49,15 @@ LayoutVerdict compare_bits(const LayoutRecord& found, const LayoutRecord& expect
 /// gradient times step is what a step changes in the loss. Weights that have had no gradient at all
 /// (only decay) must be equal bit for bit.
 LayoutVerdict compare_within(const LayoutRecord& found, const LayoutRecord& expected,
-                             double tolerance);
+                             const Bounds& bounds);
 
 /// A tensor with less than this share of all gradient is compared as if it had that much: its
 /// rounding comes from sums of larger numbers.
 inline constexpr double least_share = 1e-3;
-/// Weights hold a step of 1e-3 beside a 1 to some 1e-5 of the step, and AdamW divides gradients by
-/// their size, also small ones.
-inline constexpr double state_factor = 10;
 /// What `plinth verify` allows; docs/numerics.md has what was seen.
 inline constexpr double fp32_tolerance = 1e-5, bf16_tolerance = 2e-2;
+/// With 8-bit products losses and norms are held to bf16's bound. But a shard has another scale
+/// than the whole, so that each element of a tensor is rounded elsewhere, by up to an eighth of it.
+inline constexpr Bounds fp8_bounds{bf16_tolerance, 0.2, 0.4};
 
 }  // namespace plinth::launch

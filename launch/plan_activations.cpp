@@ -18,8 +18,30 @@ int64_t folding(const RunConfig& config) {
     return config.train.dtype == ComputeType::bf16 ? 5 * share : share;
 }
 
+/// As passing_through_block, with 8-bit operands, of which two take the place of a bf16 element:
+/// those of a gradient in both layouts, and those of an input that is made again.
+int64_t fp8_passing_through_block(const RunConfig& config) {
+    const ModelSection& m = config.model;
+    const int64_t t = config.parallel.tensor, w = m.width, f = m.ffn_width / t, shares = 2 * w / t;
+    const bool remakes = config.train.recompute == Recompute::selective;
+    const int64_t remade = remakes ? f : 0;
+    if (m.activation == Activation::swiglu) {
+        // What a product and the activation function have kept is free when they are done. A
+        // gradient that another stage sent is not.
+        const int64_t free = remakes ? 0 : f / 2, sent = config.parallel.pipeline > 1 ? w : 0;
+        const int64_t in_down = 3 * w / 2 + f + 3 * remade / 2, in_activation = w + 3 * f - free,
+                      in_gate_up = 2 * w + 2 * f - free;
+        if (t == 1) return sent + std::max({in_down, in_activation, in_gate_up});
+        return shares + std::max({in_down, 3 * f, 3 * w + f, 3 * w + remade + folding(config)});
+    }
+    const int64_t in_mlp = std::max(2 * f, remakes ? 3 * f : 0) + 5 * w / 2;
+    if (t == 1) return in_mlp;
+    return shares + std::max({in_mlp, 3 * w + 3 * remade / 2, 3 * w + folding(config)});
+}
+
 /// Elements a token that the passes of a block need at once beside what is kept.
 int64_t passing_through_block(const RunConfig& config) {
+    if (is_fp8(config)) return fp8_passing_through_block(config);
     const ModelSection& m = config.model;
     const int64_t t = config.parallel.tensor, share = m.width / t;
     const int64_t hidden = m.activation == Activation::swiglu ? 2 * m.ffn_width : m.ffn_width;
@@ -52,8 +74,9 @@ int64_t ring_elements(const RunConfig& config) {
     const int64_t heads = m.heads * m.head_width / t, keys = passed_keys(config);
     const int64_t sums = c == 2 ? 2 : 3, at_hand = c > 3 ? 2 : 1;
     const int64_t hidden = m.activation == Activation::swiglu ? 2 * m.ffn_width : m.ffn_width;
-    const int64_t remakeable =
-        config.train.recompute == Recompute::selective ? 0 : m.width + m.ffn_width / t;
+    const int64_t remakeable = config.train.recompute == Recompute::selective
+                                   ? 0
+                                   : (m.width + m.ffn_width / t) / (is_fp8(config) ? 2 : 1);
     const int64_t freed = (m.width + hidden) / t + remakeable;
     return m.width / t + heads + wide * (heads + keys) +
            std::max(at_hand * keys + sums * wide * keys, heads + keys + wide * keys) - freed;
@@ -95,13 +118,15 @@ ActivationSizes activation_sizes(const RunConfig& config) {
     const int64_t products = (2 * m.width + (m.qk_norm ? 2 : 1) * qkv + m.heads * m.head_width +
                               hidden + statistics) /
                              t,
-                  remakeable = 2 * m.width + m.ffn_width / t;
+                  // Inputs of products, which keep 8 bits of them.
+        remakeable = (2 * m.width + m.ffn_width / t) / (is_fp8(config) ? 2 : 1);
     const int64_t passing = std::max(passing_through_block(config), ring_elements(config));
     // The inputs of the products and the gradients of their outputs. What the activation function
     // makes again comes from its input.
     const bool remakes = config.train.recompute == Recompute::selective;
+    const int64_t narrow = is_fp8(config) && !remakes ? (2 * m.width + m.ffn_width) / 2 : 0;
     const int64_t halves = (4 * m.width + m.heads * m.head_width + (m.qk_norm ? 2 : 1) * qkv +
-                            hidden + (remakes ? hidden : m.ffn_width)) /
+                            hidden + (remakes ? hidden : m.ffn_width) - narrow) /
                            t;
     switch (config.train.recompute) {
         case Recompute::selective:

@@ -56,6 +56,18 @@ int64_t passing_gradients(const RunConfig& config, const parallel::BucketLayout&
     return std::max(most, bytes);
 }
 
+/// Of weights in 8 bits: in both layouts, or with parallel.zero=3 one at a time.
+int64_t fp8_weight_bytes(const RunConfig& config, const std::vector<core::Parameter*>& parameters) {
+    if (!is_fp8(config)) return 0;
+    int64_t all = 0, largest = 0;
+    for (const core::Parameter* parameter : parameters) {
+        if (!parameter->takes_fp8()) continue;
+        all += parameter->local_elements();
+        largest = std::max(largest, parameter->local_elements());
+    }
+    return config.parallel.zero == 3 ? largest : 2 * all;
+}
+
 /// All but the activations, on one data-parallel rank.
 MemoryPlan state_memory(const RunConfig& config, const std::vector<core::Parameter*>& parameters,
                         int rank, int64_t ranks) {
@@ -75,6 +87,7 @@ MemoryPlan state_memory(const RunConfig& config, const std::vector<core::Paramet
     plan.weights = zero == 0 ? stored * 4 + read_as_bf16 * 2 : bytes.bytes() + wide;
     if (zero == 3)
         plan.weights = owned.bytes + wide + gathered(config, parameters, layout, bytes).at_once;
+    plan.weights += fp8_weight_bytes(config, parameters);
     // A lane, if it is kept; what passes; and what the rank owns of the totals, which a single
     // round of lanes keeps in the lane. Products of slots that are not a lane's first:
     // product_bytes.

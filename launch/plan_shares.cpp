@@ -61,6 +61,10 @@ bool is_on_gpu(const RunConfig& config) {
     return device_type_of(config.run.device) == DeviceType::cuda;
 }
 
+bool is_fp8(const RunConfig& config) {
+    return config.train.fp8 != Fp8Scaling::none;
+}
+
 int64_t vocab_of_rank(const RunConfig& config) {
     return parallel::row_share(padded_vocab(config.model), 0,
                                static_cast<int>(config.parallel.tensor))

@@ -15,6 +15,8 @@
 namespace plinth::launch {
 
 bool is_on_gpu(const RunConfig& config);
+/// Whether products have 8-bit operands.
+bool is_fp8(const RunConfig& config);
 
 /// Of the token table, rows on the tensor rank that holds most.
 int64_t vocab_of_rank(const RunConfig& config);

@@ -80,6 +80,7 @@ void Training::start() {
     if (resumed) {
         engine_.weights_changed();
         session_.algorithms().resume(state.matmul_algorithms);
+        engine_.restore_fp8_history(state.fp8_history, "the checkpoint");
     } else {
         begin_fresh();
     }
@@ -309,8 +310,9 @@ void Training::log(const StepResult& result) {
     metrics_->step(record);
     if (result.skipped)
         session_.warn(fmt::format(
-            "step {}: loss {} or gradient norm {} is not finite; all ranks skipped the update",
-            state.steps_done(), result.loss, result.gradient_norm));
+            "step {}: loss {} or gradient norm {}{} is not finite; all ranks skipped the update",
+            state.steps_done(), result.loss, result.gradient_norm,
+            config_.train.fp8 == Fp8Scaling::delayed ? " or a tensor of the 8-bit products" : ""));
     time_limit_.longest_step = std::max(time_limit_.longest_step, seconds);
     step_began_ = now;
     loss_since_evaluation_ += result.loss;
@@ -355,7 +357,9 @@ void Training::save_if_due() {
     const TraceRange range("save");
     const PhaseMark mark(session_.activity(), Phase::save);
     // After a skipped step a save waits: what may have diverged must push no sound checkpoint out.
-    if (skipped_in_a_row_ == 0 && checkpoints_.is_due(state)) checkpoints_.save(state);
+    if (skipped_in_a_row_ > 0 || !checkpoints_.is_due(state)) return;
+    state.fp8_history = engine_.fp8_history();
+    checkpoints_.save(state);
 }
 
 void Training::check_replicas_if_due() {
@@ -383,6 +387,7 @@ int Training::finish(const StepResult& last) {
         return exit_diverged;
     }
     const bool asked = !session_.ranks().all_agree(!signal_.requested());
+    state.fp8_history = engine_.fp8_history();
     checkpoints_.finish(state);
     if (steps_here_ > 0)
         session_.say(

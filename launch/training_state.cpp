@@ -8,6 +8,12 @@ namespace plinth::launch {
 namespace {
 
 constexpr const char* algorithms_blob = "matmul_algorithms";
+constexpr const char* fp8_blob = "fp8_history";
+
+std::string blob_or_nothing(const checkpoints::Manifest& manifest, const char* name) {
+    const auto found = manifest.blobs.find(name);
+    return found == manifest.blobs.end() ? "" : found->second;
+}
 
 }  // namespace
 
@@ -20,6 +26,7 @@ void TrainingState::store(checkpoints::Manifest& manifest) const {
     manifest.counters["skipped_steps"] = skipped_steps;
     manifest.blobs["sampler"] = to_text(sampler);
     if (!matmul_algorithms.empty()) manifest.blobs[algorithms_blob] = matmul_algorithms;
+    if (!fp8_history.empty()) manifest.blobs[fp8_blob] = fp8_history;
 }
 
 void TrainingState::restore(const checkpoints::Manifest& manifest, const std::string& where) {
@@ -30,8 +37,8 @@ void TrainingState::restore(const checkpoints::Manifest& manifest, const std::st
     consumed_tokens = manifest.counter("consumed_tokens");
     skipped_steps = manifest.counter("skipped_steps");
     sampler = sampler_state(manifest.blob("sampler"), where);
-    const auto algorithms = manifest.blobs.find(algorithms_blob);
-    matmul_algorithms = algorithms == manifest.blobs.end() ? "" : algorithms->second;
+    matmul_algorithms = blob_or_nothing(manifest, algorithms_blob);
+    fp8_history = blob_or_nothing(manifest, fp8_blob);
 }
 
 std::string weight_name(const core::Parameter& parameter) {

@@ -23,6 +23,8 @@ struct TrainingState {
     /// What products on GPUs take of their library, see MatmulAlgorithms::text; empty where none
     /// has run yet.
     std::string matmul_algorithms;
+    /// See core::Fp8History::text; empty without train.fp8=delayed.
+    std::string fp8_history;
 
     int64_t steps_done() const { return step.step; }
     int64_t consumed_samples() const { return sampler.consumed; }

@@ -27,14 +27,15 @@ class Comparison {
         if (base.name != layout.name) return compare_bits(record, trained(base));
         trained_.insert_or_assign(key_of(layout), record);
         if (layout.ranks == 1) return {true, "what the others are compared with"};
-        return compare_within(record, trained(undivided(layout, 1, 1)),
-                              tolerance_of(layout.config));
+        return compare_within(record, trained(undivided(layout, 1, 1)), bounds_of(layout.config));
     }
 
   private:
-    /// Rounding of sums in another grouping: fp32's, or that of activations in bf16.
-    double tolerance_of(const RunConfig& config) const {
+    /// Rounding of sums in another grouping: fp32's, that of activations in bf16, or of shards to 8
+    /// bits.
+    Bounds bounds_of(const RunConfig& config) const {
         if (options_.tolerance > 0.0) return options_.tolerance;
+        if (config.train.fp8 != Fp8Scaling::none) return fp8_bounds;
         return config.train.dtype == ComputeType::bf16 ? bf16_tolerance : fp32_tolerance;
     }
     /// Same lanes, nothing divided but tensor and context as given.

@@ -162,6 +162,35 @@ std::optional<Problem> check_tensor(const RunConfig& config) {
     return {};
 }
 
+/// What 8-bit products ask of the extents of each product on a rank.
+std::optional<Problem> check_fp8(const RunConfig& config) {
+    if (config.train.fp8 == Fp8Scaling::none) return {};
+    constexpr int64_t multiple = 16;
+    const ModelSection& m = config.model;
+    const int64_t tensor = config.parallel.tensor, context = config.parallel.context;
+    struct Extent {
+        std::string what;
+        int64_t value;
+    };
+    const std::string of_rank =
+        tensor > 1 ? fmt::format(" / parallel.tensor {}", tensor) : std::string();
+    const std::string tokens = "train.micro_batch x data.sequence_length";
+    for (const auto& [what, value] :
+         {Extent{"model.width", m.width},
+          Extent{"(model.heads + 2 model.kv_heads) x model.head_width" + of_rank,
+                 (m.heads + 2 * m.kv_heads) * m.head_width / tensor},
+          Extent{"model.heads x model.head_width" + of_rank, m.heads * m.head_width / tensor},
+          Extent{"model.ffn_width" + of_rank, m.ffn_width / tensor},
+          Extent{context > 1 ? fmt::format("{} / parallel.context {}", tokens, context) : tokens,
+                 config.train.micro_batch * config.data.sequence_length / context}})
+        if (value % multiple != 0)
+            return Problem{"train.fp8",
+                           fmt::format("8-bit products need multiples of {}, but {} is {}; change "
+                                       "that or set train.fp8=none",
+                                       multiple, what, value)};
+    return {};
+}
+
 /// What layouts there are not.
 std::optional<Problem> check_available(const ParallelSection& parallel) {
     if (parallel.zero == 3 && parallel.pipeline > 1)
@@ -236,6 +265,10 @@ std::optional<Problem> validate(const TrainSection& train) {
         return Problem{"train.global_batch",
                        fmt::format("{} samples are not a multiple of train.micro_batch {}",
                                    train.global_batch, train.micro_batch)};
+    if (train.fp8 != Fp8Scaling::none && train.dtype != ComputeType::bf16)
+        return Problem{"train.fp8",
+                       "8-bit products stand beside bf16 ones: set train.dtype=bf16, or "
+                       "train.fp8=none"};
     if (auto problem = check_ramp(train)) return problem;
     const int64_t slots = smallest_batch(train) / train.micro_batch;
     if (train.lanes > slots)
@@ -304,6 +337,7 @@ std::optional<Problem> validate_world(const RunConfig& config, int64_t world) {
                                    parallel.context, parallel.data * inner, world)};
     if (auto problem = check_tensor(config)) return problem;
     if (auto problem = check_tokens(config)) return problem;
+    if (auto problem = check_fp8(config)) return problem;
     if (auto problem = check_pipeline(parallel, config.model)) return problem;
     const int64_t replicas = world / inner;
     const int64_t slots = smallest_batch(config.train) / config.train.micro_batch;

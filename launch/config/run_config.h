@@ -18,6 +18,8 @@ enum class PositionKind { learned, rotary, alibi, none };
 enum class RopeScalingKind { none, llama3 };
 enum class Activation { gelu_tanh, gelu_erf, swiglu };
 enum class ComputeType { fp32, bf16 };
+/// How the 8-bit products of training get their scales; none: there are none.
+enum class Fp8Scaling { none, current, delayed };
 /// Where a rank computes; automatic: on a GPU where there is one.
 enum class DeviceKind { automatic, cpu, cuda };
 /// How the device memories of ranks exchange: through the host and MPI, or directly.
@@ -103,6 +105,7 @@ struct TrainSection {
         0;  ///< 0: min(global_batch / micro_batch, 8), at the smallest batch of the ramp
     std::vector<BatchRampStage> batch_ramp;
     ComputeType dtype = ComputeType::fp32;
+    Fp8Scaling fp8 = Fp8Scaling::none;
     int64_t seed = 1234;
     Recompute recompute = Recompute::selective;
     bool tf32 = false;

@@ -128,6 +128,16 @@ void declare(Schema& schema, TrainSection& train) {
         });
     schema.choice("train.dtype", &train.dtype, compute_types,
                   {.doc = "Type of activations and compute weights; master weights are fp32."});
+    schema.choice(
+        "train.fp8", &train.fp8,
+        {{"none", Fp8Scaling::none},
+         {"current", Fp8Scaling::current},
+         {"delayed", Fp8Scaling::delayed}},
+        {.doc =
+             "Products of attention's and the MLP's linear layers with operands of 8 bits, beside "
+             "train.dtype bf16: E4M3 for inputs and weights, E5M2 for gradients, one scale a "
+             "tensor, from its own largest magnitude (current) or from those of the 16 steps "
+             "before (delayed). Extents must be multiples of 16. The CPU emulates it, slowly."});
     schema.key("train.seed", &train.seed,
                {.doc = "Keys initial weights and dropout.", .min = 0, .resume = Resume::refused});
     schema.key(

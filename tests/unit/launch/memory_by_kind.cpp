@@ -178,6 +178,21 @@ TEST(MemoryByKind, OfPipelinesAndThreeAxesAtOnce) {
     }
 }
 
+TEST(MemoryByKind, OfEightBitProducts) {
+    for (const char* file : {"gpt/tiny.yaml", "llama/tiny.yaml"})
+        for (const char* recompute : {"none", "selective", "full"})
+            for (const char* layout : {"parallel.data=1", "parallel.data=2", "parallel.tensor=2",
+                                       "parallel.pipeline=2"}) {
+                const std::vector<std::string> more{"train.dtype=bf16", "train.fp8=current", layout,
+                                                    fmt::format("train.recompute={}", recompute)};
+                expect_foretold(more, file);
+            }
+    for (const char* zero : {"parallel.zero=1", "parallel.zero=2", "parallel.zero=3"})
+        expect_foretold({"train.dtype=bf16", "train.fp8=delayed", "parallel.data=2", zero});
+    expect_foretold({"train.dtype=bf16", "train.fp8=current", "parallel.pipeline=2",
+                     "parallel.schedule=zero_bubble"});
+}
+
 TEST(MemoryByKind, TheSumOverContextRanksWhereItIsMoreThanTheActivations) {
     expect_foretold({"parallel.context=2", "train.micro_batch=1", "train.global_batch=8",
                      "data.sequence_length=16"});
