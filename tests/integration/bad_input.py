@@ -266,6 +266,11 @@ def dry_run(lab, options):
     expect_refusal("dry run, weights of another model", start("planned", {"checkpoint.init": trained, "model.width": 32}),
                    CHECKPOINT, ["model.embedding.tokens.weight", "[257, 64]", "[257, 32]"])
     expect_refusal("dry run, a small vocabulary", start("planned", {"model.vocab_size": 100}), CONFIG, ["model.vocab_size"])
+    expect_refusal("dry run, 8-bit products that are no multiples of 16",
+                   start("planned", {"train.fp8": "current", "train.dtype": "bf16", "model.width": 40}), CONFIG,
+                   ["train.fp8", "model.width is 40"])
+    expect_refusal("dry run, 8-bit products beside fp32", start("planned", {"train.fp8": "current", "train.dtype": "fp32"}),
+                   CONFIG, ["train.fp8", "train.dtype=bf16"])
     expect_refusal("dry run, another tokenizer", start("planned", {"data.tokenizer": "byte256"}), CONFIG, ["data.tokenizer"])
     expect_refusal("dry run, long samples", start("planned", {"data.sequence_length": 1 << 20, "model.max_positions": 1 << 20}),
                    CONFIG, ["one sequence of 1048576"])

@@ -2,7 +2,7 @@
 // What the integration tests do to checkpoints.
 //   checkpoint_tool hash CHECKPOINT             counters, sampler, and the hash of each tensor
 //   checkpoint_tool edit CHECKPOINT ROOT EDIT   a copy, saved under ROOT, with one thing altered:
-//     none | counter NAME DELTA | consumed DELTA | zero PREFIX | bf16 PREFIX
+//     none | counter NAME DELTA | consumed DELTA | zero PREFIX | bf16 PREFIX | forget BLOB
 // Edits are the mutants of the resume test: what a program would load that forgot a part of its
 // state.
 #include <fmt/core.h>
@@ -73,6 +73,8 @@ void edit(Manifest& manifest, std::vector<Bytes>& tensors, const std::vector<std
     if (kind == "zero" || kind == "bf16") return edit_tensors(tensors, kind, words.at(1));
     if (kind == "counter") {
         manifest.counters.at(words.at(1)) += std::stoll(words.at(2));
+    } else if (kind == "forget") {
+        REQUIRE(config, manifest.blobs.erase(words.at(1)) == 1, "no blob '{}'", words.at(1));
     } else if (kind == "consumed") {
         auto sampler = core::io::Json::parse(manifest.blob("sampler"), "sampler");
         sampler["consumed"] = sampler.get_int("consumed") + std::stoll(words.at(1));

@@ -144,6 +144,28 @@ def context(lab, options):
         runs.expect_different(lab, f"{dtype}: one lane less", two, mutant)
 
 
+def fp8(lab, options):
+    """8-bit products: the losses of the CPU's emulation within what another order of bf16 sums makes of the roundings to 8
+    bits; a run that repeats, resumes or recomputes has the same bits, on two ranks too."""
+    need_device(lab)
+    for scaling in ("current", "delayed"):
+        overrides = {**COMMON, "train.dtype": "bf16", "train.fp8": scaling, "model.width": 128, "run.device": "cuda"}
+        cpu = lab.train(f"{scaling}-cpu", "gpt/tiny.yaml", {**overrides, "run.device": "cpu"})
+        whole = lab.train(f"{scaling}-gpu", "gpt/tiny.yaml", overrides)
+        expect_close(f"{scaling}: losses", losses(cpu), losses(whole), 2e-2)
+        expect_close(f"{scaling}: gradient norms", norms(cpu), norms(whole), 2e-1)
+        runs.expect_equal(lab, f"{scaling}: the same run twice", whole,
+                          lab.train(f"{scaling}-again", "gpt/tiny.yaml", overrides))
+        lab.fork(whole, f"{scaling}-resumed", 10)
+        runs.expect_equal(lab, f"{scaling}: resumed at step 10", whole,
+                          lab.train(f"{scaling}-resumed", "gpt/tiny.yaml", overrides), after=10)
+        for what, ranks, layout in (("recompute full", 1, {"train.recompute": "full"}), ("zero 1", 2, {"parallel.zero": 1})):
+            other = lab.train(f"{scaling}-{what}", "gpt/tiny.yaml", {**overrides, **layout}, ranks)
+            runs.expect_equal(lab, f"{scaling}: {what}", whole, other)
+        bf16 = lab.train(f"{scaling}-none", "gpt/tiny.yaml", {**overrides, "train.fp8": "none"})
+        runs.expect_different(lab, f"{scaling} and bf16 alone", whole, bf16)
+
+
 if __name__ == "__main__":
     runs.main({"equals_cpu": equals_cpu, "resumes": resumes, "crosses_devices": crosses_devices,
-               "layouts": layouts, "context": context})
+               "layouts": layouts, "context": context, "fp8": fp8})
