@@ -77,11 +77,16 @@ void initialize_normal(const Parameter& parameter, int64_t begin, View values, u
 
 void initialize(const Parameter& parameter, int64_t begin, View values, uint64_t seed,
                 Stream& stream) {
+    const auto fill = [&](float value) {
+        // Master weights may be in host memory beside a device's stream.
+        if (values.device.type == DeviceType::cpu) return kernels::fill.cpu(values, value, stream);
+        kernels::fill(values, value, stream);
+    };
     switch (parameter.spec().init.kind) {
         case Init::Kind::zeros:
-            return kernels::fill(values, 0.0f, stream);
+            return fill(0.0f);
         case Init::Kind::ones:
-            return kernels::fill(values, 1.0f, stream);
+            return fill(1.0f);
         case Init::Kind::normal:
             return initialize_normal(parameter, begin, values, seed, stream);
     }

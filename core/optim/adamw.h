@@ -5,6 +5,7 @@
 #include <vector>
 
 #include "core/optim/gradients.h"
+#include "core/optim/offload.h"
 #include "core/optim/parameter_storage.h"
 #include "kernels/runtime/stream.h"
 
@@ -29,6 +30,9 @@ class AdamW {
     /// Has moments for these weights only and keeps references to them.
     AdamW(std::vector<MasterWeights> masters, const AdamWConfig& config,
           CachingAllocator& allocator);
+    /// The host updates: master weights are in its memory, and so are the moments. The same bits.
+    /// `offload` must outlive it.
+    AdamW(std::vector<MasterWeights> masters, const AdamWConfig& config, Offload& offload);
     AdamW(std::span<Parameter* const> parameters, const AdamWConfig& config,
           CachingAllocator& allocator)
         : AdamW(masters_of(parameters), config, allocator) {}
@@ -48,8 +52,12 @@ class AdamW {
     std::vector<StateTensor> state();
 
   private:
+    /// The gradients in the order of the master weights.
+    std::vector<ConstView> in_order(std::span<const ParameterGradient> gradients) const;
+
     AdamWConfig config_;
     std::vector<MasterWeights> masters_;
+    Offload* offload_ = nullptr;  ///< null: the stream updates, where all of it lies
     FlatTensors first_moments_;
     FlatTensors second_moments_;
     int64_t update_count_ = 0;
