@@ -37,6 +37,7 @@ StageState::StageState(std::span<const Chunk> chunks, parallel::Communicator& da
             parameters, part.reducer->layout(), data, allocators.weights, stream,
             {.zero = options.zero,
              .compute = options.compute,
+             .offload = options.offload,
              .before_gather = [reducer = part.reducer.get()] { reducer->start_finished(); }});
         parts_.push_back(std::move(part));
     };

@@ -31,6 +31,7 @@ class StageState final : public parallel::GradientSlots {
         parallel::LaneReducerConfig reducer;
         int zero = 0;
         DType compute = DType::f32;
+        core::optim::Offload* offload = nullptr;  ///< see parallel::WeightsOptions
     };
     /// Memory for each.
     struct Allocators {

@@ -3,8 +3,6 @@
 
 #include <exception>
 
-#include "kernels/add.h"
-
 namespace plinth::parallel {
 
 using core::Parameter;
@@ -21,7 +19,7 @@ GatheredWeights::GatheredWeights(std::span<Parameter* const> parameters, const B
       in_flight_(static_cast<size_t>(options.in_flight)),
       block_(Tensor::empty({bytes_.bytes() / 4}, DType::f32, allocator)),
       gathers_(layout.buckets()) {
-    kernels::fill(block_.out(), 0.0f, stream_);  // padding travels
+    allocator.set_zero(block_.out().data, block_.out().bytes());  // padding travels
     auto* base = static_cast<std::byte*>(block_.out().data);
     for (Parameter* parameter : parameters_) {
         const BucketLayout::Entry& entry = layout.entries()[layout.entry_of(*parameter, 0)];
@@ -35,7 +33,8 @@ GatheredWeights::GatheredWeights(std::span<Parameter* const> parameters, const B
     const auto place = [&](size_t b) {
         return base + bytes_.byte_at(layout_.owned(b, rank, ranks).begin);
     };
-    owned_ = std::make_unique<OwnedWeights>(parameters, bytes_, rank, ranks, place, allocator);
+    owned_ = std::make_unique<OwnedWeights>(parameters, bytes_, rank, ranks, place, allocator,
+                                            options.offload);
 }
 
 GatheredWeights::~GatheredWeights() {

@@ -37,7 +37,8 @@ int64_t WeightLayout::byte_at(int64_t flat) const {
 
 OwnedWeights::OwnedWeights(std::span<core::Parameter* const> parameters, const WeightLayout& layout,
                            int rank, int ranks, FunctionRef<std::byte*(size_t bucket)> place,
-                           CachingAllocator& allocator) {
+                           CachingAllocator& allocator, core::optim::Offload* offload)
+    : offload_(offload) {
     const BucketLayout& buckets = layout.buckets();
     std::vector<ParameterRange> wide;
     for (const core::Parameter* parameter : parameters) {
@@ -46,18 +47,21 @@ OwnedWeights::OwnedWeights(std::span<core::Parameter* const> parameters, const W
             const int64_t first = buckets.owned(piece.bucket, rank, ranks).begin;
             std::byte* at = place(piece.bucket) + layout.bytes_of({first, piece.flat.begin});
             Tensor copy = Tensor::borrow(at, {piece.range.elements()}, read, allocator.device());
-            masters_.push_back({piece.range, read == DType::f32 ? copy : Tensor{}});
-            copies_.push_back(read == DType::f32 ? Tensor{} : copy);
-            if (read != DType::f32) wide.push_back(piece.range);
+            const bool is_apart = offload || read != DType::f32;
+            masters_.push_back({piece.range, is_apart ? Tensor{} : copy});
+            copies_.push_back(is_apart ? copy : Tensor{});
+            if (is_apart) wide.push_back(piece.range);
         }
     }
-    wide_ = std::make_unique<core::optim::FlatTensors>(std::move(wide), allocator);
+    wide_ = std::make_unique<core::optim::FlatTensors>(std::move(wide),
+                                                       offload ? offload->states() : allocator);
     size_t next = 0;
     for (MasterWeights& master : masters_)
         if (!master.weights.defined()) master.weights = (*wide_)[next++];
 }
 
 void OwnedWeights::round(Stream& stream) {
+    if (offload_) return offload_->send(masters_, copies_);
     for (size_t i = 0; i < masters_.size(); ++i)
         if (copies_[i].defined()) kernels::cast(copies_[i].out(), masters_[i].weights.in(), stream);
 }

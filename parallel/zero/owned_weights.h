@@ -6,6 +6,7 @@
 #include <unordered_map>
 #include <vector>
 
+#include "core/optim/offload.h"
 #include "core/optim/parameter_storage.h"
 #include "kernels/runtime/function_ref.h"
 #include "kernels/runtime/stream.h"
@@ -33,19 +34,22 @@ class WeightLayout {
 };
 
 /// What one rank owns of the weights: the copies that operations read, in memory of the caller's,
-/// and the fp32 masters, which are the same memory where operations read fp32.
+/// and the fp32 masters, which are the same memory where operations read fp32, but for masters that
+/// are offloaded.
 class OwnedWeights {
   public:
-    /// `place(bucket)` is where the rank's range of that bucket lies, as WeightLayout orders it.
+    /// `place(bucket)` is where the rank's range of that bucket lies, as WeightLayout orders it, in
+    /// the allocator's memory. Masters are offloaded unless `offload` is null.
     OwnedWeights(std::span<core::Parameter* const> parameters, const WeightLayout& layout, int rank,
                  int ranks, FunctionRef<std::byte*(size_t bucket)> place,
-                 CachingAllocator& allocator);
+                 CachingAllocator& allocator, core::optim::Offload* offload);
 
     std::span<const core::optim::MasterWeights> masters() const { return masters_; }
     /// Makes the copies follow the masters.
     void round(Stream& stream);
 
   private:
+    core::optim::Offload* offload_;
     std::unique_ptr<core::optim::FlatTensors> wide_;  ///< masters that are not what is read
     std::vector<core::optim::MasterWeights> masters_;
     std::vector<core::Tensor> copies_;  ///< by master; undefined where it is what is read

@@ -4,8 +4,6 @@
 #include <algorithm>
 #include <exception>
 
-#include "kernels/add.h"
-
 namespace plinth::parallel {
 
 using core::Parameter;
@@ -30,9 +28,10 @@ ShardedWeights::ShardedWeights(std::span<Parameter* const> parameters, const Buc
         bytes += bytes_.bytes_of(layout.owned(b, rank, ranks));
     }
     shard_ = Tensor::empty({bytes / 4}, DType::f32, allocator);
-    kernels::fill(shard_.out(), 0.0f, stream_);  // padding travels
+    allocator.set_zero(shard_.out().data, shard_.out().bytes());  // padding travels
     owned_ = std::make_unique<OwnedWeights>(
-        parameters, bytes_, rank, ranks, [this](size_t b) { return shard_at(b); }, allocator);
+        parameters, bytes_, rank, ranks, [this](size_t b) { return shard_at(b); }, allocator,
+        options_.offload);
     for (Parameter* parameter : parameters) {
         const size_t unit = layout.entries()[layout.entry_of(*parameter, 0)].unit;
         places_[parameter].unit = unit;

@@ -6,6 +6,7 @@
 #include <span>
 #include <vector>
 
+#include "core/optim/offload.h"
 #include "core/optim/parameter_storage.h"
 #include "kernels/runtime/stream.h"
 #include "parallel/buckets.h"
@@ -49,6 +50,8 @@ struct WeightsOptions {
     DType compute = DType::f32;  ///< in which operations read matrices
     int in_flight = 32;          ///< gathers of buckets at once, where they are waited for later
     int ahead = 2;               ///< stage 3: units gathered before they are needed
+    /// Masters are in its memory, and what operations read is apart; null: where weights are.
+    core::optim::Offload* offload = nullptr;
     /// Stage 3: runs before each gather in a pass; see LaneReducer::start_finished.
     std::function<void()> before_gather = {};
 };

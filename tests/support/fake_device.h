@@ -5,6 +5,7 @@
 #include <unistd.h>
 
 #include <cstring>
+#include <deque>
 #include <functional>
 #include <memory>
 #include <vector>
@@ -97,12 +98,24 @@ class FakeDevice final : public parallel::DeviceCopies {
         CHECK(is_device(to) && is_device(from), "within_device: device memory twice");
         give(Copy::within_device, to, from, bytes);
     }
-    void synchronize() override {
-        for (const auto& work : queue_)
-            work();
-        queue_.clear();
-    }
+    void synchronize() override { run_until(given()); }
     MemorySource& host_memory() override { return plinth::host_memory(); }
+
+    /// Work of a test's own, in the order of the rest: a kernel, say, which reaches memory by
+    /// `content_of`.
+    void then(std::function<void()> work) { queue_.push_back(std::move(work)); }
+    std::byte* content_of(const void* data) const { return memory_.content_of(data); }
+    /// How much work it was given so far.
+    size_t given() const { return done_ + queue_.size(); }
+    /// Does the work up to there, as `synchronize` does all of it.
+    void run_until(size_t end) {
+        while (done_ < end) {
+            const std::function<void()> work = std::move(queue_.front());
+            queue_.pop_front();
+            ++done_;
+            work();
+        }
+    }
 
     /// What a test itself does, in the same order.
     void write(std::byte* device, parallel::ConstBytes from) {
@@ -126,7 +139,8 @@ class FakeDevice final : public parallel::DeviceCopies {
     Forgets forgets_;
     FakeMemory memory_;
     int counts_[3] = {};
-    std::vector<std::function<void()>> queue_;
+    std::deque<std::function<void()>> queue_;
+    size_t done_ = 0;
 };
 
 class DeviceBuffers final : public BufferMemory {

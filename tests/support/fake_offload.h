@@ -1,0 +1,84 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <cstring>
+#include <deque>
+#include <functional>
+
+#include "kernels/runtime/allocator.h"
+#include "kernels/runtime/copy_engine.h"
+#include "tests/support/fake_device.h"
+
+namespace plinth::test {
+
+/// Tensors in memory that faults when the host touches it.
+class FakeDeviceMemory final : public MemorySource {
+  public:
+    explicit FakeDeviceMemory(FakeDevice& device) : device_(device) {}
+    Device device() const override { return {DeviceType::cuda, 0}; }
+    void* allocate(size_t bytes) override { return device_.allocate(bytes); }
+    void free(void*, size_t) override {}
+    void set_zero(void* data, size_t bytes) override {
+        device_.synchronize();
+        std::memset(device_.content_of(data), 0, bytes);
+    }
+
+  private:
+    FakeDevice& device_;
+};
+
+/// What goes wrong in a copy engine.
+struct EngineFaults {
+    int forgotten = -1;  ///< the copy of that number
+    bool ignores_stream = false;
+    bool does_not_hold = false;
+    bool does_not_wait = false;
+};
+
+/// Copies that are done as late as they may be: when someone waits.
+class FakeCopyEngine final : public CopyEngine {
+  public:
+    explicit FakeCopyEngine(FakeDevice& device, const EngineFaults& faults = {})
+        : device_(device), faults_(faults) {}
+
+    void wait_for_stream() override {
+        if (faults_.ignores_stream) return;
+        give([this, before = device_.given()] { device_.run_until(before); });
+    }
+    void copy(void* to, const void* from, size_t bytes) override {
+        CHECK(device_.is_device(to) != device_.is_device(from), "a copy within one memory");
+        // Nobody knows what is there before `synchronize`; larger than any number of a test.
+        if (!device_.is_device(to)) std::memset(to, 0x7E, bytes);
+        if (copies_++ == faults_.forgotten) return;
+        give([=, this] { std::memcpy(device_.content_of(to), device_.content_of(from), bytes); });
+    }
+    void hold_stream() override {
+        if (faults_.does_not_hold) return;
+        device_.then([this, before = given_] { run_until(before); });
+    }
+    void synchronize() override {
+        if (!faults_.does_not_wait) run_until(given_);
+    }
+    int copies() const { return copies_; }
+
+  private:
+    void give(std::function<void()> work) {
+        queue_.push_back(std::move(work));
+        ++given_;
+    }
+    void run_until(size_t end) {
+        while (given_ - queue_.size() < end) {
+            const std::function<void()> work = std::move(queue_.front());
+            queue_.pop_front();
+            work();
+        }
+    }
+
+    FakeDevice& device_;
+    EngineFaults faults_;
+    int copies_ = 0;
+    std::deque<std::function<void()>> queue_;
+    size_t given_ = 0;
+};
+
+}  // namespace plinth::test
