@@ -2,6 +2,7 @@
 #include "launch/checkpoint_keeper.h"
 
 #include <algorithm>
+#include <span>
 
 #include "launch/environment.h"
 
@@ -9,14 +10,22 @@ namespace plinth::launch {
 
 namespace {
 
-checkpoints::WriterOptions writer_options(const CheckpointSection& config, Session& session) {
+/// For a copy of the tensors: they may all be in host memory, which the device need not reach.
+CachingAllocator& staging_memory(Session& session, std::span<const core::StateTensor> tensors) {
+    const bool is_host = std::ranges::all_of(
+        tensors, [](const auto& tensor) { return tensor.device.type == DeviceType::cpu; });
+    return is_host ? session.pageable_allocator() : session.host_allocator();
+}
+
+checkpoints::WriterOptions writer_options(const CheckpointSection& config, Session& session,
+                                          std::span<const core::StateTensor> tensors) {
     return {.node = session.world().host(),
             .retention = {.keep_newest = config.keep,
                           .keep_every = config.keep_every,
                           .check_every_byte = config.verify},
             .warn = [&session](const std::string& line) { session.warn(line); },
             .before_commit = [&session] { session.locks().check_here(); },
-            .allocator = &session.host_allocator()};
+            .allocator = &staging_memory(session, tensors)};
 }
 
 }  // namespace
@@ -32,7 +41,7 @@ CheckpointKeeper::CheckpointKeeper(const CheckpointSection& config, Session& ses
       session_(session),
       tensors_(std::move(tensors)),
       description_(std::move(description)),
-      writer_(session.files(), session.ranks(), writer_options(config, session)) {}
+      writer_(session.files(), session.ranks(), writer_options(config, session, tensors_)) {}
 
 bool CheckpointKeeper::resume(TrainingState& state,
                               const std::function<void(const checkpoints::Manifest&)>& accept) {

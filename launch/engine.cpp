@@ -35,6 +35,22 @@ CachingAllocator& given_or_of(Session& session, CachingAllocator* given) {
     return given ? *given : session.allocator();
 }
 
+std::unique_ptr<core::optim::Offload> make_offload(const OptimizerSection& config, Session& session,
+                                                   CachingAllocator* given) {
+    if (config.offload == OptimizerOffload::none) return nullptr;
+    CachingAllocator& states = given ? *given : session.pageable_allocator();
+    return std::make_unique<core::optim::Offload>(
+        session.stream(),
+        core::optim::Offload::Memory{.states = states, .blocks = session.host_allocator()});
+}
+
+core::optim::AdamW make_optimizer(const OptimizerSection& config,
+                                  std::vector<MasterWeights> masters, core::optim::Offload* offload,
+                                  CachingAllocator& allocator) {
+    if (offload) return {std::move(masters), adamw_config(config), *offload};
+    return {std::move(masters), adamw_config(config), allocator};
+}
+
 }  // namespace
 
 bool StepMeans::is_finite() const {
@@ -48,6 +64,7 @@ Engine::Engine(const RunConfig& config, Session& session, parallel::Groups& grou
       groups_(groups),
       shared_(model.parameters().all(), groups.along(Axis::pipeline), session.allocator(),
               session.stream()),
+      offload_(make_offload(config.optimizer, session, allocators.offloaded)),
       stage_(model.phases().front().chunks, groups.along(Axis::data),
              {.gradients = given_or_of(session, allocators.gradients),
               .weights = given_or_of(session, allocators.weights)},
@@ -58,12 +75,13 @@ Engine::Engine(const RunConfig& config, Session& session, parallel::Groups& grou
                           .wire = dtype_of(config.parallel.wire_dtype),
                           .share = gradient_share(config.parallel.zero)},
               .zero = static_cast<int>(config.parallel.zero),
-              .compute = dtype_of(config.train.dtype)}),
+              .compute = dtype_of(config.train.dtype),
+              .offload = offload_.get()}),
       fp8_(config, session, model, given_or_of(session, allocators.weights)),
       pipeline_(schedule_config(config.parallel), groups.along(Axis::pipeline),
                 session.allocator()),
-      optimizer_(stage_.masters(), adamw_config(config.optimizer),
-                 given_or_of(session, allocators.optimizer)) {}
+      optimizer_(make_optimizer(config.optimizer, stage_.masters(), offload_.get(),
+                                given_or_of(session, allocators.optimizer))) {}
 
 void Engine::initialize(uint64_t seed) {
     for (MasterWeights master : stage_.masters())

@@ -7,6 +7,7 @@
 
 #include "core/models/model.h"
 #include "core/optim/adamw.h"
+#include "core/optim/offload.h"
 #include "launch/fp8_state.h"
 #include "launch/session.h"
 #include "launch/stage_state.h"
@@ -37,6 +38,7 @@ struct StateAllocators {
     CachingAllocator* weights = nullptr;
     CachingAllocator* gradients = nullptr;
     CachingAllocator* optimizer = nullptr;
+    CachingAllocator* offloaded = nullptr;  ///< with optimizer.offload; host memory
 };
 
 /// This rank's part of model, gradients and optimizer in the run's layout: what a training step is
@@ -98,6 +100,7 @@ class Engine {
     Session& session_;
     parallel::Groups& groups_;
     parallel::SharedParameters shared_;
+    std::unique_ptr<core::optim::Offload> offload_;  ///< null: states are where weights are
     StageState stage_;
     Fp8State fp8_;
     parallel::PipelineRunner pipeline_;

@@ -31,20 +31,28 @@ std::vector<size_t> bucket_counts(const RunConfig& config) {
     return counts;
 }
 
+/// Empty without optimizer.offload.
+std::string offload_text(const MemoryPlan& memory) {
+    if (memory.offloaded == 0) return "";
+    return fmt::format(", offloaded master weights and moments {}, pinned blocks for them {}",
+                       gib(memory.offloaded), gib(memory.blocks));
+}
+
 std::string memory_text(const MemoryPlan& memory) {
     return fmt::format(
         "# memory a rank       {} (weights {}, gradients {}, optimizer {}, activations {}, "
-        "copy for checkpoints {})\n",
+        "copy for checkpoints {}{})\n",
         gib(memory.total()), gib(memory.weights), gib(memory.gradients), gib(memory.optimizer),
-        gib(std::max(memory.activations, memory.sums)), gib(memory.staging));
+        gib(std::max(memory.activations, memory.sums)), gib(memory.staging), offload_text(memory));
 }
 
 std::string device_memory_text(const MemoryPlan& memory, const PlannedDevice& device) {
     std::string text = fmt::format(
         "# memory a rank       {} of its GPU (weights {}, gradients {}, optimizer {}, activations "
-        "{}, scratch {}) and {} of the host (copy for checkpoints)\n",
+        "{}, scratch {}) and {} of the host (copy for checkpoints {}{})\n",
         gib(memory.computing()), gib(memory.weights), gib(memory.gradients), gib(memory.optimizer),
-        gib(std::max(memory.activations, memory.sums)), gib(memory.scratch), gib(memory.staging));
+        gib(std::max(memory.activations, memory.sums)), gib(memory.scratch), gib(memory.on_host()),
+        gib(memory.staging), offload_text(memory));
     text += fmt::format(
         "# GPU                 {}, {}{}; CUDA and its libraries take about {} of it for "
         "themselves (an estimate, not in the sum)\n",
@@ -55,9 +63,9 @@ std::string device_memory_text(const MemoryPlan& memory, const PlannedDevice& de
         over > 0)
         text += fmt::format(
             "# does not fit        {} too much for a rank alone on that GPU: a smaller "
-            "train.micro_batch, train.recompute=full, or more ranks with parallel.zero, "
+            "train.micro_batch, train.recompute=full, {}or more ranks with parallel.zero, "
             "parallel.tensor or parallel.pipeline need less\n",
-            gib(over));
+            gib(over), memory.offloaded > 0 ? "" : "optimizer.offload=states, ");
     return text;
 }
 

@@ -19,12 +19,17 @@ struct MemoryPlan {
     /// communicator: at the end of a step, when there are no activations.
     int64_t sums = 0;
     int64_t scratch = 0;  ///< of kernels and libraries on a GPU
+    /// Of optimizer.offload, beside a GPU in the host's memory: states, and blocks through which
+    /// copies go, which are pinned there.
+    int64_t offloaded = 0, blocks = 0;
     int64_t staging = 0;  ///< of saves beside the training; beside a GPU in the host's memory
     /// Where the model computes.
     int64_t computing() const {
         return weights + gradients + optimizer + std::max(activations, sums) + scratch;
     }
-    int64_t total() const { return computing() + staging; }
+    /// Beside a GPU.
+    int64_t on_host() const { return offloaded + blocks + staging; }
+    int64_t total() const { return computing() + on_host(); }
 };
 
 /// Bytes that a rank sends to others in a step, on average over the ranks.

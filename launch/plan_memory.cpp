@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include <algorithm>
 
+#include "core/optim/offload.h"
 #include "core/optim/parameter_storage.h"
 #include "launch/checkpoint_keeper.h"
 #include "launch/device_plan.h"
@@ -82,9 +83,10 @@ MemoryPlan state_memory(const RunConfig& config, const std::vector<core::Paramet
             read_as_bf16 += parameter->local_elements();
     }
     MemoryPlan plan;
-    // Masters, and what is read where that is not the same.
-    const int64_t wide = (4 * owned.weights - owned.bytes) / 2 * 4;
-    plan.weights = zero == 0 ? stored * 4 + read_as_bf16 * 2 : bytes.bytes() + wide;
+    // Masters, and what is read where that is not the same: all of it beside offloaded masters.
+    const bool offloads = config.optimizer.offload == OptimizerOffload::states;
+    const int64_t wide = offloads ? 0 : (4 * owned.weights - owned.bytes) / 2 * 4;
+    plan.weights = zero == 0 && !offloads ? stored * 4 + read_as_bf16 * 2 : bytes.bytes() + wide;
     if (zero == 3)
         plan.weights = owned.bytes + wide + gathered(config, parameters, layout, bytes).at_once;
     plan.weights += fp8_weight_bytes(config, parameters);
@@ -95,6 +97,11 @@ MemoryPlan state_memory(const RunConfig& config, const std::vector<core::Paramet
     if (zero < 2) plan.gradients += 4 * layout.elements();
     if (zero >= 2 || config.train.lanes > ranks) plan.gradients += 4 * owned.all;
     plan.optimizer = 8 * (zero == 0 ? stored : owned.weights);
+    if (offloads) {
+        plan.offloaded = plan.optimizer / 8 * 12;
+        plan.optimizer = 0;
+        plan.blocks = core::optim::Offload::default_block_bytes;
+    }
     return plan;
 }
 

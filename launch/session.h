@@ -51,6 +51,8 @@ class Session {
     CachingAllocator& allocator() { return allocator_; }
     /// Of host memory that the device's copies reach at full speed; on the CPU `allocator`.
     CachingAllocator& host_allocator() { return pinned_ ? *pinned_ : allocator_; }
+    /// Of host memory in any amount, which the device does not reach; on the CPU `allocator`.
+    CachingAllocator& pageable_allocator() { return pinned_ ? pageable_ : allocator_; }
     core::io::FileSystem& files() { return core::io::posix(); }
     int threads() { return stream_.pool().threads(); }
     /// Of the products on the ranks' devices.
@@ -85,6 +87,7 @@ class Session {
     Stream stream_;
     CachingAllocator allocator_;
     std::unique_ptr<CachingAllocator> pinned_;  ///< null on the CPU
+    CachingAllocator pageable_{host_memory()};
     std::unique_ptr<parallel::DeviceConnection> connection_;
     MatmulAlgorithms algorithms_;
     FolderLocks locks_{files(), ranks_};

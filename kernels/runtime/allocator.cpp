@@ -91,10 +91,11 @@ void* CachingAllocator::allocate(size_t bytes) {
             } catch (const Error& error) {
                 FAIL(io,
                      "{}; tensors hold {:.3f} GiB and held at most {:.3f}: a smaller "
-                     "train.micro_batch, train.recompute=full or parallel.zero need less "
+                     "train.micro_batch, train.recompute=full{} or parallel.zero need less "
                      "(--dry-run says how much)",
                      error.what(), static_cast<double>(use_.in_use) / (1 << 30),
-                     static_cast<double>(use_.peak) / (1 << 30));
+                     static_cast<double>(use_.peak) / (1 << 30),
+                     device().type == DeviceType::cpu ? "" : ", optimizer.offload=states");
             }
         }
         use_.reserved += size;

@@ -27,6 +27,8 @@ enum class DeviceExchange { automatic, host, nccl };
 enum class Recompute { none, selective, full };
 enum class PipelineSchedule { gpipe, one_f_one_b, interleaved, zero_bubble };
 enum class ScheduleKind { cosine, linear, wsd, constant };
+/// What of the optimizer is in host memory: nothing apart, or fp32 master weights and moments.
+enum class OptimizerOffload { none, states };
 
 /// Llama-3's stretching of long wavelengths.
 struct RopeScaling {
@@ -128,6 +130,7 @@ struct OptimizerSection {
     int64_t warmup_steps = 0;
     int64_t decay_steps = 0;
     double z_loss = 0;
+    OptimizerOffload offload = OptimizerOffload::none;
 };
 
 struct ParallelSection {

@@ -214,6 +214,13 @@ void declare(Schema& schema, OptimizerSection& optimizer) {
              "Weight of the squared log of the softmax denominator in what is minimised; reported "
              "losses are the cross-entropy alone, this term is the metric z_loss.",
          .min = 0});
+    schema.choice(
+        "optimizer.offload", &optimizer.offload,
+        {{"none", OptimizerOffload::none}, {"states", OptimizerOffload::states}},
+        {.doc = "states keeps fp32 master weights and both moments in host memory, where the CPU "
+                "updates them: a GPU then holds gradients and the weights that operations read. It "
+                "changes no bit. On the CPU it goes the same way and saves nothing.",
+         .resume = Resume::free});
 }
 
 void declare(Schema& schema, ParallelSection& parallel) {

@@ -55,7 +55,8 @@ TEST(CachingAllocator, ReusesBlocksOfTheSameRoundedSize) {
 /// Has only so much.
 class SmallMemory final : public MemorySource {
   public:
-    Device device() const override { return {}; }
+    explicit SmallMemory(DeviceType type = DeviceType::cpu) : type_(type) {}
+    Device device() const override { return {type_, 0}; }
     void* allocate(size_t bytes) override {
         REQUIRE(io, held + bytes <= most, "no {} bytes left", bytes);
         held += bytes;
@@ -66,7 +67,28 @@ class SmallMemory final : public MemorySource {
         host_memory().free(block, bytes);
     }
     size_t held = 0, most = 8192;
+
+  private:
+    DeviceType type_;
 };
+
+TEST(CachingAllocator, WhatNeedsLessMemoryIsNamed) {
+    for (const auto type : {DeviceType::cpu, DeviceType::cuda}) {
+        SmallMemory memory(type);
+        CachingAllocator allocator(memory);
+        std::string message;
+        try {
+            allocator.allocate(10000);
+        } catch (const Error& error) {
+            message = error.what();
+        }
+        EXPECT_NE(message.find("a smaller train.micro_batch"), std::string::npos) << message;
+        // States that go to the host need no less memory on the CPU.
+        EXPECT_EQ(message.find("optimizer.offload=states") != std::string::npos,
+                  type == DeviceType::cuda)
+            << message;
+    }
+}
 
 TEST(CachingAllocator, GivesCachedBlocksBackBeforeMemoryRunsOut) {
     SmallMemory memory;

@@ -126,6 +126,38 @@ TEST(DevicePlan, SumsAreNearWhatACardHadInUse) {
     }
 }
 
+TEST(DevicePlan, OffloadedStatesAreInTheHostsMemory) {
+    const MemoryPlan off = memory_plan(gpt2({}), 1);
+    const MemoryPlan on = memory_plan(gpt2({"optimizer.offload=states"}), 1);
+    EXPECT_EQ(on.optimizer, 0);
+    EXPECT_EQ(on.offloaded, off.optimizer / 2 * 3)
+        << "two moments, and a master weight beside them";
+    EXPECT_EQ(on.blocks, 16 * mib);
+    EXPECT_EQ(on.gradients, off.gradients);
+    EXPECT_NEAR(static_cast<double>(on.weights) / static_cast<double>(off.weights), 1.0 / 3, 1e-3)
+        << "2 bytes of 2 and 4";
+    EXPECT_EQ(off.computing() - on.computing(),
+              off.weights - on.weights + off.optimizer - on.optimizer);
+    EXPECT_EQ(on.on_host(), on.offloaded + on.blocks + on.staging);
+}
+
+TEST(DevicePlan, OffloadIsNamedWhereItWouldHelp) {
+    const auto text_of = [](const char* offload) {
+        return plan_text(config_of("llama/llama_8b.yaml",
+                                   {"train.global_batch=8", "train.micro_batch=1", offload}),
+                         1);
+    };
+    const std::string off = text_of("optimizer.offload=none"),
+                      on = text_of("optimizer.offload=states");
+    EXPECT_NE(off.find("train.recompute=full, optimizer.offload=states, or more"),
+              std::string::npos)
+        << off;
+    EXPECT_EQ(off.find("offloaded"), std::string::npos);
+    EXPECT_NE(on.find(", offloaded master weights and moments "), std::string::npos) << on;
+    EXPECT_NE(on.find(", pinned blocks for them 0.016 GiB)"), std::string::npos) << on;
+    EXPECT_EQ(on.find("full, optimizer.offload=states"), std::string::npos) << on;
+}
+
 TEST(DevicePlan, TheTextNamesTheGpu) {
     if (has_cuda_device()) GTEST_SKIP() << "this machine has a GPU, which is named instead";
     EXPECT_TRUE(planned_device().is_assumed);

@@ -151,6 +151,7 @@ TEST(Plan, ForetellsMemoryAndTrafficOfEveryZeroStage) {
             expect_foretold_in_stage(zero, ranks, {"train.dtype=bf16"});
         }
     expect_foretold_in_stage(3, 3, {"model.tied_head=false", "parallel.wire_dtype=bf16"});
+    expect_foretold_in_stage(1, 2, {"train.dtype=bf16", "optimizer.offload=states"});
 }
 
 TEST(Plan, CountsWhatSavesAndLanesNeed) {
