@@ -2,7 +2,9 @@
 """Training on a GPU beside the CPU's: the same losses within rounding, a resume with the same bits, checkpoints that go from
 one to the other. Needs a CUDA device; without one the cases are skipped with the reason."""
 
+import json
 import math
+import pathlib
 import subprocess
 import sys
 
@@ -115,6 +117,37 @@ def layouts(lab, options):
         runs.expect_different(lab, f"{dtype}: one lane less", one, mutant)
 
 
+def memory_of(run):
+    """The most that a rank's tensors took on the device."""
+    rows = [json.loads(line) for line in pathlib.Path(run, "metrics.jsonl").read_text().splitlines()]
+    return max(row["memory_bytes"] for row in rows if row["kind"] == "step")
+
+
+def offload(lab, options):
+    """Master weights and moments in the host's memory, updated by the CPU: the bits of the GPU's updates, in less of its memory,
+    alone and beside other ranks; checkpoints go from one to the other."""
+    need_device(lab)
+    for dtype in ("fp32", "bf16"):
+        # Wide enough that states, and not activations, are most of the memory.
+        overrides = {**COMMON, "train.lanes": 8, "train.micro_batch": 1, "train.dtype": dtype, "model.dropout": 0.1,
+                     "model.layers": 4, "model.width": 256, "run.device": "cuda"}
+        there = {**overrides, "optimizer.offload": "states"}
+        gpu = lab.train(f"gpu-{dtype}", "gpt/tiny.yaml", overrides)
+        host = lab.train(f"host-{dtype}", "gpt/tiny.yaml", there)
+        runs.expect_equal(lab, f"{dtype}: offloaded states", gpu, host)
+        if not memory_of(host) < 0.8 * memory_of(gpu):
+            runs.fail(f"{dtype}: {memory_of(host)} bytes on the device with offloaded states, {memory_of(gpu)} without")
+        for source, name, keys in ((gpu, "to-host", there), (host, "to-gpu", overrides), (host, "host-to-host", there)):
+            lab.fork(source, f"{name}-{dtype}", 10)
+            resumed = lab.train(f"{name}-{dtype}", "gpt/tiny.yaml", keys)
+            runs.expect_equal(lab, f"{dtype}: {name}, resumed at step 10", gpu, resumed, after=10)
+        for name, (ranks, layout) in LAYOUTS.items():
+            run = lab.train(f"{name}-{dtype}", "gpt/tiny.yaml", {**there, **layout}, ranks)
+            runs.expect_equal(lab, f"{dtype}: offloaded states, {name} on {ranks} ranks", gpu, run)
+        mutant = lab.train(f"mutant-{dtype}", "gpt/tiny.yaml", {**there, "optimizer.clip": 0.5})
+        runs.expect_different(lab, f"{dtype}: offloaded states, another clip", gpu, mutant)
+
+
 def context(lab, options):
     """Ranks that share sequences, and the GPU: losses of one rank within rounding, for every style of model. The same bits in a
     run that repeats, resumes or recomputes, and whatever is divided beside the sequences."""
@@ -168,4 +201,4 @@ def fp8(lab, options):
 
 if __name__ == "__main__":
     runs.main({"equals_cpu": equals_cpu, "resumes": resumes, "crosses_devices": crosses_devices,
-               "layouts": layouts, "context": context, "fp8": fp8})
+               "layouts": layouts, "offload": offload, "context": context, "fp8": fp8})

@@ -152,7 +152,26 @@ def replicas(lab, options):
                       lab.train("unchecked", CONFIG, OVERRIDES), lab.folder / "checked")
 
 
+def offload(lab, options):
+    """Master weights and moments in host memory: no bit changes, and checkpoints go from one to the other, beside other ranks too."""
+    for config, more in ((CONFIG, {}), (BF16_CONFIG, BF16)):
+        family = config.split("/")[0]
+        here = {**OVERRIDES, **more}
+        there = {**here, "optimizer.offload": "states"}
+        reference = lab.train(f"{family}-here", config, here)
+        offloaded = lab.train(f"{family}-there", config, {**there, "run.hash_check_every": 1}, 2)
+        runs.expect_equal(lab, f"{family}: offloaded states", reference, offloaded)
+        for name, source, overrides, ranks in (("to-there", reference, there, 1), ("to-here", offloaded, here, 2),
+                                               ("to-zero", offloaded, {**there, "parallel.zero": 1}, 3)):
+            lab.fork(source, f"{family}-{name}", 6)
+            run = lab.train(f"{family}-{name}", config, overrides, ranks)
+            runs.expect_equal(lab, f"{family}: {name} on {ranks} ranks", reference, run, 6)
+        lab.fork(offloaded, f"{family}-mutant", 6, edit=("zero", "optimizer.v."))
+        mutant = lab.train(f"{family}-mutant", config, there)
+        runs.expect_different(lab, f"{family}: second moments lost", reference, mutant, 6)
+
+
 if __name__ == "__main__":
     runs.main({"every_step": every_step, "mutants": mutants, "every_step_bf16": every_step_bf16,
                "mutants_bf16": mutants_bf16, "skip_list": skip_list, "damaged": damaged,
-               "replicas": replicas, "zero": zero})
+               "replicas": replicas, "zero": zero, "offload": offload})
