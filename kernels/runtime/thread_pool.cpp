@@ -41,7 +41,7 @@ void ThreadPool::run(int64_t chunks, FunctionRef<void(int64_t)> body) {
     if (workers_.empty() || chunks == 1) {
         for (int64_t chunk = 0; chunk < chunks; ++chunk) {
             body(chunk);
-            count_chunk();
+            count_work();
         }
         return;
     }
@@ -61,6 +61,7 @@ void ThreadPool::run(int64_t chunks, FunctionRef<void(int64_t)> body) {
         relax();
     std::unique_lock lock(mutex_);
     done_.wait(lock, [this] { return busy_.load(std::memory_order_acquire) == 0; });
+    count_work();  // the others may have taken every chunk
     if (error_) std::rethrow_exception(error_);
 }
 
@@ -68,7 +69,7 @@ void ThreadPool::take_chunks(bool is_caller) {
     try {
         for (int64_t chunk = next_.fetch_add(1); chunk < chunks_; chunk = next_.fetch_add(1)) {
             (*body_)(chunk);
-            if (is_caller) count_chunk();
+            if (is_caller) count_work();
         }
     } catch (...) {
         std::lock_guard lock(mutex_);

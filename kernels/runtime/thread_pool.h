@@ -32,15 +32,15 @@ class ThreadPool {
     /// `run` on its own pool.
     void run(int64_t chunks, FunctionRef<void(int64_t)> body);
 
-    /// Chunks that calling threads have computed: it rises while a rank works. It is read by other
-    /// threads and may outlive the pool.
+    /// Chunks that calling threads have computed, and loops that the threads have shared: it rises
+    /// while a rank works. It is read by other threads and may outlive the pool.
     std::shared_ptr<const std::atomic<uint64_t>> progress() const { return progress_; }
 
   private:
     void work();
     void take_chunks(bool is_caller);
     /// One thread calls at a time, so that a store is enough.
-    void count_chunk() {
+    void count_work() {
         progress_->store(progress_->load(std::memory_order_relaxed) + 1, std::memory_order_relaxed);
     }
 
