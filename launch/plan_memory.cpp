@@ -11,6 +11,7 @@
 #include "launch/stage_parts.h"
 #include "parallel/collective_ops/sum_gradients.h"
 #include "parallel/data_parallel/lane_reducer.h"
+#include "parallel/data_parallel/lanes.h"
 
 namespace plinth::launch {
 
@@ -26,35 +27,56 @@ int64_t padded(int64_t elements) {
 /// another dtype, and with parallel.zero 2 and 3 the units on their way and the one that is filled.
 int64_t passing_gradients(const RunConfig& config, const parallel::BucketLayout& layout, int rank,
                           int64_t ranks) {
+    const parallel::LanePlan lanes{config.train.global_batch / config.train.micro_batch,
+                                   config.train.lanes, static_cast<int>(ranks)};
+    const size_t count = layout.buckets();
     const auto limit = static_cast<size_t>(parallel::LaneReducerConfig{}.in_flight);
-    const size_t at_once = ranks == 1                     ? 0
-                           : config.parallel.pipeline > 1 ? layout.buckets()
-                                                          : std::min(limit, layout.buckets());
+    const size_t at_once = config.parallel.pipeline > 1 ? count : std::min(limit, count);
     const bool is_narrow = config.parallel.wire_dtype == ComputeType::bf16;
     const int64_t wire = is_narrow ? 2 : 4;
-    const auto exchanged = [&](size_t b) {
-        const int64_t arrives =
-            (ranks - 1) * layout.owned(b, rank, static_cast<int>(ranks)).elements();
-        return wire * (arrives + (is_narrow ? layout.bucket(b).elements() : 0));
+    // Exchanges start bucket by bucket, round by round. A rank without a lane only receives.
+    const auto sends = [&](size_t exchange) {
+        return lanes.lane_of(rank, static_cast<int64_t>(exchange / count)).has_value();
     };
-    // One after the other leaves, of one lane and of the next.
-    const size_t count = layout.buckets(), all = (config.train.lanes > ranks ? 2 : 1) * count;
-    std::vector<int> held(layout.units().size());  // buckets under way, by unit
+    const auto arrives = [&](size_t exchange) {
+        const int64_t senders = lanes.lanes_in(static_cast<int64_t>(exchange / count)) -
+                                static_cast<int>(sends(exchange));
+        return senders * layout.owned(exchange % count, rank, static_cast<int>(ranks)).elements();
+    };
+    const auto exchanged = [&](size_t exchange) {
+        const int64_t leaves =
+            is_narrow && sends(exchange) ? layout.bucket(exchange % count).elements() : 0;
+        return wire * (arrives(exchange) + leaves);
+    };
+    std::vector<int> held(layout.units().size());  // buckets on their way from here, by unit
     int64_t most = 0, bytes = 0;
     const auto unit_bytes = [&](size_t unit) {
         return config.parallel.zero >= 2 ? 4 * layout.units()[unit].range.elements() : 0;
     };
-    for (size_t end = 0; end < all; ++end) {
-        const size_t filled = layout.unit_of(end % count);
-        most = std::max(most, bytes + (held[filled] == 0 ? unit_bytes(filled) : 0));
-        bytes += exchanged(end % count);
-        if (held[filled]++ == 0) bytes += unit_bytes(filled);
-        if (end < at_once) continue;
-        const size_t oldest = (end - at_once) % count;
-        bytes -= exchanged(oldest);
-        if (--held[layout.unit_of(oldest)] == 0) bytes -= unit_bytes(layout.unit_of(oldest));
+    const auto complete = [&](size_t exchange) {
+        most = std::max(most, bytes + (is_narrow ? 4 * arrives(exchange) : 0));  // widened
+        bytes -= exchanged(exchange);
+        if (!sends(exchange)) return;
+        const size_t unit = layout.unit_of(exchange % count);
+        if (--held[unit] == 0) bytes -= unit_bytes(unit);
+    };
+    const size_t all = static_cast<size_t>(std::min<int64_t>(2, lanes.rounds())) * count;
+    size_t completed = 0;
+    for (size_t started = 0; started < all; ++started) {
+        if (sends(started)) {
+            const size_t filled = layout.unit_of(started % count);
+            if (held[filled]++ == 0) bytes += unit_bytes(filled);
+        }
+        most = std::max(most, bytes);
+        while (completed + at_once <= started)
+            complete(completed++);
+        bytes += exchanged(started);
+        most = std::max(most, bytes);
+        if (ranks == 1) complete(completed++);  // without waiting
     }
-    return std::max(most, bytes);
+    while (completed < all)
+        complete(completed++);
+    return most;
 }
 
 /// Of weights in 8 bits: in both layouts, or with parallel.zero=3 one at a time.

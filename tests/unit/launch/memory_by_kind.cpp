@@ -140,6 +140,13 @@ TEST(MemoryByKind, OfDataRanksWithEveryZeroStage) {
     }
 }
 
+TEST(MemoryByKind, OfRanksThatDoNotDivideTheLanes) {
+    for (const char* zero : {"parallel.zero=0", "parallel.zero=2", "parallel.zero=3"})
+        for (const char* wire : {"parallel.wire_dtype=fp32", "parallel.wire_dtype=bf16"})
+            expect_foretold({zero, "parallel.data=3", wire});
+    expect_foretold({"parallel.zero=2", "parallel.data=3", "train.micro_batch=4", "train.lanes=8"});
+}
+
 TEST(MemoryByKind, OfOffloadedStates) {
     for (const char* zero :
          {"parallel.zero=0", "parallel.zero=1", "parallel.zero=2", "parallel.zero=3"})
