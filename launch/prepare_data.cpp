@@ -6,6 +6,7 @@
 
 #include <cstdio>
 
+#include "core/data/cleaning.h"
 #include "core/data/prepare.h"
 #include "core/io/print.h"
 #include "launch/pipeline_config.h"
@@ -70,7 +71,8 @@ int prepare_data(const PrepareConfig& config) {
     print(fmt::format("read {} documents, {:.1f} MB, in {:.1f} s\n", report.documents_read,
                       static_cast<double>(report.input_bytes) * 1e-6, report.seconds));
     for (const auto& [reason, count] : report.manifest.dropped)
-        print(fmt::format("dropped {} documents: {}\n", count, reason));
+        print(fmt::format("dropped {} {}: {}\n", count,
+                          reason == core::data::dropped::binary ? "files" : "documents", reason));
     for (const auto& [name, split] : report.manifest.splits)
         print(fmt::format("{}: {} documents, {} tokens, {} bytes of text\n", name,
                           split.documents(), split.tokens(), split.bytes()));

@@ -182,7 +182,7 @@ def prepare(lab, options):
                           capture_output=True, timeout=60)
     said = done.stdout + done.stderr
     for words in ("read 501 documents", "dropped 1 documents: invalid_utf8", "dropped 499 documents: duplicate",
-                  "dropped 1 documents: binary", f"1 binary file was left out; the first is {plain}/picture.png: ",
+                  "dropped 1 files: binary", f"1 binary file was left out; the first is {plain}/picture.png: ",
                   f"2 names lead to no file and were skipped; the first: {plain}/dangling is a link to nothing"):
         if done.returncode != 0 or words not in said:
             problems.append(f"paragraphs of a folder with odd names: exit code {done.returncode}, no '{words}' in: {said}")
