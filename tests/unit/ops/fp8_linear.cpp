@@ -10,8 +10,8 @@
 #include "core/ops/gelu_mlp.h"
 #include "tests/support/expect_error.h"
 #include "tests/support/fp8_oracle.h"
-#include "tests/support/op_fixture.h"
 #include "tests/support/same_bits.h"
+#include "tests/unit/ops/layer_run.h"
 
 namespace plinth::test {
 namespace {
@@ -25,24 +25,6 @@ using core::Tensor;
 using kernels::Fp8;
 
 constexpr int64_t M = 48, N = 64, K = 80;
-
-struct Result {
-    std::vector<double> y, dx;
-    std::map<std::string, std::vector<double>> parameters;
-    size_t kept = 0;  ///< bytes from the forward to the backward pass, y's beside
-    bool operator==(const Result& other) const {
-        return y == other.y && dx == other.dx && parameters == other.parameters;
-    }
-};
-
-struct How {
-    bool remake = false;
-    bool later = false;
-    bool watch = true;     ///< the gradient of x is wanted
-    bool is_kept = false;  ///< another node keeps x
-    bool is_recorded = true;
-    int threads = 2;
-};
 
 /// By three loops in double, row-major: a[m,k] b[n,k]^T.
 std::vector<double> product(const std::vector<double>& a, const std::vector<double>& b, int64_t m,
@@ -111,10 +93,8 @@ class Altered final : public Fp8Source {
     Fp8Tensor first_;
 };
 
-class Fp8LinearTest : public OpTest {
+class Fp8LinearTest : public LayerTest {
   protected:
-    using Function = std::function<Tensor(const Tensor&)>;
-
     Parameter& fp8_parameter(const std::string& name, const Shape& shape) {
         Parameter& made = parameter(name, shape);
         made.set_takes_fp8();
@@ -130,48 +110,22 @@ class Fp8LinearTest : public OpTest {
                 .fp8 = source};
     }
 
-    Result differentiate(const Function& f, Tensor x, Fp8Source& source, const How& how = {}) {
-        sink_->clear();
-        Stream stream(how.threads);
-        core::Tape tape;
-        core::Scope::Settings surroundings = settings(stream, &source);
-        if (how.is_recorded) surroundings.tape = &tape;
-        surroundings.remake = how.remake;
-        const core::Scope scope(surroundings);
-        for (const auto& made : parameters_) {  // makes the copies that are cached
-            made->acquire(made->read_as(DType::bf16));
-            made->release();
-            if (made->takes_fp8()) source.weight(*made, false);
-        }
-        if (how.watch) tape.watch(x);
-        const core::SavedTensor elsewhere =
-            how.is_kept ? core::SavedTensor(x) : core::SavedTensor();
-        const size_t before = allocator_->use().in_use;
-        Tensor y = f(x);
-        Result result{.y = to_doubles(y), .dx = {}, .parameters = {}};
-        result.kept = allocator_->use().in_use - before - y.in().bytes();
-        if (!how.is_recorded) return result;
-        Tensor dy = tensor(random_values(y.elements(), "dy"), y.shape(), y.dtype());
-        core::WeightHalves halves;
-        auto dx = tape.backward({{y, std::move(dy)}}, {&x, 1}, {}, how.later ? &halves : nullptr);
-        halves.run();
-        if (how.watch) result.dx = to_doubles(dx[0]);
-        for (const auto& made : parameters_)
-            result.parameters[made->name()] = sink_->of(*made);
-        return result;
+    LayerResult differentiate(const Layer& layer, const Tensor& x, Fp8Source& source,
+                              const LayerRun& run = {}) {
+        return LayerTest::differentiate(layer, x, run, &source);
     }
 
     /// What `linear` of the first two parameters must give.
-    Result expected_linear() {
+    LayerResult expected_linear() {
         const auto x = through_fp8(rounded_to_bf16(random_values(M * K, "x")), Fp8::e4m3);
         const auto w =
             through_fp8(rounded_to_bf16(parameters_[0]->master().values<float>()), Fp8::e4m3);
         const auto dy_given = rounded_to_bf16(random_values(M * N, "dy"));
         const auto dy = through_fp8(dy_given, Fp8::e5m2);
         const auto bias = parameters_[1]->master().values<float>();
-        Result result{.y = product(x, w, M, N, K),
-                      .dx = product(dy, transposed(w, N, K), M, K, N),
-                      .parameters = {}};
+        LayerResult result{.y = product(x, w, M, N, K),
+                           .dx = product(dy, transposed(w, N, K), M, K, N),
+                           .parameters = {}};
         std::vector<double> dbias(static_cast<size_t>(N), 0.0);
         for (size_t i = 0; i < result.y.size(); ++i) {
             const size_t column = i % static_cast<size_t>(N);
@@ -182,7 +136,7 @@ class Fp8LinearTest : public OpTest {
         result.parameters["bias"] = dbias;
         return result;
     }
-    Function linear() {
+    Layer linear() {
         return [this](const Tensor& x) {
             return core::ops::linear(x, {*parameters_[0]}, parameters_[1].get());
         };
@@ -194,7 +148,7 @@ class Fp8LinearTest : public OpTest {
     }
     /// How far a result is from what it must be: y and dx are rounded to bf16, gradients of
     /// weights are not.
-    static bool is_as_expected(const Result& found, const Result& expected) {
+    static bool is_as_expected(const LayerResult& found, const LayerResult& expected) {
         return norm_error(found.y, expected.y) < 3e-3 && norm_error(found.dx, expected.dx) < 3e-3 &&
                norm_error(found.parameters.at("weight"), expected.parameters.at("weight")) < 1e-5 &&
                norm_error(found.parameters.at("bias"), expected.parameters.at("bias")) < 1e-5;
@@ -205,10 +159,10 @@ class Fp8LinearTest : public OpTest {
 
 TEST_F(Fp8LinearTest, HasTheProductsOfTheQuantizedOperands) {
     declare_linear();
-    const Result expected = expected_linear();
+    const LayerResult expected = expected_linear();
     core::CurrentScaling at_each_use(*allocator_, false);
     for (core::CurrentScaling* source : {&source_, &at_each_use}) {
-        const Result found = differentiate(linear(), input(), *source);
+        const LayerResult found = differentiate(linear(), input(), *source);
         EXPECT_LT(norm_error(found.y, expected.y), 3e-3);
         EXPECT_LT(norm_error(found.dx, expected.dx), 3e-3);
         for (const char* name : {"weight", "bias"})
@@ -220,7 +174,7 @@ TEST_F(Fp8LinearTest, HasTheProductsOfTheQuantizedOperands) {
 
 TEST_F(Fp8LinearTest, MutantsAreSeen) {
     declare_linear();
-    const Result expected = expected_linear();
+    const LayerResult expected = expected_linear();
     using enum Altered::Fault;
     for (const auto fault : {none, other_formats, forgotten_scale, one_layout_for_both}) {
         Altered source(source_, fault, *allocator_);
@@ -236,7 +190,7 @@ TEST_F(Fp8LinearTest, MutantsAreSeen) {
 
 TEST_F(Fp8LinearTest, AWeightIsQuantizedOnceAStep) {
     declare_linear();
-    const Result first = differentiate(linear(), input(), source_);
+    const LayerResult first = differentiate(linear(), input(), source_);
     Altered stale(source_, Altered::Fault::stale_weight, *allocator_);
     differentiate(linear(), input(), stale);
     auto* weight = parameters_[0]->master().data<float>();
@@ -245,7 +199,7 @@ TEST_F(Fp8LinearTest, AWeightIsQuantizedOnceAStep) {
     parameters_[0]->changed();
     EXPECT_EQ(differentiate(linear(), input(), source_), first) << "within the step";
     source_.begin_step(stream_);
-    const Result second = differentiate(linear(), input(), source_);
+    const LayerResult second = differentiate(linear(), input(), source_);
     EXPECT_TRUE(is_as_expected(second, expected_linear()));
     EXPECT_FALSE(is_as_expected(differentiate(linear(), input(), stale), expected_linear()))
         << "a transposed copy of the step before is not seen";
@@ -255,7 +209,7 @@ TEST_F(Fp8LinearTest, AWeightIsQuantizedOnceAStep) {
 
 TEST_F(Fp8LinearTest, WhatIsKeptChangesNoBit) {
     declare_linear();
-    const Result expected = differentiate(linear(), input(), source_);
+    const LayerResult expected = differentiate(linear(), input(), source_);
     for (const bool later : {false, true})
         for (const bool is_kept : {false, true})
             EXPECT_EQ(
@@ -316,19 +270,17 @@ TEST_F(Fp8LinearTest, TheMlpHasTheBitsOfItsParts) {
     const core::ops::LinearUse up{{*parameters_[0]}, parameters_[1].get()},
         down{{*parameters_[2]}, parameters_[3].get()};
     for (const auto form : {kernels::Gelu::tanh, kernels::Gelu::erf}) {
-        const Function composed = [&](const Tensor& x) {
+        const Layer composed = [&](const Tensor& x) {
             const Tensor hidden = core::ops::gelu(core::ops::linear(x, up.weight, up.bias), form);
             return core::ops::linear(hidden, down.weight, down.bias);
         };
-        const Function fused = [&](const Tensor& x) {
-            return core::ops::gelu_mlp(x, up, down, form);
-        };
-        const Result expected = differentiate(composed, input(), source_);
+        const Layer fused = [&](const Tensor& x) { return core::ops::gelu_mlp(x, up, down, form); };
+        const LayerResult expected = differentiate(composed, input(), source_);
         for (const bool remake : {false, true})
             for (const bool later : {false, true}) {
-                const How how{.remake = remake, .later = later};
-                EXPECT_EQ(differentiate(fused, input(), source_, how), expected) << remake << later;
-                EXPECT_EQ(differentiate(composed, input(), source_, how), expected)
+                const LayerRun run{.remake = remake, .later = later};
+                EXPECT_EQ(differentiate(fused, input(), source_, run), expected) << remake << later;
+                EXPECT_EQ(differentiate(composed, input(), source_, run), expected)
                     << remake << later;
             }
         EXPECT_EQ(differentiate(fused, input(), source_, {.watch = false}).parameters,
@@ -336,7 +288,7 @@ TEST_F(Fp8LinearTest, TheMlpHasTheBitsOfItsParts) {
         EXPECT_EQ(differentiate(fused, input(), source_, {.is_recorded = false}).y, expected.y);
     }
     // The hidden layer before GELU; x and GELU's result in 8 bits or, remade, only x.
-    const Function fused = [&](const Tensor& x) {
+    const Layer fused = [&](const Tensor& x) {
         return core::ops::gelu_mlp(x, up, down, kernels::Gelu::tanh);
     };
     const size_t hidden = static_cast<size_t>(M * N), x = static_cast<size_t>(M * K);
@@ -350,7 +302,7 @@ TEST_F(Fp8LinearTest, DelayedScalesAreThoseOfTheStepsBefore) {
     declare_linear();
     core::DelayedScaling delayed(*allocator_, true, core::Fp8History({"another", "weight"}));
     delayed.begin_step(stream_);
-    const Result first = differentiate(linear(), input(), delayed);
+    const LayerResult first = differentiate(linear(), input(), delayed);
     EXPECT_EQ(first, differentiate(linear(), input(), source_)) << "nothing is known: current";
     const auto index = [&](Fp8Role role) { return delayed.history().index_of("weight", role); };
     std::vector<float> seen = delayed.largest(stream_);
@@ -374,7 +326,7 @@ TEST_F(Fp8LinearTest, DelayedScalesAreThoseOfTheStepsBefore) {
     const float remembered = seen[index(Fp8Role::input)];
     delayed.history().push(seen);
     delayed.begin_step(stream_);
-    const Result second = differentiate(linear(), input(), delayed);
+    const LayerResult second = differentiate(linear(), input(), delayed);
     EXPECT_NE(second.y, first.y);
     const auto x = through_fp8(rounded_to_bf16(random_values(M * K, "x")), Fp8::e4m3, remembered);
     const auto w =

@@ -4,7 +4,7 @@
 #include "core/ops/gelu.h"
 #include "tests/support/cases/matmul.h"
 #include "tests/support/expect_error.h"
-#include "tests/support/op_fixture.h"
+#include "tests/unit/ops/layer_run.h"
 
 namespace plinth::test {
 namespace {
@@ -12,15 +12,6 @@ namespace {
 using core::Parameter;
 using core::Tensor;
 using kernels::Gelu;
-
-struct Result {
-    std::vector<double> y, dx;
-    std::map<std::string, std::vector<double>> parameters;
-    size_t kept = 0;  ///< bytes from the forward to the backward pass, y's beside
-    bool operator==(const Result& other) const {
-        return y == other.y && dx == other.dx && parameters == other.parameters;
-    }
-};
 
 struct How {
     bool fused = true;
@@ -32,7 +23,7 @@ struct How {
     int threads = 2;
 };
 
-class GeluMlpTest : public OpTest {
+class GeluMlpTest : public LayerTest {
   protected:
     /// x is [rows, inputs], the hidden layer has `outputs`.
     void declare(const MatmulCase& c) {
@@ -54,32 +45,10 @@ class GeluMlpTest : public OpTest {
         const Tensor hidden = core::ops::gelu(core::ops::linear(x, up.weight, up.bias), how.form);
         return core::ops::linear(hidden, down.weight, down.bias);
     }
-    Result differentiate(Tensor x, const How& how) {
-        sink_->clear();
-        Stream stream(how.threads);
-        core::Tape tape;
-        const core::Scope scope({.stream = &stream,
-                                 .allocator = allocator_.get(),
-                                 .tape = &tape,
-                                 .remake = how.remake,
-                                 .compute = x.dtype()});
-        for (const auto& made : parameters_) {  // makes the copies that are cached
-            made->acquire(made->read_as(x.dtype()));
-            made->release();
-        }
-        if (how.watch) tape.watch(x);
-        const size_t before = allocator_->use().in_use;
-        Tensor y = apply(x, how);
-        Result result{.y = to_doubles(y), .dx = {}, .parameters = {}};
-        result.kept = allocator_->use().in_use - before - y.in().bytes();
-        Tensor dy = tensor(random_values(y.elements(), "dy"), y.shape(), y.dtype());
-        core::WeightHalves halves;
-        auto dx = tape.backward({{y, std::move(dy)}}, {&x, 1}, {}, how.later ? &halves : nullptr);
-        halves.run();
-        if (how.watch) result.dx = to_doubles(dx[0]);
-        for (const auto& made : parameters_)
-            result.parameters[made->name()] = sink_->of(*made);
-        return result;
+    LayerResult differentiate(const Tensor& x, const How& how) {
+        return LayerTest::differentiate(
+            [&](const Tensor& in) { return apply(in, how); }, x,
+            {.remake = how.remake, .later = how.later, .watch = how.watch, .threads = how.threads});
     }
 };
 
@@ -90,7 +59,7 @@ TEST_F(GeluMlpTest, HasTheBitsOfTheComposition) {
             for (const Gelu form : {Gelu::tanh, Gelu::erf})
                 for (const bool with_biases : {false, true}) {
                     const How composed{.fused = false, .form = form, .with_biases = with_biases};
-                    const Result expected = differentiate(input(c, dtype), composed);
+                    const LayerResult expected = differentiate(input(c, dtype), composed);
                     for (const bool remake : {false, true})
                         for (const bool later : {false, true})
                             EXPECT_EQ(differentiate(input(c, dtype), {.remake = remake,
@@ -108,10 +77,10 @@ TEST_F(GeluMlpTest, AnotherFunctionHasOtherBits) {
     const MatmulCase c{"", 33, 65, 17};
     declare(c);
     for (const DType dtype : {DType::f32, DType::bf16}) {
-        const Result expected = differentiate(input(c, dtype), {});
-        const Result no_biases = differentiate(input(c, dtype), {.with_biases = false});
-        const Result other_form = differentiate(input(c, dtype), {.form = Gelu::erf});
-        for (const Result& other : {no_biases, other_form}) {
+        const LayerResult expected = differentiate(input(c, dtype), {});
+        const LayerResult no_biases = differentiate(input(c, dtype), {.with_biases = false});
+        const LayerResult other_form = differentiate(input(c, dtype), {.form = Gelu::erf});
+        for (const LayerResult& other : {no_biases, other_form}) {
             EXPECT_NE(other.y, expected.y);
             EXPECT_NE(other.dx, expected.dx);
             for (const char* weight : {"up", "down"})
@@ -140,14 +109,14 @@ TEST_F(GeluMlpTest, KeepsTheHiddenLayerOnceWhereItIsMadeAgain) {
 TEST_F(GeluMlpTest, WeightsHaveGradientsWhereTheInputNeedsNone) {
     const MatmulCase c{"", 13, 31, 7};
     declare(c);
-    const Result wanted = differentiate(input(c, DType::f32), {});
+    const LayerResult wanted = differentiate(input(c, DType::f32), {});
     EXPECT_EQ(differentiate(input(c, DType::f32), {.watch = false}).parameters, wanted.parameters);
 }
 
 TEST_F(GeluMlpTest, WithoutATapeItHasTheSameBits) {
     const MatmulCase c{"", 13, 31, 7};
     declare(c);
-    const Result recorded = differentiate(input(c, DType::f32), {});
+    const LayerResult recorded = differentiate(input(c, DType::f32), {});
     EXPECT_EQ(run([&](const auto& in) { return apply(in[0], {}); }, {input(c, DType::f32)}),
               recorded.y);
 }
@@ -156,7 +125,7 @@ TEST_F(GeluMlpTest, ThreadsDoNotChangeBits) {
     const MatmulCase c{"", 97, 101, 303};
     declare(c);
     for (const DType dtype : {DType::f32, DType::bf16}) {
-        const Result one = differentiate(input(c, dtype), {.threads = 1});
+        const LayerResult one = differentiate(input(c, dtype), {.threads = 1});
         for (int threads = 2; threads <= 8; ++threads)
             EXPECT_EQ(differentiate(input(c, dtype), {.threads = threads}), one) << threads;
     }
