@@ -7,7 +7,6 @@
 namespace plinth::parallel {
 
 using core::Parameter;
-using core::Tensor;
 
 View LaneReducer::total_of(size_t bucket) {
     const FlatRange owned = layout_.owned(bucket, rank_, ranks_);
