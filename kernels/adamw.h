@@ -3,8 +3,10 @@
 
 #include <cmath>
 
+#include "kernels/element_rows.h"
 #include "kernels/kernel.h"
-#include "kernels/simd.h"
+#include "kernels/runtime/philox.h"
+#include "kernels/stochastic_rounding.h"
 
 namespace plinth::kernels {
 
@@ -19,6 +21,8 @@ struct AdamW {
     double bias_correction2 = 1.0;  ///< 1 - beta2^t
     double gradient_scale = 1.0;    ///< clip factor / global weight, applied to the gradient first
     bool skip = false;              ///< a non-finite step: nothing changes
+    RandomKey rounding;             ///< of moments in bf16: of the run, the parameter, the step
+    ElementRows elements;           ///< of the parameter; what moments in bf16 are rounded by
 };
 
 /// The options as a loop over elements needs them, rounded to fp32 once.
@@ -47,9 +51,25 @@ PLINTH_HOST_DEVICE PLINTH_INLINE void adamw_update(float& w, float& m, float& v,
     w = w * c.keep - c.step_size * m / (__builtin_sqrtf(v) * c.inverse_root2 + c.eps);
 }
 
-/// In place over n fp32 elements (Loshchilov and Hutter 2019): g = scale * gradient;
+/// The same with moments in bf16: weights move by the moments before these are rounded. `word` is
+/// the element's random number, one half for each moment.
+PLINTH_HOST_DEVICE PLINTH_INLINE void adamw_update(float& w, BFloat16& m, BFloat16& v,
+                                                   float gradient, const AdamWConstants& c,
+                                                   uint32_t word) {
+    auto first = static_cast<float>(m), second = static_cast<float>(v);
+    adamw_update(w, first, second, gradient, c);
+    m = round_stochastically(first, word & 0xffffu);
+    v = round_stochastically(second, word >> 16);
+}
+
+/// In place over n elements, weights and gradients in fp32, both moments in fp32 or both in bf16
+/// (Loshchilov and Hutter 2019): g = scale * gradient;
 /// m = beta1 m + (1 - beta1) g; v = beta2 v + (1 - beta2) g^2;
 /// w = w (1 - lr decay) - lr (m / correction1) / (sqrt(v / correction2) + eps).
+///
+/// Moments in bf16 are rounded stochastically: to the nearest, a second moment with beta2 = 0.999
+/// would stand still, for a change by less than 2^-9 of it is lost. Element e of the parameter
+/// takes word e mod 4 of rounding.words(e / 4), so that no cut and no layout changes a bit.
 PLINTH_KERNEL(adamw, View weight, View first_moment, View second_moment, ConstView gradient,
               AdamW options);
 

@@ -252,15 +252,18 @@ void add_cross_entropy(Rows& rows, const ModelSizes& m) {
 
 void add_optimizer(Rows& rows) {
     const int64_t n = 124 << 20;
-    rows.add("adamw", {n}, 7.0 * static_cast<double>(n) * full_size,
-             [=](DeviceTensors& t) -> KernelCall {
-                 const View weight = t.random({n}, f32), first = t.random({n}, f32, 1e-3f),
-                            second = t.zeros({n}, f32), gradient = t.random({n}, f32);
-                 const kernels::AdamW options{.learning_rate = 1e-4, .weight_decay = 0.1};
-                 return [=](Stream& s) {
-                     kernels::adamw(weight, first, second, gradient, options, s);
-                 };
-             });
+    const auto add_adamw = [&](const char* name, DType moments, double moment_size) {
+        const double moved = 3 * full_size + 4 * moment_size;  // of an element
+        rows.add(name, {n}, moved * static_cast<double>(n), [=](DeviceTensors& t) -> KernelCall {
+            const View weight = t.random({n}, f32), first = t.random({n}, moments, 1e-3f),
+                       second = t.zeros({n}, moments), gradient = t.random({n}, f32);
+            const kernels::AdamW options{
+                .learning_rate = 1e-4, .weight_decay = 0.1, .rounding = RandomKey(1, "moments")};
+            return [=](Stream& s) { kernels::adamw(weight, first, second, gradient, options, s); };
+        });
+    };
+    add_adamw("adamw", f32, full_size);
+    add_adamw("adamw, bf16 moments", bf16, half_size);
     rows.add("squared_block_sums", {n}, static_cast<double>(n) * full_size,
              [=](DeviceTensors& t) -> KernelCall {
                  const View sums = t.zeros({n / kernels::norm_block}, DType::f64),

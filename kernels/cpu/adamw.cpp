@@ -2,7 +2,7 @@
 #include "kernels/adamw.h"
 
 #include "kernels/cpu/elementwise.h"
-#include "kernels/simd.h"
+#include "kernels/cpu/philox_block.h"
 
 namespace plinth::kernels::cpu {
 
@@ -15,6 +15,36 @@ PLINTH_SIMD void update(float* w, float* m, float* v, const float* gradient,
         adamw_update(w[i], m[i], v[i], gradient[i], c);
 }
 
+PLINTH_SIMD void update_rounded(float* w, BFloat16* m, BFloat16* v, const float* gradient,
+                                const uint32_t* words, const AdamWConstants& c, int64_t n) {
+#pragma omp simd
+    for (int64_t i = 0; i < n; ++i)
+        adamw_update(w[i], m[i], v[i], gradient[i], c, words[i]);
+}
+
+PLINTH_SIMD void draw_in_order(uint32_t* words, const RandomKey& key, uint64_t first_quadruple) {
+    PhiloxBlock block;
+    draw_words(block, key, first_quadruple, 0);
+    for (int64_t q = 0; q < PhiloxBlock::quadruples; ++q)
+        for (int64_t j = 0; j < 4; ++j)
+            words[4 * q + j] = block.word[j][q];
+}
+
+/// Elements [begin, end) of the call.
+void update_part(float* w, BFloat16* m, BFloat16* v, const float* gradient, const AdamW& options,
+                 const AdamWConstants& constants, int64_t begin, int64_t end) {
+    constexpr int64_t drawn = 4 * PhiloxBlock::quadruples;
+    uint32_t words[drawn];
+    for (int64_t i = begin; i < end;) {
+        // A row of the parameter, or this part of it, may begin inside of a quadruple.
+        const int64_t number = options.elements[i], before = number % 4;
+        draw_in_order(words, options.rounding, static_cast<uint64_t>(number / 4));
+        const int64_t last = std::min({end, options.elements.row_end(i), i + drawn - before});
+        update_rounded(w + i, m + i, v + i, gradient + i, words + before, constants, last - i);
+        i = last;
+    }
+}
+
 }  // namespace
 
 void adamw(View weight, View first_moment, View second_moment, ConstView gradient, AdamW options,
@@ -22,10 +52,19 @@ void adamw(View weight, View first_moment, View second_moment, ConstView gradien
     check_same_elements("adamw", weight, gradient);
     check_same_elements("adamw", weight, first_moment);
     check_same_elements("adamw", weight, second_moment);
+    CHECK(options.elements.is_sound(), "adamw: from element {} on", options.elements.first);
     if (options.skip) return;
     const AdamWConstants constants(options);
-    float *w = weight.as<float>(), *m = first_moment.as<float>(), *v = second_moment.as<float>();
+    float* w = weight.as<float>();
     const float* g = gradient.as<float>();
+    if (first_moment.dtype == DType::bf16) {
+        auto *m = first_moment.as<BFloat16>(), *v = second_moment.as<BFloat16>();
+        return parallel_for(stream, weight.elements(), elementwise_grain,
+                            [&](int64_t begin, int64_t end) {
+                                update_part(w, m, v, g, options, constants, begin, end);
+                            });
+    }
+    float *m = first_moment.as<float>(), *v = second_moment.as<float>();
     parallel_for(stream, weight.elements(), elementwise_grain, [&](int64_t begin, int64_t end) {
         update(w + begin, m + begin, v + begin, g + begin, constants, end - begin);
     });

@@ -2,7 +2,7 @@
 #include "kernels/dropout.h"
 
 #include "kernels/cpu/elementwise.h"
-#include "kernels/simd.h"
+#include "kernels/cpu/philox_block.h"
 
 namespace plinth::kernels::cpu {
 
@@ -10,7 +10,7 @@ namespace {
 
 /// Elements whose words are drawn at once, into a small array that the second loop turns into
 /// factors.
-constexpr int64_t quadruples = 64;
+constexpr int64_t quadruples = PhiloxBlock::quadruples;
 
 struct Draw {
     RandomKey key;
@@ -20,49 +20,12 @@ struct Draw {
     float factor;        ///< of those that stay
 };
 
-/// The four words of `quadruples` counters, word by word: each loop over them becomes vector
-/// instructions, which a loop over whole counters does not.
-struct Counters {
-    uint32_t word[4][quadruples];
-};
-
-/// Those that RandomKey::words makes of an item's quadruples from `first` on.
-PLINTH_INLINE void set_counters(Counters& counters, uint64_t first, uint64_t item) {
-    for (int64_t q = 0; q < quadruples; ++q) {
-        const uint64_t index = first + static_cast<uint64_t>(q);
-        counters.word[0][q] = static_cast<uint32_t>(index);
-        counters.word[1][q] = static_cast<uint32_t>(index >> 32);
-        counters.word[2][q] = static_cast<uint32_t>(item);
-        counters.word[3][q] = static_cast<uint32_t>(item >> 32);
-    }
-}
-
-/// philox() for all of them.
-PLINTH_INLINE void draw_words(Counters& counters, uint32_t key0, uint32_t key1) {
-    uint32_t *x0 = counters.word[0], *x1 = counters.word[1], *x2 = counters.word[2],
-             *x3 = counters.word[3];
-    for (int round = 0; round < philox_rounds; ++round) {
-#pragma omp simd
-        for (int64_t q = 0; q < quadruples; ++q) {
-            const uint64_t a = uint64_t{philox_multiplier[0]} * x0[q];
-            const uint64_t b = uint64_t{philox_multiplier[1]} * x2[q];
-            x0[q] = static_cast<uint32_t>(b >> 32) ^ x1[q] ^ key0;
-            x1[q] = static_cast<uint32_t>(b);
-            x2[q] = static_cast<uint32_t>(a >> 32) ^ x3[q] ^ key1;
-            x3[q] = static_cast<uint32_t>(a);
-        }
-        key0 += philox_key_step[0];
-        key1 += philox_key_step[1];
-    }
-}
-
 PLINTH_SIMD void draw_factors(float* factors, const Draw& draw, uint64_t first_quadruple) {
-    Counters counters;
-    set_counters(counters, first_quadruple, draw.sample);
-    draw_words(counters, draw.key.key[0], draw.key.key[1]);
+    PhiloxBlock block;
+    draw_words(block, draw.key, first_quadruple, draw.sample);
     for (int64_t q = 0; q < quadruples; ++q)
         for (int64_t j = 0; j < 4; ++j)
-            factors[4 * q + j] = counters.word[j][q] < draw.threshold ? 0.0f : draw.factor;
+            factors[4 * q + j] = block.word[j][q] < draw.threshold ? 0.0f : draw.factor;
 }
 
 template <typename T>

@@ -33,6 +33,43 @@ __global__ void update(float* w, float* m, float* v, const float* gradient, Adam
     }
 }
 
+/// What one element of moments in bf16 is rounded by.
+struct Rounding {
+    RandomKey key;
+    ElementRows elements;
+};
+
+// Moves 20 bytes an element: the moments are half as long. Ten rounds of Philox for four elements
+// where the parameter's quadruples are those of the threads, else for each.
+__global__ void update_rounded(float* w, BFloat16* m, BFloat16* v, const float* gradient,
+                               AdamWConstants c, Rounding rounding, int64_t n, bool is_wide) {
+    using Halves = Vector<BFloat16, per_thread>;
+    const int64_t first = (int64_t{blockIdx.x} * threads + threadIdx.x) * per_thread;
+    if (is_wide && first + per_thread <= n) {
+        auto* w_at = reinterpret_cast<Four*>(w + first);
+        auto *m_at = reinterpret_cast<Halves*>(m + first),
+             *v_at = reinterpret_cast<Halves*>(v + first);
+        Four weights = *w_at;
+        Halves firsts = *m_at, seconds = *v_at;
+        const Four gradients = *reinterpret_cast<const Four*>(gradient + first);
+        const auto words =
+            rounding.key.words(static_cast<uint64_t>(rounding.elements[first] / per_thread));
+#pragma unroll
+        for (int i = 0; i < per_thread; ++i)
+            adamw_update(weights.values[i], firsts.values[i], seconds.values[i],
+                         gradients.values[i], c, words[static_cast<size_t>(i)]);
+        *w_at = weights;
+        *m_at = firsts;
+        *v_at = seconds;
+    } else {
+        for (int64_t i = first; i < n && i < first + per_thread; ++i) {
+            const auto number = static_cast<uint64_t>(rounding.elements[i]);
+            adamw_update(w[i], m[i], v[i], gradient[i], c,
+                         rounding.key.words(number / 4)[number % 4]);
+        }
+    }
+}
+
 void check_same_elements(ConstView a, ConstView b) {
     CHECK(a.elements() == b.elements() && a.is_contiguous() && b.is_contiguous(),
           "adamw: shapes {} and {}", a.shape.text(), b.shape.text());
@@ -45,14 +82,28 @@ void adamw(View weight, View first_moment, View second_moment, ConstView gradien
     check_same_elements(weight, gradient);
     check_same_elements(weight, first_moment);
     check_same_elements(weight, second_moment);
+    CHECK(options.elements.is_sound(), "adamw: from element {} on", options.elements.first);
     if (options.skip || weight.elements() == 0) return;
-    float *w = weight.as<float>(), *m = first_moment.as<float>(), *v = second_moment.as<float>();
+    const int64_t n = weight.elements();
+    const unsigned blocks = blocks_for(n, threads, per_thread);
+    const cudaStream_t queue = queue_of(stream).stream();
+    const AdamWConstants constants(options);
+    float* w = weight.as<float>();
     const float* g = gradient.as<float>();
-    const bool is_wide = is_aligned(w, sizeof(Four)) && is_aligned(m, sizeof(Four)) &&
-                         is_aligned(v, sizeof(Four)) && is_aligned(g, sizeof(Four));
-    update<<<blocks_for(weight.elements(), threads, per_thread), threads, 0,
-             queue_of(stream).stream()>>>(w, m, v, g, AdamWConstants(options), weight.elements(),
-                                          is_wide);
+    const bool is_aligned_outside = is_aligned(w, sizeof(Four)) && is_aligned(g, sizeof(Four));
+    const auto is_wide = [&](const void* m, const void* v, size_t bytes) {
+        return is_aligned_outside && is_aligned(m, bytes) && is_aligned(v, bytes);
+    };
+    if (first_moment.dtype == DType::bf16) {
+        auto *m = first_moment.as<BFloat16>(), *v = second_moment.as<BFloat16>();
+        const bool wide = is_wide(m, v, sizeof(Four) / 2) && options.elements.keeps_quadruples();
+        update_rounded<<<blocks, threads, 0, queue>>>(
+            w, m, v, g, constants, Rounding{options.rounding, options.elements}, n, wide);
+    } else {
+        float *m = first_moment.as<float>(), *v = second_moment.as<float>();
+        update<<<blocks, threads, 0, queue>>>(w, m, v, g, constants, n,
+                                              is_wide(m, v, sizeof(Four)));
+    }
     CUDA_CHECK_LAUNCH("adamw");
 }
 

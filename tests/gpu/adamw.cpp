@@ -8,11 +8,12 @@ namespace {
 
 using AdamWTest = DeviceTest;
 
-std::vector<Operand> state_of(int64_t n) {
-    Operand second = input("second moment", {n});
-    for (size_t i = 3; i < second.bytes.size(); i += sizeof(float))
+std::vector<Operand> state_of(int64_t n, DType moments = DType::f32) {
+    Operand second = input("second moment", {n}, moments);
+    const size_t size = size_of(moments);
+    for (size_t i = size - 1; i < second.bytes.size(); i += size)
         second.bytes[i] &= std::byte{0x7f};  // no sign
-    return {in_out(input("weight", {n}), 0.0), in_out(input("first moment", {n}), 0.0),
+    return {in_out(input("weight", {n}), 0.0), in_out(input("first moment", {n}, moments), 0.0),
             in_out(second, 0.0), input("gradient", {n})};
 }
 
@@ -49,12 +50,47 @@ TEST_F(AdamWTest, MemoryNeedNotBeAligned) {
 TEST_F(AdamWTest, ASkippedStepChangesNothing) {
     kernels::AdamW skipped = options;
     skipped.skip = true;
+    for (const DType moments : {DType::f32, DType::bf16})
+        expect_same(
+            state_of(1025, moments),
+            [&](const std::vector<View>& v, Stream& stream) {
+                kernels::adamw(v[0], v[1], v[2], v[3], skipped, stream);
+            },
+            "skip");
+}
+
+// Philox and the rounding are one function on both, too.
+TEST_F(AdamWTest, RoundedMomentsAreThoseOfTheHost) {
+    for (const int64_t n : {1, 3, 4, 5, 1023, 1024, 1031, 1000003})
+        for (const ElementRows& elements :
+             {ElementRows{}, ElementRows{.first = int64_t{3} << 33}, ElementRows{.first = 1023},
+              ElementRows{.first = 64, .skipped = 12, .width = 96, .stride = 768},
+              ElementRows{.first = 7, .skipped = 5, .width = 129, .stride = 301}}) {
+            kernels::AdamW rounding = options;
+            rounding.rounding = RandomKey(3, "moments.w", 17);
+            rounding.elements = elements;
+            expect_same(
+                state_of(n, DType::bf16),
+                [&](const std::vector<View>& v, Stream& stream) {
+                    kernels::adamw(v[0], v[1], v[2], v[3], rounding, stream);
+                },
+                "n " + std::to_string(n) + " from " + std::to_string(elements.first));
+        }
+}
+
+TEST_F(AdamWTest, RoundedMomentsNeedNotBeAligned) {
     expect_same(
-        state_of(1025),
-        [&](const std::vector<View>& v, Stream& stream) {
-            kernels::adamw(v[0], v[1], v[2], v[3], skipped, stream);
+        state_of(4099, DType::bf16),
+        [](const std::vector<View>& v, Stream& stream) {
+            const auto rest = [](const View& view) {
+                return View(static_cast<std::byte*>(view.data) + size_of(view.dtype), view.dtype,
+                            {view.elements() - 1}, view.device);
+            };
+            kernels::AdamW rounding = options;
+            rounding.elements.first = 1;
+            kernels::adamw(rest(v[0]), rest(v[1]), rest(v[2]), rest(v[3]), rounding, stream);
         },
-        "skip");
+        "from the second element on");
 }
 
 }  // namespace
