@@ -4,11 +4,21 @@
 #include <cmath>
 #include <map>
 
-#include "kernels/adamw.h"
+#include "core/tensor/shard_runs.h"
+#include "kernels/runtime/philox.h"
 
 namespace plinth::core::optim {
 
 namespace {
+/// Elements [begin, begin + count) of contiguous memory.
+View part_of(const View& whole, int64_t begin, int64_t count) {
+    auto* bytes = static_cast<std::byte*>(whole.data);
+    return {bytes + begin * static_cast<int64_t>(size_of(whole.dtype)),
+            whole.dtype,
+            {count},
+            whole.device};
+}
+
 std::vector<ParameterRange> ranges_of(const std::vector<MasterWeights>& masters) {
     std::vector<ParameterRange> ranges;
     for (const MasterWeights& master : masters)
@@ -21,8 +31,8 @@ AdamW::AdamW(std::vector<MasterWeights> masters, const AdamWConfig& config,
              CachingAllocator& allocator)
     : config_(config),
       masters_(std::move(masters)),
-      first_moments_(ranges_of(masters_), allocator),
-      second_moments_(ranges_of(masters_), allocator) {}
+      first_moments_(ranges_of(masters_), allocator, config.moments),
+      second_moments_(ranges_of(masters_), allocator, config.moments) {}
 
 AdamW::AdamW(std::vector<MasterWeights> masters, const AdamWConfig& config, Offload& offload)
     : AdamW(std::move(masters), config, offload.states()) {
@@ -48,6 +58,21 @@ std::vector<ConstView> AdamW::in_order(std::span<const ParameterGradient> gradie
     return ordered;
 }
 
+void AdamW::for_parts(size_t i, int64_t begin, int64_t count, int64_t number,
+                      kernels::AdamW options, Update update) const {
+    const ParameterRange& range = masters_[i].range;
+    options.weight_decay = range.parameter->spec().decay ? config_.weight_decay : 0.0;
+    if (config_.moments == DType::f32) return update(begin, count, options);
+    options.rounding = RandomKey(config_.seed, "moments." + range.parameter->name(),
+                                 static_cast<uint64_t>(number));
+    const int64_t first = range.begin + begin;
+    for (const Shard& shard : shards_of({range.parameter, first, first + count})) {
+        options.elements = Runs(shard).as_rows();
+        update(begin, shard.elements(), options);
+        begin += shard.elements();
+    }
+}
+
 void AdamW::step(std::span<const ParameterGradient> gradients, const Step& step, Stream& stream) {
     CHECK(gradients.size() == masters_.size(), "{} gradients for {} parameters or parts of them",
           gradients.size(), masters_.size());
@@ -61,23 +86,26 @@ void AdamW::step(std::span<const ParameterGradient> gradients, const Step& step,
                            .bias_correction2 = 1.0 - std::pow(config_.beta2, t),
                            .gradient_scale = step.gradient_scale};
     const std::vector<ConstView> ordered = in_order(gradients);
-    const auto options_of = [&](size_t i) -> const kernels::AdamW& {
-        const bool decays = masters_[i].range.parameter->spec().decay;
-        options.weight_decay = decays ? config_.weight_decay : 0.0;
-        return options;
+    const auto update_with = [&](size_t i, int64_t first, const ConstView& gradient,
+                                 auto&& kernel) {
+        const View weights = masters_[i].weights.out(), means = first_moments_[i].out(),
+                   squares = second_moments_[i].out();
+        for_parts(i, first, gradient.elements(), step.number, options,
+                  [&](int64_t begin, int64_t count, const kernels::AdamW& part) {
+                      kernel(part_of(weights, begin, count), part_of(means, begin, count),
+                             part_of(squares, begin, count),
+                             ConstView(gradient.as<float>() + (begin - first), DType::f32, {count},
+                                       gradient.device),
+                             part, stream);
+                  });
     };
     if (offload_)
         offload_->fetch(ordered, [&](size_t i, int64_t begin, ConstView gradient) {
-            const auto part = [&](Tensor& whole) {
-                return View(whole.data<float>() + begin, DType::f32, {gradient.elements()});
-            };
-            kernels::adamw.cpu(part(masters_[i].weights), part(first_moments_[i]),
-                               part(second_moments_[i]), gradient, options_of(i), stream);
+            update_with(i, begin, gradient, kernels::adamw.cpu);
         });
     else
         for (size_t i = 0; i < masters_.size(); ++i)
-            kernels::adamw(masters_[i].weights.out(), first_moments_[i].out(),
-                           second_moments_[i].out(), ordered[i], options_of(i), stream);
+            update_with(i, 0, ordered[i], kernels::adamw);
     for (const MasterWeights& master : masters_)
         master.range.parameter->changed();
 }

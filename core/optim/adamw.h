@@ -7,6 +7,8 @@
 #include "core/optim/gradients.h"
 #include "core/optim/offload.h"
 #include "core/optim/parameter_storage.h"
+#include "kernels/adamw.h"
+#include "kernels/runtime/function_ref.h"
 #include "kernels/runtime/stream.h"
 
 namespace plinth::core::optim {
@@ -19,10 +21,13 @@ struct AdamWConfig {
     double beta1 = 0.9;
     double beta2 = 0.95;
     double eps = 1e-8;
-    double weight_decay = 0.1;  ///< on parameters declared with decay: matrices and embeddings
+    double weight_decay = 0.1;   ///< on parameters declared with decay: matrices and embeddings
+    DType moments = DType::f32;  ///< or bf16, stochastically rounded (kernels/adamw.h)
+    uint64_t seed = 0;           ///< of that rounding
 };
 
-/// AdamW over fp32 master weights. Elementwise: any cut of its state gives the same bits.
+/// AdamW over fp32 master weights. Elementwise: any cut of its state gives the same bits, those of
+/// rounded moments included.
 class AdamW {
   public:
     static constexpr Granularity granularity = Granularity::element;
@@ -40,7 +45,8 @@ class AdamW {
     struct Step {
         double learning_rate = 0.0;
         double gradient_scale =
-            1.0;  ///< clip factor / global weight: the only division of the gradient
+            1.0;             ///< clip factor / global weight: the only division of the gradient
+        int64_t number = 0;  ///< of the training step: rounded moments draw by it
     };
     /// One update; `gradients` holds that of each range of the optimizer once, in any order.
     void step(std::span<const ParameterGradient> gradients, const Step& step, Stream& stream);
@@ -52,6 +58,11 @@ class AdamW {
     std::vector<StateTensor> state();
 
   private:
+    using Update = FunctionRef<void(int64_t begin, int64_t count, const kernels::AdamW& options)>;
+    /// Calls update for the elements [begin, begin + count) of master weights i in step `number`:
+    /// once, or, where their places in the parameter matter, for each box.
+    void for_parts(size_t i, int64_t begin, int64_t count, int64_t number, kernels::AdamW options,
+                   Update update) const;
     /// The gradients in the order of the master weights.
     std::vector<ConstView> in_order(std::span<const ParameterGradient> gradients) const;
 

@@ -19,12 +19,13 @@ std::vector<ParameterRange> ParameterRange::whole(std::span<Parameter* const> pa
     return ranges;
 }
 
-FlatTensors::FlatTensors(std::vector<ParameterRange> ranges, CachingAllocator& allocator)
+FlatTensors::FlatTensors(std::vector<ParameterRange> ranges, CachingAllocator& allocator,
+                         DType dtype)
     : ranges_(std::move(ranges)) {
     int64_t total = 0;
     for (const ParameterRange& range : ranges_)
         total += aligned(range.elements());
-    block_ = Tensor::empty({total}, DType::f32, allocator);
+    block_ = Tensor::empty({total}, dtype, allocator);
     allocator.set_zero(block_.out().data, block_.out().bytes());
     int64_t offset = 0;
     for (const ParameterRange& range : ranges_) {
@@ -34,19 +35,26 @@ FlatTensors::FlatTensors(std::vector<ParameterRange> ranges, CachingAllocator& a
     }
 }
 
-void append_state(std::vector<StateTensor>& state, const std::string& name,
-                  const ParameterRange& range, View values) {
-    auto* bytes = static_cast<std::byte*>(values.data);
+std::vector<Shard> shards_of(const ParameterRange& range) {
+    std::vector<Shard> shards;
     int64_t first = 0;  // of the box, in the parameter's local memory
     for (Shard box : range.parameter->boxes()) {
         const int64_t last = first + box.elements();
         box.begin = std::max(range.begin, first) - first;
         box.end = std::min(range.end, last) - first;
         first = last;
-        if (box.begin >= box.end) continue;
+        if (box.begin < box.end) shards.push_back(box);
+    }
+    return shards;
+}
+
+void append_state(std::vector<StateTensor>& state, const std::string& name,
+                  const ParameterRange& range, View values) {
+    auto* bytes = static_cast<std::byte*>(values.data);
+    for (const Shard& shard : shards_of(range)) {
         state.push_back({.name = name,
                          .dtype = values.dtype,
-                         .shard = box,
+                         .shard = shard,
                          .data = bytes,
                          .device = values.device});
         bytes += state.back().bytes();

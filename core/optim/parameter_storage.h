@@ -23,14 +23,15 @@ struct ParameterRange {
     bool is_whole() const { return begin == 0 && end == parameter->local_elements(); }
 };
 
-/// One fp32 tensor a range, in one block of memory, each beginning on a 1,024-element boundary:
-/// where optimizer shards are cut.
+/// One tensor a range, in one block of memory, each beginning on a 1,024-element boundary: where
+/// optimizer shards are cut.
 class FlatTensors {
   public:
     static constexpr int64_t alignment = 1024;
 
     /// Zeroed, padding included. Keeps references to the parameters.
-    FlatTensors(std::vector<ParameterRange> ranges, CachingAllocator& allocator);
+    FlatTensors(std::vector<ParameterRange> ranges, CachingAllocator& allocator,
+                DType dtype = DType::f32);
     FlatTensors(std::span<Parameter* const> parameters, CachingAllocator& allocator)
         : FlatTensors(ParameterRange::whole(parameters), allocator) {}
 
@@ -55,6 +56,9 @@ struct MasterWeights {
 
 /// Of parameters that have their own storage: whole ones.
 std::vector<MasterWeights> masters_of(std::span<Parameter* const> parameters);
+
+/// What the range has of each box that it meets, in the order of its elements.
+std::vector<Shard> shards_of(const ParameterRange& range);
 
 /// One piece of state for each box that the range meets; `values` are the range's elements.
 void append_state(std::vector<StateTensor>& state, const std::string& name,

@@ -6,6 +6,7 @@
 
 #include "kernels/runtime/device.h"
 #include "kernels/runtime/dtype.h"
+#include "kernels/runtime/error.h"
 #include "kernels/shape.h"
 
 namespace plinth::core {
@@ -43,6 +44,13 @@ struct StateTensor {
     Device device = {};
 
     size_t bytes() const { return static_cast<size_t>(shard.elements()) * size_of(dtype); }
+    /// Element i of one of fp32 or bf16 in host memory, as fp32.
+    float value(int64_t i) const {
+        CHECK(device.type == DeviceType::cpu && (dtype == DType::f32 || dtype == DType::bf16),
+              "{}: no {} that the host can read as fp32", name, name_of(dtype));
+        if (dtype == DType::f32) return static_cast<const float*>(data)[i];
+        return static_cast<float>(static_cast<const BFloat16*>(data)[i]);
+    }
 };
 
 }  // namespace plinth::core

@@ -3,6 +3,8 @@
 
 #include <algorithm>
 
+#include "kernels/runtime/error.h"
+
 namespace plinth::core {
 
 Runs::Runs(const Shard& shard) : shard_(shard), at_(shard.begin) {
@@ -30,6 +32,16 @@ int64_t Runs::global_of(int64_t row) const {
         stride *= shard_.global_shape[dim];
     }
     return start;
+}
+
+ElementRows Runs::as_rows() const {
+    if (outer_dims_ == 0) return {.first = row_offset_ + shard_.begin};
+    CHECK(outer_dims_ == 1, "a box of shape {} in a tensor of {}: its rows are not equally spaced",
+          shard_.local_shape.text(), shard_.global_shape.text());
+    return {.first = global_of(shard_.begin / row_),
+            .skipped = shard_.begin % row_,
+            .width = row_,
+            .stride = shard_.global_shape.elements() / shard_.global_shape[0]};
 }
 
 bool Runs::next(Run& run) {

@@ -4,6 +4,7 @@
 #include <cstdint>
 
 #include "core/tensor/shard.h"
+#include "kernels/element_rows.h"
 
 namespace plinth::core {
 
@@ -21,6 +22,9 @@ class Runs {
     explicit Runs(const Shard& shard);
     /// False at the end.
     bool next(Run& run);
+    /// The numbers of all elements, for kernels. Only for boxes whose rows are equally spaced in
+    /// the tensor: all of two dims.
+    ElementRows as_rows() const;
 
   private:
     int64_t global_of(int64_t row) const;

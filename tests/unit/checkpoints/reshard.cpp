@@ -42,8 +42,8 @@ core::Shard random_shard(const Shape& shape, std::mt19937& random) {
     return shard;
 }
 
-const Shape shapes[] = {{},        {1},          {17},      {4, 5},
-                        {3, 1, 4}, {2, 3, 2, 3}, {1, 6, 1}, {2, 1, 2, 2, 1, 3}};
+const Shape shapes[] = {
+    {}, {1}, {17}, {4, 5}, {3, 1, 4}, {2, 3, 2, 3}, {1, 6, 1}, {2, 1, 2, 2, 1, 3}, {6, 16}};
 
 TEST(Reshard, RunsAreTheShardsElementsInOrder) {
     std::mt19937 random(1);
@@ -59,6 +59,40 @@ TEST(Reshard, RunsAreTheShardsElementsInOrder) {
             }
             EXPECT_EQ(found, elements_of(shard)) << shape.text();
         }
+}
+
+TEST(Reshard, RowsGiveEachElementsNumber) {
+    std::mt19937 random(3);
+    int refused = 0;
+    for (const Shape& shape : shapes)
+        for (int trial = 0; trial < 200; ++trial) {
+            const core::Shard shard = random_shard(shape, random);
+            if (shard.elements() == 0) continue;
+            try {
+                const ElementRows rows = core::Runs(shard).as_rows();
+                EXPECT_TRUE(rows.is_sound());
+                const std::vector<int64_t> expected = elements_of(shard);
+                int64_t end = 0;  // of the row
+                for (int64_t i = 0; i < shard.elements(); ++i) {
+                    const auto at = static_cast<size_t>(i);
+                    ASSERT_EQ(rows[i], expected[at]) << shape.text();
+                    if (i == end) end = rows.row_end(i);
+                    ASSERT_GT(end, i);
+                    if (i + 1 < end && at + 1 < expected.size()) {
+                        ASSERT_EQ(expected[at + 1], expected[at] + 1) << shape.text();
+                    }
+                }
+                const auto quadruple = [&](size_t at) {
+                    return expected[at] % 4 == 0 && expected[at + 3] == expected[at] + 3;
+                };
+                for (size_t at = 0; rows.keeps_quadruples() && at + 3 < expected.size(); at += 4)
+                    ASSERT_TRUE(quadruple(at)) << shape.text();
+            } catch (const Error& error) {
+                EXPECT_GT(shape.rank(), 2) << error.what();
+                ++refused;
+            }
+        }
+    EXPECT_GT(refused, 0) << "boxes of more dims, cut in several";
 }
 
 TEST(Reshard, AWholeTensorIsOneRun) {

@@ -3,10 +3,13 @@
 #include <gtest/gtest.h>
 
 #include <cmath>
+#include <functional>
 #include <limits>
+#include <map>
 
 #include "core/optim/adamw.h"
 #include "core/optim/grad_norm.h"
+#include "core/tensor/shard_runs.h"
 #include "tests/support/expect_error.h"
 #include "tests/support/surroundings.h"
 #include "tests/support/thread_ranks.h"
@@ -67,6 +70,86 @@ TEST_F(OptimizerTest, StateHasNamesAndPointsAtTheMoments) {
     EXPECT_FLOAT_EQ(static_cast<const float*>(state[1].data)[0], 0.1f * 3.0f);
     EXPECT_FLOAT_EQ(static_cast<const float*>(state[3].data)[1], 0.05f * 16.0f);
     EXPECT_EQ(masters[1].storage(), bias_.master().storage());
+}
+
+/// Moments by the place of their elements in a matrix of 5 rows of 500; `nobody` where none is
+/// held.
+using Moments = std::map<std::string, std::vector<float>>;
+constexpr float nobody = 1e9f;
+
+/// A box of that matrix, as a tensor group cuts its columns or rows.
+core::Shard box_of(int64_t row, int64_t column, int64_t rows, int64_t columns) {
+    return {.global_shape = {5, 500},
+            .offset = {row, column},
+            .local_shape = {rows, columns},
+            .begin = 0,
+            .end = rows * columns};
+}
+
+/// Calls body(place in the matrix, element of the piece) for each element of a piece of a parameter
+/// whose first element has the place `first`.
+void for_places(const core::Shard& piece, int64_t first,
+                const std::function<void(size_t place, int64_t element)>& body) {
+    core::Runs runs(piece);
+    for (core::Run run; runs.next(run);)
+        for (int64_t i = 0; i < run.count; ++i)
+            body(static_cast<size_t>(first + run.global + i), run.local + i);
+}
+
+/// bf16 moments after three updates, with gradients that are functions of the place.
+Moments rounded_moments(Surroundings& around, Parameter& parameter, uint64_t seed,
+                        int64_t first = 0) {
+    std::vector<Parameter*> parameters{&parameter};
+    FlatTensors masters = core::optim::materialize(parameters, around.allocator);
+    AdamW optimizer(parameters, {.moments = DType::bf16, .seed = seed}, around.allocator);
+    std::vector<float> values;
+    for (const core::Shard& box : parameter.boxes())
+        for_places(box, first, [&](size_t place, int64_t) {
+            values.push_back(static_cast<float>(place * 7919 % 1013) / 1013.0f - 0.4f);
+        });
+    core::Tensor gradient = around.tensor(values).reshape(parameter.local_shape());
+    const std::vector<ParameterGradient> gradients{{&parameter, gradient.out()}};
+    for (int update = 0; update < 3; ++update)
+        optimizer.step(gradients, {.learning_rate = 0.1, .number = update}, around.stream);
+    Moments moments;
+    for (const core::StateTensor& piece : optimizer.state()) {
+        EXPECT_EQ(piece.dtype, DType::bf16);
+        std::vector<float>& all = moments[piece.name];
+        all.resize(2500, nobody);
+        for_places(piece.shard, first,
+                   [&](size_t place, int64_t element) { all[place] = piece.value(element); });
+    }
+    return moments;
+}
+
+/// What of it is held is as in the whole.
+bool agrees(const Moments& part, const Moments& whole) {
+    size_t held = 0;
+    for (const auto& [name, values] : part)
+        for (size_t i = 0; i < values.size(); ++i) {
+            if (values[i] == nobody) continue;
+            ++held;
+            if (values[i] != whole.at(name)[i]) return false;
+        }
+    return held > 0;
+}
+
+TEST_F(OptimizerTest, MomentsAreRoundedByTheNumberInTheWholeParameter) {
+    const auto of_boxes = [&](const std::vector<core::Shard>& boxes, uint64_t seed = 9) {
+        Parameter matrix({.name = "w", .shape = {5, 500}, .init = {}, .decay = true});
+        if (!boxes.empty()) matrix.place(boxes);
+        return rounded_moments(around_, matrix, seed);
+    };
+    const Moments whole = of_boxes({});
+    EXPECT_TRUE(agrees(of_boxes({box_of(0, 0, 5, 251)}), whole));
+    EXPECT_TRUE(agrees(of_boxes({box_of(0, 251, 5, 249)}), whole));
+    EXPECT_TRUE(agrees(of_boxes({box_of(0, 0, 1, 500), box_of(3, 0, 2, 500)}), whole));
+    EXPECT_FALSE(agrees(of_boxes({}, 8), whole)) << "another seed";
+    Parameter other({.name = "v", .shape = {5, 500}, .init = {}, .decay = true});
+    EXPECT_NE(rounded_moments(around_, other, 9).at("optimizer.m.v"), whole.at("optimizer.m.w"));
+    // The mutant: two rows that number their elements from 0.
+    Parameter rows({.name = "w", .shape = {2, 500}, .init = {}, .decay = true});
+    EXPECT_FALSE(agrees(rounded_moments(around_, rows, 9, 1500), whole));
 }
 
 TEST_F(OptimizerTest, DecaysMatricesOnlyAndCountsUpdates) {
