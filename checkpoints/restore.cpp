@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <atomic>
 #include <condition_variable>
+#include <cstring>
 #include <map>
 #include <memory>
 #include <mutex>
@@ -35,12 +36,35 @@ struct Unit {
     size_t bytes() const { return static_cast<size_t>(count) * element(); }
 };
 
+/// The dtype of a tensor in the checkpoint, which has it.
+DType kept_as(const Checkpoint& checkpoint, const core::StateTensor& tensor) {
+    return checkpoint.find(tensor.name)->dtype;
+}
+
+template <typename To, typename From>
+std::vector<std::byte> converted(std::span<const std::byte> from) {
+    const size_t count = from.size() / sizeof(From);
+    std::vector<std::byte> to(count * sizeof(To));
+    for (size_t i = 0; i < count; ++i) {
+        From value;
+        std::memcpy(&value, from.data() + i * sizeof(From), sizeof(From));
+        const To other(static_cast<float>(value));
+        std::memcpy(to.data() + i * sizeof(To), &other, sizeof(To));
+    }
+    return to;
+}
+
+/// Between fp32 and bf16.
+std::vector<std::byte> converted(std::span<const std::byte> from, DType to) {
+    return to == DType::f32 ? converted<float, BFloat16>(from) : converted<BFloat16, float>(from);
+}
+
 /// Cuts a wanted tensor where the file's checksum blocks end, so that no block is read twice (as
 /// far as blocks are contiguous in the wanted layout).
 void add_units(const Checkpoint& checkpoint, const core::StateTensor& tensor,
                std::vector<Unit>& units) {
     const int64_t elements = tensor.shard.elements();
-    const auto step = static_cast<int64_t>(unit_bytes / size_of(tensor.dtype));
+    const auto step = static_cast<int64_t>(unit_bytes / size_of(kept_as(checkpoint, tensor)));
     std::vector<int64_t> cuts{0, elements};
     for (const Location& where : checkpoint.locations(tensor.name)) {
         for (const Overlap& part : overlaps(where.piece.shard, tensor.shard)) {
@@ -59,10 +83,12 @@ void read_unit(const Checkpoint& checkpoint, const Unit& unit) {
     core::Shard shard = unit.tensor->shard;
     shard.begin += unit.begin;
     shard.end = shard.begin + unit.count;
-    if (unit.tensor->device.type == DeviceType::cpu)
+    const DType kept = kept_as(checkpoint, *unit.tensor), wanted = unit.tensor->dtype;
+    if (unit.tensor->device.type == DeviceType::cpu && kept == wanted)
         return checkpoint.read(unit.tensor->name, shard, unit.data());
-    std::vector<std::byte> bytes(unit.bytes());
+    std::vector<std::byte> bytes(static_cast<size_t>(unit.count) * size_of(kept));
     checkpoint.read(unit.tensor->name, shard, bytes.data());
+    if (kept != wanted) bytes = converted(bytes, wanted);
     copy_bytes(unit.data(), unit.tensor->device, bytes.data(), {}, bytes.size());
 }
 
@@ -133,10 +159,18 @@ class ReadAhead {
     std::vector<std::thread> threads_;
 };
 
-void check_tensor(const Checkpoint& checkpoint, const core::StateTensor& tensor) {
+bool can_convert(DType a, DType b) {
+    return (a == DType::f32 && b == DType::bf16) || (a == DType::bf16 && b == DType::f32);
+}
+
+void check_tensor(const Checkpoint& checkpoint, const core::StateTensor& tensor,
+                  const LoadOptions& options) {
     const TensorInfo* info = checkpoint.find(tensor.name);
     const Shape& shape = tensor.shard.global_shape;
-    if (info && info->dtype == tensor.dtype && info->global_shape == shape) return;
+    const bool fits = info && (info->dtype == tensor.dtype ||
+                               (can_convert(info->dtype, tensor.dtype) && options.may_convert &&
+                                options.may_convert(tensor.name)));
+    if (fits && info->global_shape == shape) return;
     const std::string wanted = fmt::format("{} {}", name_of(tensor.dtype), shape.text());
     const std::string found =
         info ? fmt::format("holds it as {} {}", name_of(info->dtype), info->global_shape.text())
@@ -260,7 +294,7 @@ void load(const Checkpoint& checkpoint, core::Ranks& ranks,
     Failure failure;
     try {
         for (const core::StateTensor& tensor : tensors)
-            check_tensor(checkpoint, tensor);
+            check_tensor(checkpoint, tensor, options);
     } catch (...) {
         failure = current_failure();
     }

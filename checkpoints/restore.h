@@ -21,6 +21,9 @@ struct LoadOptions {
     /// Tensors that all ranks want alike are read once and broadcast, and so are, among ranks that
     /// want the same of what is left, theirs; false: every rank reads all that it needs.
     bool distribute = true;
+    /// True for a tensor that may be kept in the other one of fp32 and bf16 than it is wanted in:
+    /// from bf16 nothing is lost, fp32 is rounded to the nearest, ties to even. Empty: for none.
+    std::function<bool(const std::string& name)> may_convert = {};
     int threads = 2;  ///< of reading
     /// Called on the thread that loads, each time that more of this rank's bytes are in place: at
     /// most 16 MiB of a file later. A load may last longer than a rank may stand still.
@@ -28,8 +31,8 @@ struct LoadOptions {
 };
 
 /// Collective. Fills `tensors` from an open checkpoint in any layout. Tensors that are missing, not
-/// asked for, or of another shape or dtype are `Refused` by name. The error of one rank is thrown
-/// on all; then the contents of `tensors` are undefined.
+/// asked for, of another shape, or of another dtype that `may_convert` does not allow are `Refused`
+/// by name. The error of one rank is thrown on all; then the contents of `tensors` are undefined.
 void load(const Checkpoint& checkpoint, core::Ranks& ranks,
           std::span<const core::StateTensor> tensors, const LoadOptions& options = {});
 
