@@ -5,6 +5,7 @@
 
 #include "core/models/transformer_plan.h"
 
+#include "launch/session.h"
 #include "launch/stage_parts.h"
 #include "parallel/context_parallel/ring_attention.h"
 #include "parallel/tensor_parallel/tensor_layout.h"
@@ -150,11 +151,14 @@ parallel::ScheduleConfig schedule_config(const ParallelSection& parallel) {
             .chunks = static_cast<int>(parallel.virtual_stages)};
 }
 
-core::optim::AdamWConfig adamw_config(const OptimizerSection& optimizer) {
+core::optim::AdamWConfig adamw_config(const RunConfig& config) {
+    const OptimizerSection& optimizer = config.optimizer;
     return {.beta1 = optimizer.beta1,
             .beta2 = optimizer.beta2,
             .eps = optimizer.eps,
-            .weight_decay = optimizer.weight_decay};
+            .weight_decay = optimizer.weight_decay,
+            .moments = dtype_of(optimizer.moments),
+            .seed = static_cast<uint64_t>(config.train.seed)};
 }
 
 core::optim::Schedule learning_rate_schedule(const OptimizerSection& optimizer,

@@ -25,7 +25,7 @@ std::unique_ptr<core::models::Classifier> classifier(const RunConfig& config, in
 parallel::MeshConfig mesh_config(const ParallelSection& parallel);
 /// Its number of micro-batches is that of a step, not set here.
 parallel::ScheduleConfig schedule_config(const ParallelSection& parallel);
-core::optim::AdamWConfig adamw_config(const OptimizerSection& optimizer);
+core::optim::AdamWConfig adamw_config(const RunConfig& config);
 core::optim::Schedule learning_rate_schedule(const OptimizerSection& optimizer,
                                              int64_t total_steps);
 

@@ -46,9 +46,10 @@ CheckpointKeeper::CheckpointKeeper(const CheckpointSection& config, Session& ses
 bool CheckpointKeeper::resume(TrainingState& state,
                               const std::function<void(const checkpoints::Manifest&)>& accept) {
     const auto warn = [this](const std::string& line) { session_.warn(line); };
-    const auto restored =
-        checkpoints::restore_newest(session_.files(), session_.ranks(), config_.folder, tensors_,
-                                    warn, load_options(session_, false), accept);
+    checkpoints::LoadOptions options = load_options(session_, false);
+    options.may_convert = is_moment;
+    const auto restored = checkpoints::restore_newest(
+        session_.files(), session_.ranks(), config_.folder, tensors_, warn, options, accept);
     if (!restored) return false;
     const std::string difference = environment_difference(
         restored->manifest.properties, environment_properties(session_.device()));

@@ -70,7 +70,8 @@ DiskNeed disk_need(const RunConfig& config, int64_t steps_done, int64_t there) {
     const int64_t by_step = saves_by_step(section.every, steps_done, steps);
     const int64_t saves =
         by_step > 0 && section.every_seconds > 0 ? std::numeric_limits<int64_t>::max() : by_step;
-    DiskNeed need{.checkpoint_bytes = 12 * parameter_count(config.model)};
+    DiskNeed need{.checkpoint_bytes =
+                      saved_bytes(config.optimizer) * parameter_count(config.model)};
     if (section.keep == 0) {
         need.at_once = std::min<int64_t>(saves, 1);
         need.kept_for_good = by_step - need.at_once;

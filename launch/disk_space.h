@@ -12,7 +12,7 @@ namespace plinth::launch {
 
 /// What the rest of a run adds to checkpoint.folder.
 struct DiskNeed {
-    int64_t checkpoint_bytes = 0;  ///< of one: fp32 weights and two moments
+    int64_t checkpoint_bytes = 0;  ///< of one: fp32 weights and both moments
     /// More checkpoints than there are now, at the worst moment: all that checkpoint.keep names and
     /// the one that is written before the oldest goes.
     int64_t at_once = 0;

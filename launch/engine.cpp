@@ -44,9 +44,8 @@ std::unique_ptr<core::optim::Offload> make_offload(const OptimizerSection& confi
         core::optim::Offload::Memory{.states = states, .blocks = session.host_allocator()});
 }
 
-core::optim::AdamW make_optimizer(const OptimizerSection& config,
-                                  std::vector<MasterWeights> masters, core::optim::Offload* offload,
-                                  CachingAllocator& allocator) {
+core::optim::AdamW make_optimizer(const RunConfig& config, std::vector<MasterWeights> masters,
+                                  core::optim::Offload* offload, CachingAllocator& allocator) {
     if (offload) return {std::move(masters), adamw_config(config), *offload};
     return {std::move(masters), adamw_config(config), allocator};
 }
@@ -80,7 +79,7 @@ Engine::Engine(const RunConfig& config, Session& session, parallel::Groups& grou
       fp8_(config, session, model, given_or_of(session, allocators.weights)),
       pipeline_(schedule_config(config.parallel), groups.along(Axis::pipeline),
                 session.allocator()),
-      optimizer_(make_optimizer(config.optimizer, stage_.masters(), offload_.get(),
+      optimizer_(make_optimizer(config, stage_.masters(), offload_.get(),
                                 given_or_of(session, allocators.optimizer))) {}
 
 void Engine::initialize(uint64_t seed) {
@@ -99,6 +98,7 @@ void Engine::run_micro_batches(const core::models::Phase& phase, const parallel:
                                const core::StepState& step, const BatchSource& source,
                                parallel::StepScalars& scalars) {
     core::Scope::Settings settings = session_.scope(dtype_of(config_.train.dtype));
+    step_ = step.step;
     settings.step = &step;
     settings.training = true;
     settings.remake = config_.train.recompute == Recompute::selective;
@@ -188,9 +188,10 @@ void Engine::update(const StepMeans& means, double learning_rate) {
     const double limit = config_.optimizer.clip;
     const double clip =
         limit > 0 && means.gradient_norm > limit ? limit / means.gradient_norm : 1.0;
-    optimizer_.step(stage_.gradients(),
-                    {.learning_rate = learning_rate, .gradient_scale = clip / means.weight},
-                    session_.stream());
+    optimizer_.step(
+        stage_.gradients(),
+        {.learning_rate = learning_rate, .gradient_scale = clip / means.weight, .number = step_},
+        session_.stream());
     stage_.masters_changed();
     fp8_.updated();
 }

@@ -104,6 +104,7 @@ class Engine {
     StageState stage_;
     Fp8State fp8_;
     parallel::PipelineRunner pipeline_;
+    int64_t step_ = 0;     ///< of the last micro-batches
     double waited_ = 0.0;  ///< in the last step, see seconds_waited
     core::optim::AdamW optimizer_;
 };

@@ -56,6 +56,9 @@ LayoutVerdict compare_within(const LayoutRecord& found, const LayoutRecord& expe
 inline constexpr double least_share = 1e-3;
 /// What `plinth verify` allows; docs/numerics.md has what was seen.
 inline constexpr double fp32_tolerance = 1e-5, bf16_tolerance = 2e-2;
+/// With moments in bf16 a sum that differs in its last bits may round one up that one rank rounds
+/// down, by up to 2^-7 of itself; the updates carry that on into losses.
+inline constexpr Bounds rounded_moments_bounds{10 * fp32_tolerance, fp32_tolerance, 2e-2};
 /// With 8-bit products losses and norms are held to bf16's bound. But a shard has another scale
 /// than the whole, so that each element of a tensor is rounded elsewhere, by up to an eighth of it.
 inline constexpr Bounds fp8_bounds{bf16_tolerance, 0.2, 0.4};

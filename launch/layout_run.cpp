@@ -37,12 +37,11 @@ class Assembly {
         const auto elements = static_cast<size_t>(piece.shard.global_shape.elements());
         tensor.values.resize(elements);
         held.resize(elements);
-        const auto* values = static_cast<const float*>(piece.data);
         core::Runs runs(piece.shard);
         for (core::Run run; runs.next(run);)
             for (int64_t i = 0; i < run.count; ++i) {
                 const auto at = static_cast<size_t>(run.global + i);
-                const float value = values[run.local + i];
+                const float value = piece.value(run.local + i);
                 if (held[at] &&
                     std::bit_cast<uint32_t>(tensor.values[at]) != std::bit_cast<uint32_t>(value) &&
                     tensor.problem.empty())

@@ -46,7 +46,8 @@ std::string memory_text(const MemoryPlan& memory) {
         gib(std::max(memory.activations, memory.sums)), gib(memory.staging), offload_text(memory));
 }
 
-std::string device_memory_text(const MemoryPlan& memory, const PlannedDevice& device) {
+std::string device_memory_text(const RunConfig& config, const MemoryPlan& memory,
+                               const PlannedDevice& device) {
     std::string text = fmt::format(
         "# memory a rank       {} of its GPU (weights {}, gradients {}, optimizer {}, activations "
         "{}, scratch {}) and {} of the host (copy for checkpoints {}{})\n",
@@ -60,12 +61,15 @@ std::string device_memory_text(const MemoryPlan& memory, const PlannedDevice& de
         device.is_assumed ? " (assumed: there is none on this machine)" : "",
         gib(device_context_estimate));
     if (const int64_t over = memory.computing() + device_context_estimate - device.memory_bytes;
-        over > 0)
+        over > 0) {
+        const bool helps = config.optimizer.moments == ComputeType::fp32 && memory.optimizer > 0;
         text += fmt::format(
             "# does not fit        {} too much for a rank alone on that GPU: a smaller "
-            "train.micro_batch, train.recompute=full, {}or more ranks with parallel.zero, "
+            "train.micro_batch, {}train.recompute=full, {}or more ranks with parallel.zero, "
             "parallel.tensor or parallel.pipeline need less\n",
-            gib(over), memory.offloaded > 0 ? "" : "optimizer.offload=states, ");
+            gib(over), helps ? "optimizer.moments=bf16, " : "",
+            memory.offloaded > 0 ? "" : "optimizer.offload=states, ");
+    }
     return text;
 }
 
@@ -121,7 +125,8 @@ std::string plan_text(const RunConfig& config, int64_t ranks) {
     std::string text = to_yaml(config);
     text += fmt::format("\n# parameters          {}\n", parameter_count(config.model));
     text += fmt::format("# ranks               {}\n", ranks);
-    text += is_on_gpu(config) ? device_memory_text(memory, planned_device()) : memory_text(memory);
+    text += is_on_gpu(config) ? device_memory_text(config, memory, planned_device())
+                              : memory_text(memory);
     if (ranks > 1) {
         const TrafficPlan traffic = traffic_plan(config, ranks);
         text += fmt::format(

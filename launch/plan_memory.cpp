@@ -118,9 +118,10 @@ MemoryPlan state_memory(const RunConfig& config, const std::vector<core::Paramet
     plan.gradients = passing_gradients(config, layout, rank, ranks);
     if (zero < 2) plan.gradients += 4 * layout.elements();
     if (zero >= 2 || config.train.lanes > ranks) plan.gradients += 4 * owned.all;
-    plan.optimizer = 8 * (zero == 0 ? stored : owned.weights);
+    const int64_t updated = zero == 0 ? stored : owned.weights;
+    plan.optimizer = moment_bytes(config.optimizer) * updated;
     if (offloads) {
-        plan.offloaded = plan.optimizer / 8 * 12;
+        plan.offloaded = saved_bytes(config.optimizer) * updated;
         plan.optimizer = 0;
         plan.blocks = core::optim::Offload::default_block_bytes;
     }
@@ -179,7 +180,7 @@ MemoryPlan memory_plan(const RunConfig& config, int64_t ranks, int stage) {
     // A copy of weights and moments, of which each rank that holds them writes its share.
     if (saves_beside_training(config.checkpoint))
         for (const core::Parameter* parameter : model.parameters().all())
-            plan.staging += parameter->local_elements() * 12 /
+            plan.staging += parameter->local_elements() * saved_bytes(config.optimizer) /
                             (data * config.parallel.context *
                              (parameter->gradient_is_partial() ? config.parallel.tensor : 1));
     plan.sums = sum_bytes(config, model.parameters().all(), data);

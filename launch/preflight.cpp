@@ -73,6 +73,10 @@ void require_resumable(const checkpoints::Manifest& manifest, const RunConfig& c
     for (const std::string& difference : differences)
         session.warn(difference +
                      "; the run goes on, but no longer equals an uninterrupted one bit for bit");
+    if (stored.optimizer.moments != config.optimizer.moments)
+        session.say(config.optimizer.moments == ComputeType::bf16
+                        ? "moments: those of the checkpoint are rounded from fp32 to bf16"
+                        : "moments: those of the checkpoint go from bf16 to fp32, which is exact");
     data.require_tokenizer_of(manifest, config.checkpoint.folder);
 }
 

@@ -45,6 +45,10 @@ std::string weight_name(const core::Parameter& parameter) {
     return "model." + parameter.name();
 }
 
+bool is_moment(const std::string& name) {
+    return name.starts_with("optimizer.");
+}
+
 std::vector<core::StateTensor> state_tensors(const std::vector<core::Parameter*>& parameters) {
     std::vector<core::StateTensor> tensors;
     for (core::Parameter* parameter : parameters)

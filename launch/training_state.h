@@ -36,6 +36,9 @@ struct TrainingState {
 
 /// The name of a parameter's master weights in checkpoints.
 std::string weight_name(const core::Parameter& parameter);
+/// True for the name of a moment of the optimizer in checkpoints: a resume may keep moments in
+/// another dtype.
+bool is_moment(const std::string& name);
 /// The master weights of parameters that have their own storage, as model.NAME.
 std::vector<core::StateTensor> state_tensors(const std::vector<core::Parameter*>& parameters);
 

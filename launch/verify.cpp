@@ -31,12 +31,14 @@ class Comparison {
     }
 
   private:
-    /// Rounding of sums in another grouping: fp32's, that of activations in bf16, or of shards to 8
-    /// bits.
+    /// Rounding of sums in another grouping: fp32's, that of activations in bf16, of shards to 8
+    /// bits, or of moments that such sums have reached.
     Bounds bounds_of(const RunConfig& config) const {
         if (options_.tolerance > 0.0) return options_.tolerance;
         if (config.train.fp8 != Fp8Scaling::none) return fp8_bounds;
-        return config.train.dtype == ComputeType::bf16 ? bf16_tolerance : fp32_tolerance;
+        if (config.train.dtype == ComputeType::bf16) return bf16_tolerance;
+        return config.optimizer.moments == ComputeType::bf16 ? rounded_moments_bounds
+                                                             : Bounds(fp32_tolerance);
     }
     /// Same lanes, nothing divided but tensor and context as given.
     static Layout undivided(const Layout& layout, int64_t tensor, int64_t context) {

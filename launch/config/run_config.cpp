@@ -353,6 +353,14 @@ std::optional<Problem> validate_world(const RunConfig& config, int64_t world) {
     return check_available(parallel);
 }
 
+int64_t moment_bytes(const OptimizerSection& optimizer) {
+    return optimizer.moments == ComputeType::bf16 ? 2 * 2 : 2 * 4;
+}
+
+int64_t saved_bytes(const OptimizerSection& optimizer) {
+    return 4 + moment_bytes(optimizer);
+}
+
 int64_t global_batch_at(const TrainSection& train, int64_t consumed) {
     int64_t batch = train.global_batch;
     for (const BatchRampStage& stage : train.batch_ramp)

@@ -130,6 +130,7 @@ struct OptimizerSection {
     int64_t warmup_steps = 0;
     int64_t decay_steps = 0;
     double z_loss = 0;
+    ComputeType moments = ComputeType::fp32;
     OptimizerOffload offload = OptimizerOffload::none;
 };
 
@@ -219,6 +220,11 @@ std::optional<Problem> validate_language_model(const ModelSection& model);
 /// The same for a number of ranks: the mesh must fill the world, and every data-parallel rank needs
 /// a lane. Layouts that are not available yet are refused.
 std::optional<Problem> validate_world(const RunConfig& config, int64_t world);
+
+/// Bytes of a parameter's two moments.
+int64_t moment_bytes(const OptimizerSection& optimizer);
+/// Of these and its fp32 master weight: what checkpoints hold of it.
+int64_t saved_bytes(const OptimizerSection& optimizer);
 
 /// Samples in the step that starts when `consumed` samples are done.
 int64_t global_batch_at(const TrainSection& train, int64_t consumed);

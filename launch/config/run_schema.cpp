@@ -215,6 +215,11 @@ void declare(Schema& schema, OptimizerSection& optimizer) {
              "losses are the cross-entropy alone, this term is the metric z_loss.",
          .min = 0});
     schema.choice(
+        "optimizer.moments", &optimizer.moments, compute_types,
+        {.doc = "Type in which both moments are kept: fp32 takes 8 bytes a parameter, bf16 takes "
+                "4. They are computed in fp32; bf16 is rounded up or down at random, so that small "
+                "changes add up. A resume with the other type converts them."});
+    schema.choice(
         "optimizer.offload", &optimizer.offload,
         {{"none", OptimizerOffload::none}, {"states", OptimizerOffload::states}},
         {.doc = "states keeps fp32 master weights and both moments in host memory, where the CPU "

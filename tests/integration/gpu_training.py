@@ -148,6 +148,22 @@ def offload(lab, options):
         runs.expect_different(lab, f"{dtype}: offloaded states, another clip", gpu, mutant)
 
 
+def moments(lab, options):
+    """Moments in bf16: a run, its resume, offloaded states and other ranks have the same bits."""
+    need_device(lab)
+    overrides = {**COMMON, "train.lanes": 8, "train.micro_batch": 1, "train.dtype": "bf16", "model.dropout": 0.1,
+                 "run.device": "cuda"}
+    rounded = {**overrides, "optimizer.moments": "bf16"}
+    gpu = lab.train("rounded", "gpt/tiny.yaml", rounded)
+    runs.expect_different(lab, "moments in fp32", gpu, lab.train("wide", "gpt/tiny.yaml", overrides))
+    lab.fork(gpu, "resumed", 10)
+    runs.expect_equal(lab, "resumed at step 10", gpu, lab.train("resumed", "gpt/tiny.yaml", rounded), after=10)
+    host = lab.train("offloaded", "gpt/tiny.yaml", {**rounded, "optimizer.offload": "states"})
+    runs.expect_equal(lab, "rounded by the host", gpu, host)
+    for name, (ranks, layout) in LAYOUTS.items():
+        runs.expect_equal(lab, f"{name} on {ranks} ranks", gpu, lab.train(name, "gpt/tiny.yaml", {**rounded, **layout}, ranks))
+
+
 def context(lab, options):
     """Ranks that share sequences, and the GPU: losses of one rank within rounding, for every style of model. The same bits in a
     run that repeats, resumes or recomputes, and whatever is divided beside the sequences."""
@@ -201,4 +217,5 @@ def fp8(lab, options):
 
 if __name__ == "__main__":
     runs.main({"equals_cpu": equals_cpu, "resumes": resumes, "crosses_devices": crosses_devices,
-               "layouts": layouts, "offload": offload, "context": context, "fp8": fp8})
+               "layouts": layouts, "offload": offload, "moments": moments, "context": context,
+               "fp8": fp8})

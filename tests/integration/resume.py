@@ -171,7 +171,41 @@ def offload(lab, options):
         runs.expect_different(lab, f"{family}: second moments lost", reference, mutant, 6)
 
 
+def moments(lab, options):
+    """Moments in bf16: a resume equals no interruption on any layout, and one with the other type converts them and says so."""
+    wide = {**OVERRIDES, "train.global_batch": 8, "train.batch_ramp": "[]", "optimizer.beta2": 0.999}
+    rounded = {**wide, "optimizer.moments": "bf16"}
+    layouts = ((2, {}), (2, {"parallel.zero": 1}), (2, {"parallel.pipeline": 2}), (1, {"optimizer.offload": "states"}))
+    reference = lab.train("whole", CONFIG, rounded)
+    unlike = lab.train("wide", CONFIG, wide)
+    runs.expect_different(lab, "moments in fp32", reference, unlike)
+    for number, (ranks, layout) in enumerate(layouts):
+        saved = lab.train(f"saved-{number}", CONFIG, {**rounded, **layout}, ranks)
+        runs.expect_equal(lab, f"{ranks} ranks {layout}", reference, saved)
+        name, (other, on) = f"from-{number}", layouts[number - 1]
+        lab.fork(saved, name, 3 + number)
+        runs.expect_equal(lab, f"{ranks} ranks {layout} stopped after step {3 + number}, {other} {on} went on", reference,
+                          lab.train(name, CONFIG, {**rounded, **on}, other), after=3 + number)
+    for number, edit in enumerate((("zero", "optimizer.v."), ("counter", "updates", "-1"))):
+        lab.fork(reference, f"mutant-{number}", 6, edit=edit)
+        runs.expect_different(lab, " ".join(edit), reference, lab.train(f"mutant-{number}", CONFIG, rounded), 6)
+    listed = lab.call([lab.plinth, "checkpoint", "inspect", runs.newest_checkpoint(reference)])
+    for line in listed.splitlines():
+        if line.strip().startswith(("model.", "optimizer.")) and ("  bf16  " in line) != line.strip().startswith("optimizer."):
+            runs.fail("inspect shows a tensor in a type that it has not", [line])
+    for source, to, line in ((unlike, rounded, "moments: those of the checkpoint are rounded from fp32 to bf16"),
+                             (reference, wide, "moments: those of the checkpoint go from bf16 to fp32, which is exact")):
+        for ranks, layout in ((1, {}), (2, {"parallel.zero": 1})):
+            name = f"{source.name}-other-{ranks}"
+            lab.fork(source, name, 6)
+            lab.train(name, CONFIG, {**to, **layout}, ranks)
+            if not any(line in said for said in lab.printed[name]):
+                runs.fail(f"a resume with the other type of moments does not say '{line}'", lab.printed[name])
+        runs.expect_equal(lab, f"{line}; 1 and 2 ranks", lab.folder / f"{source.name}-other-1", lab.folder / name, 6)
+        runs.expect_different(lab, "the type of before", source, lab.folder / name, 6)
+
+
 if __name__ == "__main__":
     runs.main({"every_step": every_step, "mutants": mutants, "every_step_bf16": every_step_bf16,
                "mutants_bf16": mutants_bf16, "skip_list": skip_list, "damaged": damaged,
-               "replicas": replicas, "zero": zero, "offload": offload})
+               "replicas": replicas, "zero": zero, "offload": offload, "moments": moments})

@@ -141,6 +141,26 @@ TEST(DevicePlan, OffloadedStatesAreInTheHostsMemory) {
     EXPECT_EQ(on.on_host(), on.offloaded + on.blocks + on.staging);
 }
 
+TEST(DevicePlan, MomentsInBfloat16TakeHalfTheRoomWhereverTheyAre) {
+    for (const char* offload : {"optimizer.offload=none", "optimizer.offload=states"}) {
+        const MemoryPlan wide = memory_plan(gpt2({offload}), 1),
+                         half = memory_plan(gpt2({offload, "optimizer.moments=bf16"}), 1);
+        EXPECT_EQ(2 * half.optimizer, wide.optimizer);
+        EXPECT_EQ(3 * half.offloaded, 2 * wide.offloaded);
+        EXPECT_EQ(3 * half.staging, 2 * wide.staging);
+        EXPECT_EQ(half.weights, wide.weights);
+    }
+    const auto advice_of = [](const char* moments) {
+        return plan_text(config_of("llama/llama_8b.yaml",
+                                   {"train.global_batch=8", "train.micro_batch=1", moments}),
+                         1);
+    };
+    EXPECT_NE(advice_of("optimizer.moments=fp32").find("train.micro_batch, optimizer.moments=bf16"),
+              std::string::npos);
+    EXPECT_EQ(advice_of("optimizer.moments=bf16").find("train.micro_batch, optimizer.moments=bf16"),
+              std::string::npos);
+}
+
 TEST(DevicePlan, OffloadIsNamedWhereItWouldHelp) {
     const auto text_of = [](const char* offload) {
         return plan_text(config_of("llama/llama_8b.yaml",

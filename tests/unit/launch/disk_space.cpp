@@ -64,6 +64,15 @@ TEST_F(DiskSpaceTest, AllThatAreKeptAndTheOneBeingWrittenMustFit) {
     EXPECT_TRUE(warnings.empty());
 }
 
+TEST_F(DiskSpaceTest, MomentsInBfloat16TakeHalfTheirRoom) {
+    config.optimizer.moments = ComputeType::bf16;
+    const uint64_t four = size() / 12 * 8 * 4;
+    disk.free = four;
+    EXPECT_NO_THROW(require_disk_space(disk, config, 0, {}));
+    disk.free = four - 1;
+    EXPECT_THROW(require_disk_space(disk, config, 0, {}), Error);
+}
+
 TEST_F(DiskSpaceTest, CheckpointsThatAreThereNeedNoMoreRoom) {
     for (const int64_t step : {10, 20, 30})
         commit(step);

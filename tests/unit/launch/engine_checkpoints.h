@@ -29,10 +29,12 @@ inline void save(EngineRank& rank, core::io::FileSystem& files) {
     CHECK(outcome.committed, "{}", outcome.message);
 }
 
-inline void restore(EngineRank& rank, core::io::FileSystem& files) {
+inline void restore(EngineRank& rank, core::io::FileSystem& files,
+                    const checkpoints::LoadOptions& options = {}) {
     parallel::RanksOf ranks(rank.session.world());
     const auto restored = checkpoints::restore_newest(
-        files, ranks, root, rank.engine.state(), [](const auto& line) { ADD_FAILURE() << line; });
+        files, ranks, root, rank.engine.state(), [](const auto& line) { ADD_FAILURE() << line; },
+        options);
     CHECK(restored.has_value(), "no checkpoint");
     rank.engine.weights_changed();
     rank.step.step = restored->manifest.counter("steps");

@@ -112,7 +112,7 @@ inline void collect(EngineRank& rank, EngineRun& run) {
         for (core::Run part; runs.next(part);)
             for (int64_t i = 0; i < part.count; ++i) {
                 float& place = global[static_cast<size_t>(part.global + i)];
-                const float value = static_cast<const float*>(tensor.data)[part.local + i];
+                const float value = tensor.value(part.local + i);
                 CHECK(std::isnan(place) || std::memcmp(&place, &value, sizeof(value)) == 0,
                       "{}: element {} differs between ranks", tensor.name, part.global + i);
                 place = value;

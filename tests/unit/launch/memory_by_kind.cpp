@@ -160,6 +160,16 @@ TEST(MemoryByKind, OfOffloadedStates) {
                     "llama/tiny.yaml");
 }
 
+TEST(MemoryByKind, OfMomentsInBfloat16) {
+    for (const char* zero :
+         {"parallel.zero=0", "parallel.zero=1", "parallel.zero=2", "parallel.zero=3"})
+        for (const char* dtype : {"train.dtype=fp32", "train.dtype=bf16"})
+            for (const char* offload : {"optimizer.offload=none", "optimizer.offload=states"})
+                expect_foretold(
+                    {zero, dtype, offload, "parallel.data=2", "optimizer.moments=bf16"});
+    expect_foretold({"parallel.tensor=2", "parallel.pipeline=2", "optimizer.moments=bf16"});
+}
+
 TEST(MemoryByKind, WhereALaneHoldsSeveralSlots) {
     for (const char* layout : {"parallel.data=1", "parallel.data=2", "parallel.pipeline=2"})
         expect_foretold({layout, "train.lanes=2"});

@@ -49,7 +49,7 @@ int64_t measured_peak(const RunConfig& config) {
     parallel::LaneReducer gradients(parameters, world, session.allocator(), session.stream(),
                                     {.bucket_bytes = config.parallel.bucket_bytes});
     auto masters = core::optim::materialize(parameters, session.allocator());
-    core::optim::AdamW optimizer(parameters, adamw_config(config.optimizer), session.allocator());
+    core::optim::AdamW optimizer(parameters, adamw_config(config), session.allocator());
     checkpoints::Writer writer(core::io::posix(), session.ranks(),
                                {.allocator = &session.allocator()});
     if (saves_beside_training(config.checkpoint)) {
@@ -102,6 +102,7 @@ void expect_foretold(const std::string& file, std::vector<std::string> overrides
 TEST(Plan, ForetellsThePeakOfMemory) {
     expect_foretold("gpt/tiny.yaml", {});
     expect_foretold("gpt/tiny.yaml", {"train.dtype=bf16"});
+    expect_foretold("gpt/tiny.yaml", {"optimizer.moments=bf16"});
     expect_foretold("gpt/tiny.yaml", {"train.recompute=full", "train.micro_batch=8"});
     for (const char* saves :
          {"checkpoint.async=true", "checkpoint.async=false", "checkpoint.every=0"})
@@ -162,6 +163,8 @@ TEST(Plan, CountsWhatSavesAndLanesNeed) {
     const int64_t copy = plan_of({}, 1).staging;
     EXPECT_EQ(copy, parameter_count(load<RunConfig>(core::io::posix(), file, {}).model) * 12);
     EXPECT_EQ(plan_of({}, 4).staging, copy / 4);
+    EXPECT_EQ(plan_of({"optimizer.moments=bf16"}, 1).staging, copy / 12 * 8);
+    EXPECT_EQ(2 * plan_of({"optimizer.moments=bf16"}, 1).optimizer, plan_of({}, 1).optimizer);
     EXPECT_EQ(plan_of({"checkpoint.async=false"}, 1).staging, 0);
     EXPECT_EQ(plan_of({"checkpoint.every=0"}, 1).staging, 0);
     EXPECT_EQ(plan_of({"checkpoint.every=0", "checkpoint.every_seconds=60"}, 1).staging, copy);

@@ -126,15 +126,24 @@ TEST(VerifyMutants, DataParallelFaultsAreSeenInBits) {
         .expect_all_seen();
 }
 
-TEST(VerifyMutants, TensorParallelFaultsAreSeenWithinRounding) {
-    const LayoutRecord one = train_layout(over(tiny_gpt(), 1, 1), steps);
+void expect_tensor_faults_seen(const RunConfig& config, const Bounds& bounds) {
+    const LayoutRecord one = train_layout(over(config, 1, 1), steps);
     Faults{
-        .layout = over(tiny_gpt(), 1, 4),
+        .layout = over(config, 1, 4),
         .dropped = on_labels("blocks.1.attention.output", " sum", dropping("")),
         .swapped = on_labels("blocks.1.mlp.up", " tokens", swapping("")),
-        .compare =
-            [&](const LayoutRecord& record) { return compare_within(record, one, fp32_tolerance); }}
+        .compare = [&](const LayoutRecord& record) { return compare_within(record, one, bounds); }}
         .expect_all_seen();
+}
+
+TEST(VerifyMutants, TensorParallelFaultsAreSeenWithinRounding) {
+    expect_tensor_faults_seen(tiny_gpt(), fp32_tolerance);
+}
+
+TEST(VerifyMutants, TensorParallelFaultsAreSeenBesideRoundedMoments) {
+    RunConfig config = tiny_gpt();
+    config.optimizer.moments = ComputeType::bf16;
+    expect_tensor_faults_seen(config, rounded_moments_bounds);
 }
 
 TEST(VerifyMutants, ContextParallelFaultsAreSeenWithinRounding) {
