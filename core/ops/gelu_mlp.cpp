@@ -133,7 +133,7 @@ Tensor gelu_mlp(const Tensor& x, const LinearUse& up, const LinearUse& down, ker
     const Hidden hidden = hidden_of(x, up, form);
     Tensor y = linear_forward(hidden.after, down.weight.parameter, down.bias);
     if (!scope.tape()) return y;
-    auto kept = std::make_shared<Kept>(SavedTensor(hidden.before));
+    auto kept = std::make_shared<Kept>(Kept{.before = SavedTensor(hidden.before), .gradient = {}});
     scope.tape()->record(
         "gelu_mlp", {&x}, {&y},
         [kept, up, down, form, shape = x.shape()](NodeGradients& gradients) {
