@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
+#include <type_traits>
+
 #include "kernels/runtime/stream.h"
 #include "kernels/view.h"
 
@@ -16,8 +18,14 @@ struct Kernel<void(Args...)> {
     void (*cpu)(Args..., Stream&);
 
     void operator()(Args... args, Stream& stream) const {
-        if (stream.device().type == DeviceType::cpu) return cpu(args..., stream);
-        reinterpret_cast<void (*)(Args..., Stream&)>(stream.device_kernel(name))(args..., stream);
+        if (stream.device().type != DeviceType::cpu)
+            return reinterpret_cast<void (*)(Args..., Stream&)>(stream.device_kernel(name))(args...,
+                                                                                            stream);
+        if constexpr ((!std::is_reference_v<Args> && ...)) {
+            if (stream.is_capturing())
+                return stream.keep([kernel = cpu, args...](Stream& to) { kernel(args..., to); });
+        }
+        cpu(args..., stream);
     }
 };
 

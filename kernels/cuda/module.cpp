@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "kernels/cuda/check.h"
+#include "kernels/cuda/graph.h"
 #include "kernels/cuda/queue.h"
 
 namespace plinth::kernels::cuda {
@@ -178,6 +179,8 @@ Queue::~Queue() {
     cudaStreamSynchronize(stream_);
     states_.clear();
     cudaFree(scratch_);
+    for (void* scratch : scratch_of_graphs_)
+        cudaFree(scratch);
     cudaFree(fault_->writer);
     cudaFreeHost(fault_);
     cudaStreamDestroy(stream_);
@@ -185,8 +188,14 @@ Queue::~Queue() {
 
 void* Queue::scratch(size_t bytes) {
     if (bytes > scratch_bytes_) {
+        CHECK(!is_capturing_, "captured work needs {} bytes of scratch, and {} are there: {}",
+              bytes, scratch_bytes_, "the same work must have run before");
         CUDA_CHECK(cudaStreamSynchronize(stream_));
-        CUDA_CHECK(cudaFree(scratch_));
+        if (is_scratch_in_graphs_)
+            scratch_of_graphs_.push_back(scratch_);
+        else
+            CUDA_CHECK(cudaFree(scratch_));
+        is_scratch_in_graphs_ = false;
         scratch_ = nullptr;
         scratch_bytes_ = 0;
         CUDA_CHECK(cudaMalloc(&scratch_, bytes));
@@ -195,7 +204,32 @@ void* Queue::scratch(size_t bytes) {
     return scratch_;
 }
 
+namespace {
+
+/// A graph would read or write host memory when it is launched, whatever that memory is by then.
+void require_device_memory(const void* data) {
+    cudaPointerAttributes attributes{};
+    CUDA_CHECK(cudaPointerGetAttributes(&attributes, data));
+    CHECK(attributes.type == cudaMemoryTypeDevice, "a copy from or to the host in captured work");
+}
+
+}  // namespace
+
+std::unique_ptr<Graph> Queue::capture(FunctionRef<void()> work) {
+    CUDA_CHECK(cudaSetDevice(device_));
+    is_capturing_ = true;
+    is_scratch_in_graphs_ = true;
+    const struct Capturing {
+        bool& is_on;
+        ~Capturing() { is_on = false; }
+    } until_the_end{is_capturing_};
+    return CapturedGraph::capture(stream_, work);
+}
+
 void Queue::copy(void* to, const void* from, size_t bytes) {
+    if (is_capturing_)
+        for (const void* data : {static_cast<const void*>(to), from})
+            require_device_memory(data);
     CUDA_CHECK(cudaMemcpyAsync(to, from, bytes, cudaMemcpyDefault, stream_));
 }
 
@@ -214,6 +248,11 @@ void Queue::wait(DeviceEvent& event) {
 
 void Queue::synchronize() {
     CUDA_CHECK(cudaStreamSynchronize(stream_));
+    if (fault_->code != Fault::none) throw_fault();
+}
+
+void Queue::synchronize(DeviceEvent& event) {
+    CUDA_CHECK(cudaEventSynchronize(static_cast<Event&>(event).event()));
     if (fault_->code != Fault::none) throw_fault();
 }
 

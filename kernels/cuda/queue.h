@@ -6,6 +6,7 @@
 #include <memory>
 #include <typeindex>
 #include <unordered_map>
+#include <vector>
 
 #include "kernels/cuda/fault.h"
 #include "kernels/runtime/stream.h"
@@ -29,7 +30,8 @@ class Queue final : public DeviceQueue {
 
     /// Device memory for one kernel call, 256-byte aligned and uninitialised; the next call of
     /// `scratch` may give the same memory, which is safe because the stream is in order. Growing
-    /// waits for the stream.
+    /// waits for the stream, and is an error while a graph is captured. Memory that a graph has
+    /// seen stays with the queue.
     void* scratch(size_t bytes);
 
     /// State of a library that belongs to this queue (handles, plans), made by the first call.
@@ -43,8 +45,10 @@ class Queue final : public DeviceQueue {
     void copy(void* to, const void* from, size_t bytes) override;
     void set_zero(void* to, size_t bytes) override;
     void synchronize() override;
+    void synchronize(DeviceEvent& event) override;
     std::unique_ptr<DeviceEvent> record() override;
     void wait(DeviceEvent& event) override;
+    std::unique_ptr<Graph> capture(FunctionRef<void()> work) override;
     void* handle() override { return stream_; }
 
   private:
@@ -57,6 +61,8 @@ class Queue final : public DeviceQueue {
     Fault* fault_ = nullptr;
     void* scratch_ = nullptr;
     size_t scratch_bytes_ = 0;
+    bool is_capturing_ = false, is_scratch_in_graphs_ = false;
+    std::vector<void*> scratch_of_graphs_;  ///< that was too small for what came later
     std::unordered_map<std::type_index, std::shared_ptr<void>> states_;
 };
 

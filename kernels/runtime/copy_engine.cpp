@@ -20,6 +20,7 @@ class HostCopyEngine final : public CopyEngine {
         });
     }
     void hold_stream() override {}
+    std::unique_ptr<DeviceEvent> record() override { return nullptr; }
     void synchronize() override {}
 
   private:
@@ -35,6 +36,7 @@ class DeviceCopyEngine final : public CopyEngine {
         if (bytes > 0) queue_->copy(to, from, bytes);
     }
     void hold_stream() override { stream_.queue().wait(*queue_->record()); }
+    std::unique_ptr<DeviceEvent> record() override { return queue_->record(); }
     void synchronize() override { queue_->synchronize(); }
 
   private:

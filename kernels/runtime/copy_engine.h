@@ -21,6 +21,8 @@ class CopyEngine {
     virtual void copy(void* to, const void* from, size_t bytes) = 0;
     /// Later work of the stream comes after all copies so far. The host does not wait.
     virtual void hold_stream() = 0;
+    /// The place after all copies so far; null where they are done.
+    virtual std::unique_ptr<DeviceEvent> record() = 0;
     /// Waits until all copies so far are done.
     virtual void synchronize() = 0;
 };

@@ -10,6 +10,8 @@
 
 #include "kernels/runtime/allocator.h"
 #include "kernels/runtime/device.h"
+#include "kernels/runtime/function_ref.h"
+#include "kernels/runtime/graph.h"
 
 namespace plinth {
 
@@ -41,10 +43,17 @@ class DeviceQueue {
     /// Waits until all work is done. Throws what a kernel found wrong with its data, or the
     /// device's error.
     virtual void synchronize() = 0;
+    /// Waits until the work before that place, one of this queue, is done. Throws the same, of any
+    /// work that is done by then.
+    virtual void synchronize(DeviceEvent& event) = 0;
     /// The place after all work so far.
     virtual std::unique_ptr<DeviceEvent> record() = 0;
     /// Later work here comes after that place, which may be another queue's of the same device.
     virtual void wait(DeviceEvent& event) = 0;
+    /// The work that `work` gives to the queue, of which nothing is done. Whatever waits for the
+    /// queue, copies from or to the host, or takes memory from the system is an error, which goes
+    /// on. The queue must outlive the graph.
+    virtual std::unique_ptr<Graph> capture(FunctionRef<void()> work) = 0;
     /// What libraries of the device call a stream.
     virtual void* handle() = 0;
 };

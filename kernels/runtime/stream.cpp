@@ -20,8 +20,25 @@ void* Stream::device_kernel(const char* name) const {
     return kernel;
 }
 
+std::unique_ptr<Graph> Stream::capture(FunctionRef<void()> work) {
+    CHECK(!is_capturing_, "captured work within captured work");
+    const struct Capturing {
+        Stream& stream;
+        ~Capturing() {
+            stream.is_capturing_ = false;
+            stream.captured_.reset();
+        }
+    } until_the_end{*this};
+    is_capturing_ = true;
+    if (device_.type != DeviceType::cpu) return queue_->capture(work);
+    captured_ = std::make_unique<HostGraph>(*this);
+    work();
+    return std::move(captured_);
+}
+
 void Stream::copy(void* to, const void* from, size_t bytes) {
     if (bytes == 0) return;
+    if (captured_) return keep([=](Stream& stream) { stream.copy(to, from, bytes); });
     if (queue_)
         queue_->copy(to, from, bytes);
     else
@@ -30,6 +47,7 @@ void Stream::copy(void* to, const void* from, size_t bytes) {
 
 void Stream::set_zero(void* to, size_t bytes) {
     if (bytes == 0) return;
+    if (captured_) return keep([=](Stream& stream) { stream.set_zero(to, bytes); });
     if (queue_)
         queue_->set_zero(to, bytes);
     else

@@ -7,6 +7,9 @@
 
 #include "kernels/runtime/device.h"
 #include "kernels/runtime/device_module.h"
+#include "kernels/runtime/error.h"
+#include "kernels/runtime/function_ref.h"
+#include "kernels/runtime/graph.h"
 #include "kernels/runtime/thread_pool.h"
 
 namespace plinth {
@@ -35,10 +38,34 @@ class Stream {
     void set_zero(void* to, size_t bytes);
     /// Waits until everything given to it is done.
     void synchronize() {
+        CHECK(!is_capturing(), "a wait for work that is captured and not done");
         if (!queue_) return;
         if (before_waiting_) before_waiting_();
         queue_->synchronize();
     }
+    /// The place after all work so far; null where that is done.
+    std::unique_ptr<DeviceEvent> record() {
+        CHECK(!is_capturing(), "a place in work that is captured and not done");
+        return queue_ ? queue_->record() : nullptr;
+    }
+    /// Waits until the work before that place of this stream is done, and not for what came later.
+    void synchronize(DeviceEvent* event) {
+        if (!event) return;
+        if (before_waiting_) before_waiting_();
+        queue_->synchronize(*event);
+    }
+    /// What `work` gives to this stream, of which nothing is done: on the CPU its kernels and
+    /// copies with their arguments, on a device see DeviceQueue::capture. Host memory is none of
+    /// it: what is read or written there is read and written now. The stream must outlive the
+    /// graph.
+    std::unique_ptr<Graph> capture(FunctionRef<void()> work);
+    bool is_capturing() const { return is_capturing_; }
+    /// Of a CPU stream that captures: one kernel or copy.
+    void keep(std::function<void(Stream&)> work) { captured_->keep(std::move(work)); }
+
+    /// Of a CPU stream: its copies, places and waits are those of `queue` from here on, while its
+    /// kernels stay the CPU's. A stand-in for a device.
+    void set_queue(std::unique_ptr<DeviceQueue> queue) { queue_ = std::move(queue); }
     /// Called before each wait of a device's stream: it may wait in its own way for what the stream
     /// waits for, and say what is wrong. Empty: nothing.
     void set_before_waiting(std::function<void()> before) { before_waiting_ = std::move(before); }
@@ -48,6 +75,8 @@ class Stream {
     std::unique_ptr<ThreadPool> pool_;
     std::unique_ptr<DeviceQueue> queue_;
     std::function<void()> before_waiting_;
+    bool is_capturing_ = false;
+    std::unique_ptr<HostGraph> captured_;  ///< while a CPU stream captures
 };
 
 /// Runs body(begin, end) over fixed ranges of `grain` items of [0, items): the cut depends on the

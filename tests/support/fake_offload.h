@@ -56,12 +56,26 @@ class FakeCopyEngine final : public CopyEngine {
         if (faults_.does_not_hold) return;
         device_.then([this, before = given_] { run_until(before); });
     }
+    std::unique_ptr<DeviceEvent> record() override {
+        if (faults_.does_not_wait) return nullptr;
+        return std::make_unique<Place>(
+            [this, end = given_] { return given_ - queue_.size() >= end; });
+    }
     void synchronize() override {
         if (!faults_.does_not_wait) run_until(given_);
     }
     int copies() const { return copies_; }
 
   private:
+    class Place final : public DeviceEvent {
+      public:
+        explicit Place(std::function<bool()> is_done) : asks_(std::move(is_done)) {}
+        bool is_done() override { return asks_(); }
+
+      private:
+        std::function<bool()> asks_;
+    };
+
     void give(std::function<void()> work) {
         queue_.push_back(std::move(work));
         ++given_;
