@@ -30,7 +30,7 @@ struct AdamWConstants {
     float beta1, one_minus_beta1, beta2, one_minus_beta2, eps, keep, step_size, inverse_root2,
         scale;
 
-    explicit AdamWConstants(const AdamW& options)
+    PLINTH_HOST_DEVICE explicit AdamWConstants(const AdamW& options)
         : beta1(static_cast<float>(options.beta1)),
           one_minus_beta1(static_cast<float>(1.0 - options.beta1)),
           beta2(static_cast<float>(options.beta2)),
@@ -40,7 +40,30 @@ struct AdamWConstants {
           step_size(static_cast<float>(options.learning_rate / options.bias_correction1)),
           inverse_root2(static_cast<float>(1.0 / std::sqrt(options.bias_correction2))),
           scale(static_cast<float>(options.gradient_scale)) {}
+
+    /// As words of memory, in the order of the members.
+    static constexpr int words = 9;
+    PLINTH_HOST_DEVICE explicit AdamWConstants(const float* from)
+        : beta1(from[0]),
+          one_minus_beta1(from[1]),
+          beta2(from[2]),
+          one_minus_beta2(from[3]),
+          eps(from[4]),
+          keep(from[5]),
+          step_size(from[6]),
+          inverse_root2(from[7]),
+          scale(from[8]) {}
+    PLINTH_HOST_DEVICE void write(float* to) const {
+        const float all[words] = {beta1,     one_minus_beta1, beta2, one_minus_beta2, eps, keep,
+                                  step_size, inverse_root2,   scale};
+        for (int i = 0; i < words; ++i)
+            to[i] = all[i];
+    }
 };
+
+/// What an update reads where the device decided it: the constants, then 1, or 0 where nothing
+/// changes.
+inline constexpr int64_t adamw_words = AdamWConstants::words + 1;
 
 /// The update of one element; the same bits on every device.
 PLINTH_HOST_DEVICE PLINTH_INLINE void adamw_update(float& w, float& m, float& v, float gradient,
@@ -72,5 +95,10 @@ PLINTH_HOST_DEVICE PLINTH_INLINE void adamw_update(float& w, BFloat16& m, BFloat
 /// takes word e mod 4 of rounding.words(e / 4), so that no cut and no layout changes a bit.
 PLINTH_KERNEL(adamw, View weight, View first_moment, View second_moment, ConstView gradient,
               AdamW options);
+
+/// The same update, with `terms` f32 [adamw_words] that an earlier kernel wrote (decide_step); of
+/// the options only `rounding` and `elements` are read.
+PLINTH_KERNEL(adamw_decided, View weight, View first_moment, View second_moment, ConstView gradient,
+              ConstView terms, AdamW options);
 
 }  // namespace plinth::kernels

@@ -35,6 +35,15 @@ PLINTH_HOST_DEVICE inline ExactParts exact_parts(double x) {
              shift > 0 ? static_cast<uint32_t>(mantissa >> (64 - shift)) : 0u}};
 }
 
+/// The number of `count` limbs below 2^32 each, rounded to double.
+PLINTH_HOST_DEVICE inline double exact_value(const int64_t* limbs, int count) {
+    constexpr int limb_bits = 32;
+    double sum = 0.0;  // from the highest limb down: at most the last additions round
+    for (int i = count - 1; i >= 0; --i)
+        if (limbs[i] != 0) sum += std::ldexp(static_cast<double>(limbs[i]), i * limb_bits - 1074);
+    return sum;
+}
+
 /// A sum of finite, non-negative doubles without any rounding: a fixed-point number from 2^-1074 on
 /// in limbs of 32 bits, each held in an int64 so that limbs of many sums can be added (all-reduced)
 /// as plain integers. The result depends on the summands alone, not on their order or grouping (the
@@ -65,12 +74,7 @@ class ExactSum {
     /// The sum rounded to double once all limbs are in (after an all-reduce of `limbs()`).
     double value() {
         normalize();
-        double sum = 0.0;  // from the highest limb down: at most the last additions round
-        for (int i = limb_count - 1; i >= 0; --i)
-            if (limbs_[static_cast<size_t>(i)] != 0)
-                sum += std::ldexp(static_cast<double>(limbs_[static_cast<size_t>(i)]),
-                                  i * limb_bits - 1074);
-        return sum;
+        return exact_value(limbs_.data(), limb_count);
     }
 
   private:

@@ -44,6 +44,8 @@ AdamW::AdamW(std::vector<MasterWeights> masters, const AdamWConfig& config, Offl
 }
 
 std::vector<ConstView> AdamW::in_order(std::span<const ParameterGradient> gradients) const {
+    CHECK(gradients.size() == masters_.size(), "{} gradients for {} parameters or parts of them",
+          gradients.size(), masters_.size());
     std::map<std::pair<const Parameter*, int64_t>, View> by_range;
     for (const ParameterGradient& entry : gradients)
         by_range.emplace(std::pair(entry.parameter, entry.begin), entry.gradient);
@@ -73,39 +75,76 @@ void AdamW::for_parts(size_t i, int64_t begin, int64_t count, int64_t number,
     }
 }
 
+kernels::AdamW AdamW::options_at(int64_t update_count) const {
+    const auto t = static_cast<double>(update_count);
+    return {.beta1 = config_.beta1,
+            .beta2 = config_.beta2,
+            .eps = config_.eps,
+            .bias_correction1 = 1.0 - std::pow(config_.beta1, t),
+            .bias_correction2 = 1.0 - std::pow(config_.beta2, t)};
+}
+
+template <typename KernelCall>
+void AdamW::update_with(size_t i, int64_t first, const ConstView& gradient, int64_t number,
+                        const kernels::AdamW& options, KernelCall&& kernel) {
+    const View weights = masters_[i].weights.out(), means = first_moments_[i].out(),
+               squares = second_moments_[i].out();
+    for_parts(i, first, gradient.elements(), number, options,
+              [&](int64_t begin, int64_t count, const kernels::AdamW& part) {
+                  kernel(part_of(weights, begin, count), part_of(means, begin, count),
+                         part_of(squares, begin, count),
+                         ConstView(gradient.as<float>() + (begin - first), DType::f32, {count},
+                                   gradient.device),
+                         part);
+              });
+}
+
 void AdamW::step(std::span<const ParameterGradient> gradients, const Step& step, Stream& stream) {
-    CHECK(gradients.size() == masters_.size(), "{} gradients for {} parameters or parts of them",
-          gradients.size(), masters_.size());
-    ++update_count_;
-    const auto t = static_cast<double>(update_count_);
-    kernels::AdamW options{.learning_rate = step.learning_rate,
-                           .beta1 = config_.beta1,
-                           .beta2 = config_.beta2,
-                           .eps = config_.eps,
-                           .bias_correction1 = 1.0 - std::pow(config_.beta1, t),
-                           .bias_correction2 = 1.0 - std::pow(config_.beta2, t),
-                           .gradient_scale = step.gradient_scale};
     const std::vector<ConstView> ordered = in_order(gradients);
-    const auto update_with = [&](size_t i, int64_t first, const ConstView& gradient,
-                                 auto&& kernel) {
-        const View weights = masters_[i].weights.out(), means = first_moments_[i].out(),
-                   squares = second_moments_[i].out();
-        for_parts(i, first, gradient.elements(), step.number, options,
-                  [&](int64_t begin, int64_t count, const kernels::AdamW& part) {
-                      kernel(part_of(weights, begin, count), part_of(means, begin, count),
-                             part_of(squares, begin, count),
-                             ConstView(gradient.as<float>() + (begin - first), DType::f32, {count},
-                                       gradient.device),
-                             part, stream);
-                  });
+    kernels::AdamW options = options_at(++update_count_);
+    options.learning_rate = step.learning_rate;
+    options.gradient_scale = step.gradient_scale;
+    const auto update = [&](size_t i, int64_t begin, const ConstView& gradient, auto&& kernel) {
+        update_with(i, begin, gradient, step.number, options,
+                    [&](View w, View m, View v, ConstView g, const kernels::AdamW& part) {
+                        kernel(w, m, v, g, part, stream);
+                    });
     };
     if (offload_)
         offload_->fetch(ordered, [&](size_t i, int64_t begin, ConstView gradient) {
-            update_with(i, begin, gradient, kernels::adamw.cpu);
+            update(i, begin, gradient, kernels::adamw.cpu);
         });
     else
         for (size_t i = 0; i < masters_.size(); ++i)
-            update_with(i, 0, ordered[i], kernels::adamw);
+            update(i, 0, ordered[i], kernels::adamw);
+    for (const MasterWeights& master : masters_)
+        master.range.parameter->changed();
+}
+
+kernels::StepTerms AdamW::terms(double learning_rate, double clip) const {
+    kernels::StepTerms terms{.adamw = options_at(1), .clip = clip, .known_updates = update_count_};
+    terms.adamw.learning_rate = learning_rate;
+    terms.adamw.weight_decay = config_.weight_decay;
+    for (int ahead = 0; ahead <= kernels::StepTerms::most_ahead; ++ahead) {
+        const kernels::AdamW options = options_at(update_count_ + 1 + ahead);
+        terms.bias_correction1[ahead] = options.bias_correction1;
+        terms.bias_correction2[ahead] = options.bias_correction2;
+    }
+    return terms;
+}
+
+void AdamW::step_as_decided(std::span<const ParameterGradient> gradients, const Tensor& terms,
+                            int64_t number, Stream& stream) {
+    CHECK(!offload_, "an update of offloaded states that the host did not decide");
+    const std::vector<ConstView> ordered = in_order(gradients);
+    for (size_t i = 0; i < masters_.size(); ++i) {
+        const int64_t row = masters_[i].range.parameter->spec().decay ? 0 : 1;
+        const ConstView mine = terms.rows(row, row + 1).in();
+        update_with(i, 0, ordered[i], number, {},
+                    [&](View w, View m, View v, ConstView g, const kernels::AdamW& part) {
+                        kernels::adamw_decided(w, m, v, g, mine, part, stream);
+                    });
+    }
     for (const MasterWeights& master : masters_)
         master.range.parameter->changed();
 }

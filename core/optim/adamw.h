@@ -10,6 +10,7 @@
 #include "kernels/adamw.h"
 #include "kernels/runtime/function_ref.h"
 #include "kernels/runtime/stream.h"
+#include "kernels/step_decision.h"
 
 namespace plinth::core::optim {
 
@@ -51,6 +52,14 @@ class AdamW {
     /// One update; `gradients` holds that of each range of the optimizer once, in any order.
     void step(std::span<const ParameterGradient> gradients, const Step& step, Stream& stream);
 
+    /// For kernels::decide_step, which decides what a step does while the host knows of those up to
+    /// `update_count()` only.
+    kernels::StepTerms terms(double learning_rate, double clip) const;
+    /// The update that was decided, or none; `terms` as that kernel wrote them, `number` as in
+    /// Step. The host counts it later, by `set_update_count`. Not with offloaded states.
+    void step_as_decided(std::span<const ParameterGradient> gradients, const Tensor& terms,
+                         int64_t number, Stream& stream);
+
     /// Adam's t: updates made, skipped steps not counted. Part of the training state.
     int64_t update_count() const { return update_count_; }
     void set_update_count(int64_t count) { update_count_ = count; }
@@ -58,6 +67,13 @@ class AdamW {
     std::vector<StateTensor> state();
 
   private:
+    /// Of the update that makes `update_count` of them.
+    kernels::AdamW options_at(int64_t update_count) const;
+    /// Calls kernel(weights, first moments, second moments, gradient, options) for the elements of
+    /// master weights i from `first` on of which this is the gradient.
+    template <typename KernelCall>
+    void update_with(size_t i, int64_t first, const ConstView& gradient, int64_t number,
+                     const kernels::AdamW& options, KernelCall&& kernel);
     using Update = FunctionRef<void(int64_t begin, int64_t count, const kernels::AdamW& options)>;
     /// Calls update for the elements [begin, begin + count) of master weights i in step `number`:
     /// once, or, where their places in the parameter matter, for each box.

@@ -19,7 +19,14 @@ int64_t blocks_of(const ParameterGradient& entry) {
     return (entry.gradient.elements() + kernels::norm_block - 1) / kernels::norm_block;
 }
 
-/// The limbs of the sum of all squares, then the number of blocks that are not finite.
+Words read_words(const Tensor& words, Stream& stream) {
+    Words values{};
+    std::ranges::copy(words.read<int64_t>(stream), values.begin());
+    return values;
+}
+
+}  // namespace
+
 Tensor sum_of_squares(std::span<const ParameterGradient> mine, CachingAllocator& allocator,
                       Stream& stream) {
     int64_t blocks = 0;
@@ -37,14 +44,6 @@ Tensor sum_of_squares(std::span<const ParameterGradient> mine, CachingAllocator&
     kernels::exact_sum_of_blocks(words.out(), block_sums.in(), stream);
     return words;
 }
-
-Words read_words(const Tensor& words, Stream& stream) {
-    Words values{};
-    std::ranges::copy(words.read<int64_t>(stream), values.begin());
-    return values;
-}
-
-}  // namespace
 
 double gradient_norm(std::span<const ParameterGradient> mine, Ranks& ranks,
                      CachingAllocator& allocator, Stream& stream) {

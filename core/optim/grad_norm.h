@@ -9,6 +9,11 @@
 
 namespace plinth::core::optim {
 
+/// Exact sum of the squares of `mine`: i64, as kernels::exact_sum_of_blocks gives it. Part of the
+/// stream's work.
+Tensor sum_of_squares(std::span<const ParameterGradient> mine, CachingAllocator& allocator,
+                      Stream& stream);
+
 /// Collective. L2 norm of the gradients that the ranks give together: each element is in one rank's
 /// `mine`. Double sums of squares of 1,024-element blocks, added exactly, so that the result does
 /// not depend on who gives what. NaN on every rank when any element is not finite.

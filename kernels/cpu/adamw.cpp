@@ -45,16 +45,8 @@ void update_part(float* w, BFloat16* m, BFloat16* v, const float* gradient, cons
     }
 }
 
-}  // namespace
-
-void adamw(View weight, View first_moment, View second_moment, ConstView gradient, AdamW options,
-           Stream& stream) {
-    check_same_elements("adamw", weight, gradient);
-    check_same_elements("adamw", weight, first_moment);
-    check_same_elements("adamw", weight, second_moment);
-    CHECK(options.elements.is_sound(), "adamw: from element {} on", options.elements.first);
-    if (options.skip) return;
-    const AdamWConstants constants(options);
+void update_all(View weight, View first_moment, View second_moment, ConstView gradient,
+                const AdamWConstants& constants, const AdamW& options, Stream& stream) {
     float* w = weight.as<float>();
     const float* g = gradient.as<float>();
     if (first_moment.dtype == DType::bf16) {
@@ -68,6 +60,35 @@ void adamw(View weight, View first_moment, View second_moment, ConstView gradien
     parallel_for(stream, weight.elements(), elementwise_grain, [&](int64_t begin, int64_t end) {
         update(w + begin, m + begin, v + begin, g + begin, constants, end - begin);
     });
+}
+
+void check(ConstView weight, ConstView first_moment, ConstView second_moment, ConstView gradient,
+           const AdamW& options) {
+    check_same_elements("adamw", weight, gradient);
+    check_same_elements("adamw", weight, first_moment);
+    check_same_elements("adamw", weight, second_moment);
+    CHECK(options.elements.is_sound(), "adamw: from element {} on", options.elements.first);
+}
+
+}  // namespace
+
+void adamw(View weight, View first_moment, View second_moment, ConstView gradient, AdamW options,
+           Stream& stream) {
+    check(weight, first_moment, second_moment, gradient, options);
+    if (options.skip) return;
+    update_all(weight, first_moment, second_moment, gradient, AdamWConstants(options), options,
+               stream);
+}
+
+void adamw_decided(View weight, View first_moment, View second_moment, ConstView gradient,
+                   ConstView terms, AdamW options, Stream& stream) {
+    check(weight, first_moment, second_moment, gradient, options);
+    CHECK(terms.elements() == adamw_words && terms.is_contiguous(), "adamw: terms of shape {}",
+          terms.shape.text());
+    const float* words = terms.as<float>();
+    if (words[AdamWConstants::words] == 0.0f) return;
+    update_all(weight, first_moment, second_moment, gradient, AdamWConstants(words), options,
+               stream);
 }
 
 }  // namespace plinth::kernels::cpu

@@ -11,9 +11,24 @@ constexpr int threads = 256, per_thread = 4;
 
 using Four = Vector<float, per_thread>;
 
+/// Constants as an argument, or where an earlier kernel wrote them: 40 bytes that all threads read.
+struct Given {
+    AdamWConstants constants;
+    __device__ bool goes() const { return true; }
+    __device__ const AdamWConstants& get() const { return constants; }
+};
+struct Decided {
+    const float* terms;
+    __device__ bool goes() const { return terms[AdamWConstants::words] != 0.0f; }
+    __device__ AdamWConstants get() const { return AdamWConstants(terms); }
+};
+
 // Moves 28 bytes an element: weight and both moments in and out, the gradient in.
-__global__ void update(float* w, float* m, float* v, const float* gradient, AdamWConstants c,
+template <typename Source>
+__global__ void update(float* w, float* m, float* v, const float* gradient, Source source,
                        int64_t n, bool is_wide) {
+    if (!source.goes()) return;
+    const AdamWConstants c = source.get();
     const int64_t first = (int64_t{blockIdx.x} * threads + threadIdx.x) * per_thread;
     if (is_wide && first + per_thread <= n) {
         auto *w_at = reinterpret_cast<Four*>(w + first), *m_at = reinterpret_cast<Four*>(m + first),
@@ -41,8 +56,11 @@ struct Rounding {
 
 // Moves 20 bytes an element: the moments are half as long. Ten rounds of Philox for four elements
 // where the parameter's quadruples are those of the threads, else for each.
+template <typename Source>
 __global__ void update_rounded(float* w, BFloat16* m, BFloat16* v, const float* gradient,
-                               AdamWConstants c, Rounding rounding, int64_t n, bool is_wide) {
+                               Source source, Rounding rounding, int64_t n, bool is_wide) {
+    if (!source.goes()) return;
+    const AdamWConstants c = source.get();
     using Halves = Vector<BFloat16, per_thread>;
     const int64_t first = (int64_t{blockIdx.x} * threads + threadIdx.x) * per_thread;
     if (is_wide && first + per_thread <= n) {
@@ -75,19 +93,17 @@ void check_same_elements(ConstView a, ConstView b) {
           "adamw: shapes {} and {}", a.shape.text(), b.shape.text());
 }
 
-}  // namespace
-
-void adamw(View weight, View first_moment, View second_moment, ConstView gradient, AdamW options,
-           Stream& stream) {
+template <typename Source>
+void launch(View weight, View first_moment, View second_moment, ConstView gradient,
+            const Source& source, const AdamW& options, Stream& stream) {
     check_same_elements(weight, gradient);
     check_same_elements(weight, first_moment);
     check_same_elements(weight, second_moment);
     CHECK(options.elements.is_sound(), "adamw: from element {} on", options.elements.first);
-    if (options.skip || weight.elements() == 0) return;
     const int64_t n = weight.elements();
+    if (n == 0) return;
     const unsigned blocks = blocks_for(n, threads, per_thread);
     const cudaStream_t queue = queue_of(stream).stream();
-    const AdamWConstants constants(options);
     float* w = weight.as<float>();
     const float* g = gradient.as<float>();
     const bool is_aligned_outside = is_aligned(w, sizeof(Four)) && is_aligned(g, sizeof(Four));
@@ -98,15 +114,32 @@ void adamw(View weight, View first_moment, View second_moment, ConstView gradien
         auto *m = first_moment.as<BFloat16>(), *v = second_moment.as<BFloat16>();
         const bool wide = is_wide(m, v, sizeof(Four) / 2) && options.elements.keeps_quadruples();
         update_rounded<<<blocks, threads, 0, queue>>>(
-            w, m, v, g, constants, Rounding{options.rounding, options.elements}, n, wide);
+            w, m, v, g, source, Rounding{options.rounding, options.elements}, n, wide);
     } else {
         float *m = first_moment.as<float>(), *v = second_moment.as<float>();
-        update<<<blocks, threads, 0, queue>>>(w, m, v, g, constants, n,
-                                              is_wide(m, v, sizeof(Four)));
+        update<<<blocks, threads, 0, queue>>>(w, m, v, g, source, n, is_wide(m, v, sizeof(Four)));
     }
     CUDA_CHECK_LAUNCH("adamw");
 }
 
+}  // namespace
+
+void adamw(View weight, View first_moment, View second_moment, ConstView gradient, AdamW options,
+           Stream& stream) {
+    if (options.skip) return;
+    launch(weight, first_moment, second_moment, gradient, Given{AdamWConstants(options)}, options,
+           stream);
+}
+
+void adamw_decided(View weight, View first_moment, View second_moment, ConstView gradient,
+                   ConstView terms, AdamW options, Stream& stream) {
+    CHECK(terms.elements() == adamw_words && terms.is_contiguous(), "adamw: terms of shape {}",
+          terms.shape.text());
+    launch(weight, first_moment, second_moment, gradient, Decided{terms.as<float>()}, options,
+           stream);
+}
+
 PLINTH_CUDA_KERNEL(adamw);
+PLINTH_CUDA_KERNEL(adamw_decided);
 
 }  // namespace plinth::kernels::cuda

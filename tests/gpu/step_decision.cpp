@@ -1,0 +1,106 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "kernels/step_decision.h"
+
+#include <cmath>
+#include <cstring>
+#include <limits>
+
+#include "tests/gpu/device_test.h"
+
+namespace plinth::test {
+namespace {
+
+using kernels::ExactSum;
+using kernels::StepWord;
+using StepDecisionDeviceTest = DeviceTest;
+
+template <typename T>
+Operand words(const std::string& name, const Shape& shape, DType dtype,
+              const std::vector<T>& values) {
+    Operand operand{.name = name, .dtype = dtype, .shape = shape};
+    operand.bytes.resize(values.size() * sizeof(T));
+    std::memcpy(operand.bytes.data(), values.data(), operand.bytes.size());
+    return operand;
+}
+
+constexpr kernels::StepTerms known{
+    .adamw = {.learning_rate = 3e-3, .weight_decay = 0.1},
+    .clip = 1.0,
+    .known_updates = 6,
+    .bias_correction1 = {1.0 - 0.4782969, 1.0 - 0.43046721},
+    .bias_correction2 = {1.0 - 0.69833729609375, 1.0 - 0.6634204312890625}};
+
+/// Slots with losses of any size, and a gradient of which the squares have any size.
+std::vector<Operand> step_of(int64_t slots, double updates, double bad_loss, int64_t bad_blocks) {
+    std::vector<double> losses, outcome(StepWord::count, 0.0);
+    std::vector<int64_t> weights;
+    for (int64_t slot = 0; slot < slots; ++slot) {
+        const double loss = 8000.0 + std::sin(static_cast<double>(slot)) * 1e3;
+        losses.insert(losses.end(), {loss * (1.0 + 1e-5), loss});
+        weights.push_back(1024 - slot % 3);
+    }
+    losses[1] += bad_loss;
+    ExactSum sum;
+    for (int i = 0; i < 1000; ++i)
+        sum.add(std::ldexp(1.0 + i / 1001.0, i % 60 - 40));
+    std::vector<int64_t> squares(sum.limbs().begin(), sum.limbs().end());
+    squares.push_back(bad_blocks);
+    outcome[StepWord::updates] = updates;
+    return {in_out(words("outcome", {StepWord::count}, DType::f64, outcome), 0.0),
+            output("terms", {2, kernels::adamw_words}, DType::f32, 0.0),
+            words("losses", {slots, 2}, DType::f64, losses),
+            words("weights", {slots}, DType::i64, weights),
+            words("squares", {ExactSum::limb_count + 1}, DType::i64, squares)};
+}
+
+void decide(const std::vector<View>& v, Stream& stream) {
+    kernels::decide_step(v[0], v[1], v[2], v[3], v[4], known, stream);
+}
+
+// Additions, divisions, roots and scalings in double, without a contraction: the same bits.
+TEST_F(StepDecisionDeviceTest, DecisionsAreThoseOfTheHost) {
+    for (const int64_t slots : {1, 2, 31, 1000})
+        for (const double updates : {6.0, 7.0, 8.0})
+            expect_same(step_of(slots, updates, 0.0, 0), decide,
+                        std::to_string(slots) + " slots after " + std::to_string(updates));
+}
+
+TEST_F(StepDecisionDeviceTest, WhatIsNotFiniteIsSkipped) {
+    const double infinity = std::numeric_limits<double>::infinity();
+    for (const auto& [bad_loss, bad_blocks] :
+         {std::pair{std::nan(""), 0}, std::pair{infinity, 0}, std::pair{0.0, 3}}) {
+        const auto results = on_device(step_of(4, 7.0, bad_loss, bad_blocks), decide);
+        EXPECT_EQ(results[0][StepWord::updates_here], 0.0);
+        EXPECT_EQ(results[0][StepWord::updates], 7.0);
+        EXPECT_EQ(results[1][9], 0.0);
+        EXPECT_EQ(results[1][19], 0.0);
+    }
+}
+
+// The terms as they come from the decision: one function, no contraction, the same bits.
+TEST_F(StepDecisionDeviceTest, DecidedUpdatesAreThoseOfTheHost) {
+    for (const int64_t n : {1, 5, 1024, 1031, 1000003})
+        for (const float goes : {1.0f, 0.0f}) {
+            std::vector<float> terms(kernels::adamw_words, goes);
+            kernels::AdamWConstants({.learning_rate = 3e-3,
+                                     .weight_decay = 0.1,
+                                     .bias_correction1 = 0.19,
+                                     .bias_correction2 = 0.0975,
+                                     .gradient_scale = 0.37})
+                .write(terms.data());
+            Operand second = input("second moment", {n});
+            for (size_t i = 3; i < second.bytes.size(); i += sizeof(float))
+                second.bytes[i] &= std::byte{0x7f};  // no sign
+            expect_same(
+                {in_out(input("weight", {n}), 0.0), in_out(input("first moment", {n}), 0.0),
+                 in_out(second, 0.0), input("gradient", {n}),
+                 input_of("terms", {kernels::adamw_words}, terms)},
+                [](const std::vector<View>& v, Stream& stream) {
+                    kernels::adamw_decided(v[0], v[1], v[2], v[3], v[4], {}, stream);
+                },
+                "n " + std::to_string(n));
+        }
+}
+
+}  // namespace
+}  // namespace plinth::test

@@ -1,0 +1,180 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "kernels/step_decision.h"
+
+#include <array>
+#include <cmath>
+#include <limits>
+
+#include "tests/support/op_fixture.h"
+
+namespace plinth::test {
+namespace {
+
+using kernels::ExactSum;
+using kernels::StepTerms;
+using kernels::StepWord;
+
+constexpr double infinity = std::numeric_limits<double>::infinity();
+
+/// A step of some micro-batches, and what decides it.
+struct Step {
+    std::vector<double> losses{4.5, 4.25, 3.0, 2.5, 6.25, 6.0};  ///< by slot: sum, cross-entropy
+    std::vector<int64_t> weights{3, 0, 4};
+    std::vector<double> squares{1e-3, 2.5, 40.0};
+    bool has_bad_block = false;
+    double updates = 7.0;
+    StepTerms known{.adamw = {.learning_rate = 3e-3, .beta2 = 0.95, .weight_decay = 0.1},
+                    .clip = 0.5,
+                    .known_updates = 6,
+                    .bias_correction1 = {0.51, 0.52},
+                    .bias_correction2 = {0.31, 0.32}};
+};
+
+class StepDecisionTest : public OpTest {
+  protected:
+    struct Decided {
+        std::vector<double> outcome;
+        std::vector<float> terms;
+    };
+    Decided decide(const Step& step) {
+        const auto slots = static_cast<int64_t>(step.weights.size());
+        ExactSum sum;
+        for (const double square : step.squares)
+            sum.add(square);
+        std::vector<int64_t> words(sum.limbs().begin(), sum.limbs().end());
+        words.push_back(step.has_bad_block ? 1 : 0);
+        std::vector<double> before(StepWord::count, 99.0);
+        before[StepWord::updates] = step.updates;
+        core::Tensor outcome = core::Tensor::of(before, {StepWord::count}, *allocator_);
+        core::Tensor terms =
+            core::Tensor::empty({2, kernels::adamw_words}, DType::f32, *allocator_);
+        const auto words_count = static_cast<int64_t>(words.size());
+        kernels::decide_step(
+            outcome.out(), terms.out(), core::Tensor::of(step.losses, {slots, 2}, *allocator_).in(),
+            core::Tensor::of(step.weights, {slots}, *allocator_).in(),
+            core::Tensor::of(words, {words_count}, *allocator_).in(), step.known, stream_);
+        return {outcome.values<double>(), terms.values<float>()};
+    }
+
+    /// Words of the constants with and without weight decay, and whether they are used.
+    static std::vector<float> expected_terms(kernels::AdamW options, bool goes) {
+        std::vector<float> all(2 * kernels::adamw_words);
+        for (int row = 0; row < 2; ++row) {
+            if (row == 1) options.weight_decay = 0.0;
+            float* words = all.data() + row * kernels::adamw_words;
+            kernels::AdamWConstants(options).write(words);
+            words[kernels::AdamWConstants::words] = goes ? 1.0f : 0.0f;
+        }
+        return all;
+    }
+};
+
+TEST_F(StepDecisionTest, MeansClipAndConstantsAreThoseOfTheFormula) {
+    Step step;
+    const double norm = std::sqrt(1e-3 + 2.5 + 40.0) / 7.0;
+    for (const double clip : {0.0, 0.5 * norm, 2.0 * norm}) {
+        step.known.clip = clip;
+        const Decided decided = decide(step);
+        const std::vector<double> expected{7.0, 12.75 / 7.0, 1.0 / 7.0, norm, 1.0, 8.0};
+        for (size_t i = 0; i < expected.size(); ++i)
+            EXPECT_DOUBLE_EQ(decided.outcome[i], expected[i]) << i;
+        kernels::AdamW options = step.known.adamw;
+        options.bias_correction1 = 0.52;  // one update more than the host knows
+        options.bias_correction2 = 0.32;
+        const double found = decided.outcome[StepWord::gradient_norm];
+        options.gradient_scale = (clip > 0 && found > clip ? clip / found : 1.0) / 7.0;
+        EXPECT_EQ(decided.terms, expected_terms(options, true));
+        options.bias_correction1 = 0.51;
+        EXPECT_NE(decided.terms, expected_terms(options, true)) << "a mutant that counts wrongly";
+    }
+}
+
+TEST_F(StepDecisionTest, TheHostMayKnowOfAllUpdates) {
+    Step step;
+    step.updates = 6.0;
+    const Decided decided = decide(step);
+    EXPECT_EQ(decided.outcome[StepWord::updates], 7.0);
+    EXPECT_EQ(decided.terms[6], static_cast<float>(3e-3 / 0.51));
+}
+
+TEST_F(StepDecisionTest, WhatIsNotFiniteUpdatesNothingAndIsNotCounted) {
+    for (const double bad : {std::nan(""), infinity, -infinity}) {
+        Step step;
+        step.losses[3] = bad;
+        const Decided decided = decide(step);
+        EXPECT_FALSE(std::isfinite(decided.outcome[StepWord::loss]));
+        EXPECT_EQ(decided.outcome[StepWord::updates_here], 0.0);
+        EXPECT_EQ(decided.outcome[StepWord::updates], 7.0);
+        EXPECT_EQ(decided.terms[9], 0.0f);
+        EXPECT_EQ(decided.terms[19], 0.0f);
+    }
+    Step step;
+    step.has_bad_block = true;
+    const Decided decided = decide(step);
+    EXPECT_TRUE(std::isnan(decided.outcome[StepWord::gradient_norm]));
+    EXPECT_EQ(decided.outcome[StepWord::updates_here], 0.0);
+    EXPECT_EQ(decided.terms[9], 0.0f);
+}
+
+TEST_F(StepDecisionTest, AHostThatHasCountedOtherwiseIsTold) {
+    for (const double updates : {5.0, 8.0, -1.0}) {
+        Step step;
+        step.updates = updates;
+        const Decided decided = decide(step);
+        EXPECT_EQ(decided.outcome[StepWord::updates], -1.0) << updates;
+        EXPECT_EQ(decided.outcome[StepWord::updates_here], 0.0);
+        EXPECT_EQ(decided.terms[9], 0.0f);
+    }
+}
+
+TEST_F(StepDecisionTest, AStepWithoutTokensHasAWeightOfOne) {
+    Step step{.losses = {0.0, 0.0}, .weights = {0}, .squares = {}};
+    const Decided decided = decide(step);
+    EXPECT_EQ(decided.outcome[StepWord::weight], 1.0);
+    EXPECT_EQ(decided.outcome[StepWord::loss], 0.0);
+    EXPECT_EQ(decided.outcome[StepWord::gradient_norm], 0.0);
+}
+
+TEST_F(StepDecisionTest, ADecidedUpdateHasTheBitsOfOneThatTheHostDecides) {
+    const int64_t n = 40009;
+    kernels::AdamW options{.learning_rate = 1e-2,
+                           .weight_decay = 0.1,
+                           .bias_correction1 = 0.19,
+                           .bias_correction2 = 0.0975,
+                           .gradient_scale = 0.37};
+    options.rounding = RandomKey(7, "moments", 3);
+    options.elements.first = 5;
+    kernels::AdamW places;  // all that a decided update takes from the host
+    places.rounding = options.rounding;
+    places.elements = options.elements;
+    const core::Tensor g = tensor(random_values(n, "g"), {n});
+    for (const DType moments : {DType::f32, DType::bf16}) {
+        const auto run = [&](const auto& update) {
+            const std::vector<float> halves(static_cast<size_t>(n), 0.5f);
+            core::Tensor w = tensor(random_values(n, "w"), {n}),
+                         m = tensor(random_values(n, "m"), {n}, moments),
+                         v = tensor(halves, {n}, moments);
+            update(w.out(), m.out(), v.out());
+            return std::array{to_doubles(w), to_doubles(m), to_doubles(v)};
+        };
+        const auto untouched = run([](View, View, View) {});
+        const auto given =
+            run([&](View w, View m, View v) { kernels::adamw(w, m, v, g.in(), options, stream_); });
+        const auto decided = [&](size_t row, bool goes) {
+            const std::vector<float> all = expected_terms(options, goes);
+            const auto begin =
+                all.begin() + static_cast<std::ptrdiff_t>(row) * kernels::adamw_words;
+            const core::Tensor terms =
+                tensor({begin, begin + kernels::adamw_words}, {kernels::adamw_words});
+            return run([&](View w, View m, View v) {
+                kernels::adamw_decided(w, m, v, g.in(), terms.in(), places, stream_);
+            });
+        };
+        EXPECT_EQ(given, decided(0, true));
+        EXPECT_NE(given, decided(1, true)) << "the mutant without weight decay";
+        EXPECT_EQ(untouched, decided(0, false));
+    }
+}
+
+}  // namespace
+}  // namespace plinth::test
