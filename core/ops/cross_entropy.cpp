@@ -5,6 +5,7 @@
 
 #include "core/autograd/scope.h"
 #include "core/tensor/shapes.h"
+#include "kernels/add.h"
 #include "kernels/cast.h"
 #include "kernels/cross_entropy.h"
 #include "kernels/matmul.h"
@@ -109,7 +110,8 @@ class ChunkedHead {
     /// dx [rows, D] in the dtype of x and dweight [V, D] in fp32, of the loss's sum.
     void differentiate(Tensor dx, View dweight) {
         Stream& stream = Scope::current().stream();
-        const Tensor one = Scope::current().of<float>({1.0f}, {1});
+        Tensor one = Scope::current().empty({1}, DType::f32);
+        kernels::fill(one.out(), 1.0f, stream);
         for_chunks([&](int64_t begin, int64_t end) {
             Tensor logits = look_at(begin, end), dx_rows = dx.rows(begin, end);
             const Tensor targets = targets_.rows(begin, end);
@@ -177,9 +179,11 @@ Loss linear_cross_entropy(const Tensor& x, WeightUse weight, const Tensor& targe
     Loss loss = head.finish();
     scope.tape()->record(
         "linear_cross_entropy", {&x}, {&loss.sum}, [dx](NodeGradients& gradients) mutable {
-            // On a device it would have to be waited for.
+            // On a device it would have to be waited for; while work is captured nothing is there.
             const Tensor& root = gradients.of_output(0);
-            CHECK(root.device().type != DeviceType::cpu || *root.data<float>() == 1.0f,
+            const bool is_there =
+                root.device().type == DeviceType::cpu && !Scope::current().stream().is_capturing();
+            CHECK(!is_there || *root.data<float>() == 1.0f,
                   "linear_cross_entropy: the loss must be a root of the backward "
                   "pass with a gradient of 1");
             gradients.set_input(0, std::move(dx));

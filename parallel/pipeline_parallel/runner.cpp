@@ -3,12 +3,25 @@
 
 #include <algorithm>
 
+#include "kernels/add.h"
 #include "kernels/runtime/trace.h"
 #include "parallel/comm/view_bytes.h"
 
 namespace plinth::parallel {
 
 using core::Tensor;
+
+namespace {
+
+/// Made where it is read: for a copy of pageable memory the host may have to wait.
+Tensor root_gradient() {
+    const core::Scope& scope = core::Scope::current();
+    Tensor one = scope.empty({1}, DType::f32);
+    kernels::fill(one.out(), 1.0f, scope.stream());
+    return one;
+}
+
+}  // namespace
 
 Schedule forward_part(const Schedule& schedule) {
     Schedule part{.config = schedule.config, .actions = {}};
@@ -130,8 +143,8 @@ void PipelineRunner::forward(int micro_batch, int number) {
 void PipelineRunner::backward(int micro_batch, int number, core::WeightHalves* later) {
     Flight& flight = *flights_.at({number, micro_batch});
     const core::Scope scope(this->scope(&flight.tape));
-    Tensor gradient = is_last(number) ? scope.of<float>({1.0f}, {1})
-                                      : take({Payload::gradient, number, micro_batch});
+    Tensor gradient =
+        is_last(number) ? root_gradient() : take({Payload::gradient, number, micro_batch});
     if (!later) step_->gradients->begin_backward(size_t(number), slot_of(micro_batch));
     std::vector<core::Root> roots;
     roots.emplace_back(flight.output, std::move(gradient));
