@@ -94,9 +94,44 @@ void Engine::weights_changed() {
     stage_.masters_changed();
 }
 
+void Engine::decide_on_device() {
+    // Delayed scales come from what the host reads of each step, and so does all that is reduced.
+    if (session_.world().size() == 1 && !offload_ && config_.train.fp8 != Fp8Scaling::delayed)
+        outcomes_ = std::make_unique<StepOutcomes>(
+            session_.stream(), StepOutcomes::Memory{.steps = session_.allocator(),
+                                                    .outcomes = session_.host_allocator()});
+    if (!config_.run.graphs) return;
+    CHECK(outcomes_ != nullptr, "run.graphs where the host decides steps");
+    graphs_ = std::make_unique<MicroBatchGraphs>(session_.stream(), session_.memory());
+    outcomes_->use_graphs(graphs_->arena());
+}
+
 void Engine::run_micro_batches(const core::models::Phase& phase, const parallel::LanePlan& plan,
                                const core::StepState& step, const BatchSource& source,
                                parallel::StepScalars& scalars) {
+    const double waited = seconds_waited();
+    if (outcomes_) {
+        outcomes_->begin_step(plan.slots);
+        run_passes(phase, plan, step, source, [this](int64_t slot, const core::ops::Loss& loss) {
+            outcomes_->add(slot, loss);
+        });
+        sum_gradients();
+    } else {
+        LossReader losses(session_, &groups_.along(Axis::context));
+        run_passes(phase, plan, step, source, losses.collector());
+        const PhaseMark mark(session_.activity(), Phase::reduce);
+        for (const ReadLoss& loss : losses.read())
+            if (groups_.speaks_for_slot())
+                scalars.set_slot(loss.slot, loss.cross_entropy, loss.weight,
+                                 loss.sum - loss.cross_entropy);
+        sum_gradients();
+    }
+    waited_ = seconds_waited() - waited;
+}
+
+void Engine::run_passes(const core::models::Phase& phase, const parallel::LanePlan& plan,
+                        const core::StepState& step, const BatchSource& source,
+                        std::function<void(int64_t, const core::ops::Loss&)> on_loss) {
     core::Scope::Settings settings = session_.scope(dtype_of(config_.train.dtype));
     step_ = step.step;
     settings.step = &step;
@@ -104,26 +139,61 @@ void Engine::run_micro_batches(const core::models::Phase& phase, const parallel:
     settings.remake = config_.train.recompute == Recompute::selective;
     settings.fp8 = fp8_.source();
     const auto slots = plan.aligned_slots_of(groups_.coordinate(Axis::data));
-    LossReader losses(session_, &groups_.along(Axis::context));
-    const double waited = seconds_waited();
     stage_.begin_step(plan);
     fp8_.begin_step();
+    if (graphs_) return launch_passes(phase, plan, settings, source);
     pipeline_.run(
         {.chunks = phase.chunks,
          .slots = slots,
          .scope = settings,
          .batch = [&](int64_t slot) { return share_tokens(source(slot), groups_, session_); },
-         .on_loss = losses.collector(),
+         .on_loss = std::move(on_loss),
          .gradients = &stage_,
          .activity = &session_.activity()});
+}
+
+/// One micro-batch after the other, in the order of a pipeline of one stage.
+void Engine::launch_passes(const core::models::Phase& phase, const parallel::LanePlan& plan,
+                           const core::Scope::Settings& settings, const BatchSource& source) {
+    {
+        // Copies of weights in the dtype of the computation are made by who reads them first, and
+        // outlive a micro-batch: here, outside of graphs and their memory.
+        const core::Scope scope(settings);
+        for (const core::models::Chunk& chunk : phase.chunks)
+            for (core::Parameter* parameter : chunk.parameters) {
+                parameter->acquire(parameter->read_as(settings.compute));
+                parameter->release();
+            }
+    }
+    core::Scope::Settings in_arena = settings;
+    in_arena.allocator = &graphs_->arena();
+    for (const int64_t slot : plan.slots_of(groups_.coordinate(Axis::data))) {
+        const core::Batch batch = share_tokens(source(slot), groups_, session_);
+        const auto pass = [&](const core::Batch& input) {
+            core::ops::Loss loss;
+            const std::optional<int64_t> slots[] = {slot};
+            pipeline_.run({.chunks = phase.chunks,
+                           .slots = slots,
+                           .scope = in_arena,
+                           .batch = [&](int64_t) { return input; },
+                           .on_loss = [&](int64_t, const core::ops::Loss& made) { loss = made; },
+                           .gradients = &stage_,
+                           .activity = &session_.activity()});
+            return loss;
+        };
+        outcomes_->add(slot, graphs_->run(MicroBatchKind::of(batch, slot, plan), batch, pass,
+                                          [&] { stage_.slot_was_launched(slot); }));
+    }
+}
+
+size_t Engine::peak_memory() const {
+    return session_.allocator().use().peak + (graphs_ ? graphs_->arena().use().peak : 0);
+}
+
+void Engine::sum_gradients() {
     const PhaseMark mark(session_.activity(), Phase::reduce);
-    for (const ReadLoss& loss : losses.read())
-        if (groups_.speaks_for_slot())
-            scalars.set_slot(loss.slot, loss.cross_entropy, loss.weight,
-                             loss.sum - loss.cross_entropy);
     stage_.finish([this](std::span<const ParameterGradient> owned) { sum_over_tokens(owned); });
     shared_.add(stage_.gradients());
-    waited_ = seconds_waited() - waited;
 }
 
 /// For ranks beside which this one computes a micro-batch.
@@ -147,6 +217,7 @@ void Engine::sum_over_tokens(std::span<const ParameterGradient> owned) {
 }
 
 StepMeans Engine::means(const parallel::StepScalars& scalars) {
+    CHECK(!outcomes_, "means of a step that the device decides");
     const PhaseMark mark(session_.activity(), Phase::reduce);
     const auto weight = static_cast<double>(std::max<int64_t>(1, scalars.weight()));
     return {.weight = weight,
@@ -156,9 +227,9 @@ StepMeans Engine::means(const parallel::StepScalars& scalars) {
             .fp8_is_finite = fp8_.end_step()};
 }
 
-double Engine::gradient_sum_norm() {
-    const PhaseMark mark(session_.activity(), Phase::reduce);
-    // Each element once: of what the stages hold alike one gives it, with what was added to it.
+/// What this rank gives to the norm, in which each element is once: of what the stages hold alike
+/// one gives it, with what was added to it.
+std::vector<ParameterGradient> Engine::counted_once() const {
     std::vector<ParameterGradient> mine;
     for (const ParameterGradient& entry : stage_.owned())
         if (!shared_.contains(*entry.parameter)) mine.push_back(entry);
@@ -170,7 +241,12 @@ double Engine::gradient_sum_norm() {
     if (!groups_.is_first(Axis::tensor))
         std::erase_if(mine, [](const auto& entry) { return entry.parameter->is_whole(); });
     if (!groups_.is_first(Axis::context)) mine.clear();  // all of it is alike there
-    return core::optim::gradient_norm(mine, session_.ranks(), session_.allocator(),
+    return mine;
+}
+
+double Engine::gradient_sum_norm() {
+    const PhaseMark mark(session_.activity(), Phase::reduce);
+    return core::optim::gradient_norm(counted_once(), session_.ranks(), session_.allocator(),
                                       session_.stream());
 }
 
@@ -194,6 +270,47 @@ void Engine::update(const StepMeans& means, double learning_rate) {
         session_.stream());
     stage_.masters_changed();
     fp8_.updated();
+}
+
+void Engine::end_step(const parallel::StepScalars& scalars, double learning_rate) {
+    if (!outcomes_) {
+        decided_.push_back(means(scalars));
+        return update(decided_.back(), learning_rate);
+    }
+    const PhaseMark mark(session_.activity(), Phase::optimizer);
+    outcomes_->update({.squared = counted_once(),
+                       .gradients = stage_.gradients(),
+                       .learning_rate = learning_rate,
+                       .clip = config_.optimizer.clip,
+                       .number = step_},
+                      optimizer_);
+    stage_.masters_changed();  // or not: they are what they were where the step is skipped
+}
+
+std::optional<StepMeans> Engine::take_means(bool waits) {
+    if (!outcomes_) {
+        if (decided_.empty()) return std::nullopt;
+        const StepMeans first = decided_.front();
+        decided_.pop_front();
+        return first;
+    }
+    const std::optional<StepOutcomes::Words> words = outcomes_->take(waits);
+    if (!words) return std::nullopt;
+    using kernels::StepWord;
+    const StepMeans means{.weight = (*words)[StepWord::weight],
+                          .loss = (*words)[StepWord::loss],
+                          .z_loss = (*words)[StepWord::z_loss],
+                          .gradient_norm = (*words)[StepWord::gradient_norm]};
+    CHECK(means.is_finite() == ((*words)[StepWord::updates_here] == 1.0),
+          "the device has decided otherwise than its loss {} and norm {} say", means.loss,
+          means.gradient_norm);
+    optimizer_.set_update_count(static_cast<int64_t>((*words)[StepWord::updates]));
+    return means;
+}
+
+void Engine::set_update_count(int64_t count) {
+    optimizer_.set_update_count(count);
+    if (outcomes_) outcomes_->set_update_count(count);
 }
 
 parallel::LaneReducer::Statistics Engine::communication() const {

@@ -1,16 +1,20 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
+#include <deque>
 #include <functional>
 #include <memory>
+#include <optional>
 #include <vector>
 
 #include "core/models/model.h"
 #include "core/optim/adamw.h"
 #include "core/optim/offload.h"
 #include "launch/fp8_state.h"
+#include "launch/micro_batch_graphs.h"
 #include "launch/session.h"
 #include "launch/stage_state.h"
+#include "launch/step_outcome.h"
 #include "parallel/comm/groups.h"
 #include "parallel/data_parallel/step_scalars.h"
 #include "parallel/pipeline_parallel/runner.h"
@@ -55,6 +59,13 @@ class Engine {
     /// Collective. After master weights were written from outside.
     void weights_changed();
 
+    /// From the next step on the device decides what each comes to, where it can: for a rank
+    /// without others, with states on its device. Where it cannot, nothing changes. With run.graphs
+    /// steps are then captured, too.
+    void decide_on_device();
+    /// True where it does: `scalars` then hold no losses, and slots are not set in them.
+    bool decides_on_device() const { return outcomes_ != nullptr; }
+
     /// Collective. Forward and backward passes of this rank's slots and the sum of the gradients
     /// over all ranks; losses and weights go to `scalars`.
     void run_micro_batches(const core::models::Phase& phase, const parallel::LanePlan& plan,
@@ -69,9 +80,17 @@ class Engine {
     /// its norm is larger; none where the step is not finite.
     void update(const StepMeans& means, double learning_rate);
 
-    /// Adam's t.
+    /// Collective. The end of a step whose `scalars` are reduced: its means and the update with
+    /// them, wherever they are decided.
+    void end_step(const parallel::StepScalars& scalars, double learning_rate);
+    /// What the first step came to whose means were not taken yet: if the host has them, or after a
+    /// wait for them. None where all are taken. Where the device decides, at most one more step may
+    /// end before they are.
+    std::optional<StepMeans> take_means(bool waits);
+
+    /// Adam's t, after the steps whose means were taken.
     int64_t update_count() const { return optimizer_.update_count(); }
-    void set_update_count(int64_t count) { optimizer_.set_update_count(count); }
+    void set_update_count(int64_t count);
     /// The history of train.fp8=delayed, for checkpoints; see Fp8State.
     std::string fp8_history() const { return fp8_.history_text(); }
     void restore_fp8_history(const std::string& text, const std::string& where) {
@@ -87,13 +106,25 @@ class Engine {
     /// parallel::check_replicas.
     void check_replicas(int64_t step);
 
+    /// Null without run.graphs.
+    const MicroBatchGraphs* graphs() const { return graphs_.get(); }
+    /// The most that tensors have held on the device.
+    size_t peak_memory() const;
+
     /// Of the last step, its update included.
     parallel::LaneReducer::Statistics communication() const;
     parallel::Groups& groups() { return groups_; }
 
   private:
     void sum_over_tokens(std::span<const core::optim::ParameterGradient> owned);
+    std::vector<core::optim::ParameterGradient> counted_once() const;
     double gradient_sum_norm();
+    void run_passes(const core::models::Phase& phase, const parallel::LanePlan& plan,
+                    const core::StepState& step, const BatchSource& source,
+                    std::function<void(int64_t, const core::ops::Loss&)> on_loss);
+    void launch_passes(const core::models::Phase& phase, const parallel::LanePlan& plan,
+                       const core::Scope::Settings& settings, const BatchSource& source);
+    void sum_gradients();
     double seconds_waited() const;
 
     const RunConfig& config_;
@@ -107,6 +138,9 @@ class Engine {
     int64_t step_ = 0;     ///< of the last micro-batches
     double waited_ = 0.0;  ///< in the last step, see seconds_waited
     core::optim::AdamW optimizer_;
+    std::unique_ptr<MicroBatchGraphs> graphs_;  ///< null: without run.graphs
+    std::unique_ptr<StepOutcomes> outcomes_;    ///< null: the host decides
+    std::deque<StepMeans> decided_;             ///< by the host, not taken yet
 };
 
 }  // namespace plinth::launch

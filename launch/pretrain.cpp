@@ -13,8 +13,7 @@ namespace plinth::launch {
 
 int train(Training& run, core::models::Model& model) {
     run.start();
-    StepResult result;
-    while (!result.ends_run()) {
+    while (!run.is_over()) {
         run.save_if_due();  // before looking: a start looks again at the step it goes on from
         run.evaluate_if_due();
         run.sample_if_due();
@@ -22,14 +21,14 @@ int train(Training& run, core::models::Model& model) {
 
         const TraceRange range("step");
         for (const core::models::Phase& phase : model.phases()) {
-            parallel::StepScalars scalars(run.plan_step().slots, run.session().world());
+            parallel::StepScalars scalars = run.step_scalars();
             run.run_micro_batches(phase, scalars);
-            result = run.update(scalars);
+            run.update(scalars);
+            run.log();
         }
-        run.log(result);
         run.check_replicas_if_due();
     }
-    return run.finish(result);
+    return run.finish();
 }
 
 int pretrain(const RunConfig& config, Session& session, bool dry_run) {

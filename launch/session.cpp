@@ -59,7 +59,8 @@ Session::Session(parallel::Communicator& world, const SessionOptions& options)
       ranks_(world),
       stream_(device_of(options), thread_count(options.threads, options.local_ranks),
               options.stream),
-      allocator_(memory_of(stream_.device())),
+      memory_(memory_of(stream_.device())),
+      allocator_(memory_),
       algorithms_(algorithm_store_of(stream_), ranks_, files(),
                   {.folder = options.algorithm_cache,
                    .warn = [this](const std::string& line) { warn(line); }}) {

@@ -47,7 +47,9 @@ class Session {
     Session& operator=(const Session&) = delete;
 
     Device device() const { return stream_.device(); }
-    /// Of the device's memory: where tensors live.
+    /// The device's memory, from which `allocator` takes its blocks.
+    MemorySource& memory() const { return memory_; }
+    /// Where tensors live.
     CachingAllocator& allocator() { return allocator_; }
     /// Of host memory that the device's copies reach at full speed; on the CPU `allocator`.
     CachingAllocator& host_allocator() { return pinned_ ? *pinned_ : allocator_; }
@@ -85,6 +87,7 @@ class Session {
     parallel::Communicator& world_;
     parallel::RanksOf ranks_;
     Stream stream_;
+    MemorySource& memory_;
     CachingAllocator allocator_;
     std::unique_ptr<CachingAllocator> pinned_;  ///< null on the CPU
     CachingAllocator pageable_{host_memory()};

@@ -98,6 +98,13 @@ void StageState::end_backward(size_t chunk) {
     }
 }
 
+void StageState::slot_was_launched(int64_t slot) {
+    for (Part& part : parts_) {
+        part.reducer->slot_was_launched(slot);
+        ++micro_batches_;
+    }
+}
+
 void StageState::progress() {
     for (Part& part : parts_)
         part.reducer->progress();

@@ -1,23 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "launch/training.h"
 
-#include <unistd.h>
-
 #include <algorithm>
-#include <chrono>
-#include <cstdio>
 
 #include "kernels/runtime/trace.h"
 #include "launch/build.h"
 #include "launch/disk_space.h"
-#include "launch/environment.h"
 #include "launch/exit_codes.h"
-#include "launch/metrics/best_effort.h"
-#include "launch/metrics/jsonl_log.h"
-#include "launch/metrics/model_flops.h"
-#include "launch/metrics/progress_line.h"
-#include "launch/metrics/tensorboard.h"
-#include "launch/micro_batch.h"
 #include "launch/peak_flops.h"
 #include "launch/sample_text.h"
 
@@ -27,11 +16,6 @@ using parallel::Phase;
 using parallel::PhaseMark;
 
 namespace {
-
-double wall_time() {
-    return std::chrono::duration<double>(std::chrono::system_clock::now().time_since_epoch())
-        .count();
-}
 
 core::data::TokenizerFiles tokenizer_files(const TrainingData& data) {
     return data.tokenizer ? data.tokenizer->serialize() : core::data::TokenizerFiles{};
@@ -71,7 +55,11 @@ Training::Training(const RunConfig& config, Session& session, parallel::Groups& 
                     .tokenizer = tokenizer_files(data),
                     .mesh = axes_of(groups.mesh())}),
       evaluator_(config, session, groups, model, data),
-      time_limit_{.limit = config.run.time_limit} {}
+      feed_(session.stream(), {.batches = session.allocator(), .pinned = session.host_allocator()},
+            config.data.document_mask),
+      time_limit_{.limit = config.run.time_limit} {
+    engine_.decide_on_device();
+}
 
 void Training::start() {
     const bool resumed = checkpoints_.resume(state, [this](const checkpoints::Manifest& manifest) {
@@ -124,39 +112,6 @@ void Training::begin_fresh() {
     session_.say(fmt::format("weights from {}", config_.checkpoint.init));
 }
 
-void Training::open_metrics() {
-    if (!session_.speaks()) {
-        metrics_ = std::make_unique<NullSink>();
-        return;
-    }
-    core::io::FileSystem& files = session_.files();
-    files.make_directories(config_.run.folder);
-    const std::string jsonl = core::io::join(config_.run.folder, "metrics.jsonl"),
-                      tensorboard = core::io::join(config_.run.folder, "tensorboard");
-    cut_metrics(files, jsonl, state.steps_done(),
-                [this](const std::string& line) { session_.warn(line); });
-    // mpirun gives every rank a pseudo-terminal and sends what it says through a pipe.
-    const bool is_terminal = session_.world().size() == 1 && isatty(STDOUT_FILENO) == 1;
-    std::vector<std::unique_ptr<MetricsSink>> sinks;
-    const auto add_log = [&](std::unique_ptr<MetricsSink> log, const std::string& path) {
-        sinks.push_back(std::make_unique<BestEffortSink>(
-            std::move(log), path, [this](const std::string& line) { session_.warn(line); }));
-    };
-    sinks.push_back(std::make_unique<ProgressSink>(
-        stdout, std::max<int64_t>(1, config_.run.log_every), is_terminal));
-    if (config_.run.metrics.jsonl) add_log(std::make_unique<JsonlLog>(files, jsonl), jsonl);
-    if (config_.run.metrics.tensorboard)
-        add_log(std::make_unique<TensorboardLog>(
-                    files, TensorboardLog::Options{.folder = tensorboard,
-                                                   .wall_time = wall_time(),
-                                                   .host = session_.world().host(),
-                                                   .process = getpid(),
-                                                   .resumed_step = state.steps_done(),
-                                                   .resumed_samples = state.consumed_samples()}),
-                tensorboard);
-    metrics_ = std::make_unique<SinkList>(std::move(sinks));
-}
-
 core::data::NextRequest Training::loader_requests() {
     // The loader looks ahead: it follows the batch ramp by itself, from the samples consumed now.
     const auto plan = [this, consumed = state.consumed_samples()](
@@ -192,7 +147,7 @@ void Training::run_micro_batches(const core::models::Phase& phase, parallel::Ste
               "the loader gave another micro-batch than slot {} of step {}", slot,
               state.steps_done());
         if (groups_.speaks_for_slot()) scalars.add_tokens(loaded->rows * loaded->length);
-        return to_batch(*loaded, config_.data.document_mask, session_);
+        return feed_(*loaded);
     };
     engine_.run_micro_batches(phase, plan_step(), state.step, source, scalars);
 }
@@ -220,7 +175,13 @@ void Training::exchange_algorithms() {
         state.matmul_algorithms = text;
 }
 
-StepResult Training::update(parallel::StepScalars& scalars) {
+parallel::StepScalars Training::step_scalars() const {
+    // What the device decides needs no losses of the host.
+    return parallel::StepScalars(engine_.decides_on_device() ? 0 : plan_step().slots,
+                                 session_.world());
+}
+
+void Training::update(parallel::StepScalars& scalars) {
     const TraceRange range("update");
     raise_flags(scalars);
     scalars.set_busy_seconds(session_.seconds() - step_began_ -
@@ -230,99 +191,39 @@ StepResult Training::update(parallel::StepScalars& scalars) {
         scalars.reduce(session_.world());
     }
     if (scalars.raised(parallel::Flag::algorithms) > 0) exchange_algorithms();
-    const StepMeans means = engine_.means(scalars);
-    StepResult result{.loss = means.loss,
-                      .z_loss = means.z_loss,
-                      .samples = global_batch_at(config_.train, state.consumed_samples()),
-                      .tokens = scalars.tokens(),
-                      .gradient_norm = means.gradient_norm,
-                      .skipped = !means.is_finite()};
-    skipped_in_a_row_ = result.skipped ? skipped_in_a_row_ + 1 : 0;
-    result.diverged =
-        config_.train.max_skipped_steps > 0 && skipped_in_a_row_ >= config_.train.max_skipped_steps;
-    result.stop = scalars.raised(parallel::Flag::stop) > 0;
-    result.slowest_seconds = scalars.busy_seconds(scalars.busiest_rank());
-    result.fastest_seconds = scalars.busy_seconds(scalars.idlest_rank());
-
+    is_stopped_ = scalars.raised(parallel::Flag::stop) > 0;
+    const int64_t samples = global_batch_at(config_.train, state.consumed_samples());
     {
         const PhaseMark mark(session_.activity(), Phase::save);
         checkpoints_.before_update();
     }
     state.step.learning_rate = schedule_.rate(state.steps_done());
-    engine_.update(means, state.step.learning_rate);
-    state.step.update_count = engine_.update_count();
-    state.skipped_steps += result.skipped;
-    state.sampler.consumed += result.samples;
-    state.consumed_tokens += result.samples * config_.data.sequence_length;
+    engine_.end_step(scalars, state.step.learning_rate);
+    state.sampler.consumed += samples;
+    state.consumed_tokens += samples * config_.data.sequence_length;
     ++state.step.step;
+    given_.push_back({.number = state.steps_done(),
+                      .samples = samples,
+                      .samples_done = state.consumed_samples(),
+                      .tokens_done = state.consumed_tokens,
+                      .tokens = scalars.tokens(),
+                      .learning_rate = state.step.learning_rate,
+                      .slowest_seconds = scalars.busy_seconds(scalars.busiest_rank()),
+                      .fastest_seconds = scalars.busy_seconds(scalars.idlest_rank())});
 
     const PhaseMark mark(session_.activity(), Phase::save);
     checkpoints_.agree(scalars.raised(parallel::Flag::save) > 0);
     checkpoints_.advance(
         {.busy = session_.world().size() - scalars.raised(parallel::Flag::save_finished),
          .failed = scalars.raised(parallel::Flag::save_failed)});
-    return result;
 }
 
-void Training::log(const StepResult& result) {
-    const PhaseMark mark(session_.activity(), Phase::log);
-    const double now = session_.seconds(), seconds = std::max(1e-9, now - step_began_);
-    const double rate = static_cast<double>(result.tokens) / seconds;
-    const double flops = training_flops_per_token(config_.model, config_.data.sequence_length);
-    const int64_t ranks = session_.world().size();
-    StepRecord record{
-        .step = state.steps_done(),
-        .total_steps = schedule_.total_steps,
-        .samples = state.consumed_samples(),
-        .tokens = state.consumed_tokens,
-        .global_batch = result.samples,
-        .ranks = ranks,
-        .wall_time = wall_time(),
-        .loss = result.loss,
-        .learning_rate = state.step.learning_rate,
-        .grad_norm = result.gradient_norm,
-        .step_seconds = seconds,
-        .tokens_per_second = rate,
-        .flops_per_second = rate * flops / static_cast<double>(ranks),
-        .mfu = model_flops_utilisation(rate, flops, ranks, peak_flops_),
-        .memory_bytes = static_cast<int64_t>(session_.allocator().use().peak),
-        .resident_bytes = peak_resident_bytes(),
-        .skipped_steps = state.skipped_steps,
-        .eta_seconds = seconds * static_cast<double>(schedule_.total_steps - state.steps_done())};
-    if (config_.optimizer.z_loss > 0) record.z_loss = result.z_loss;
-    record.data_wait_seconds = loader_->waited_seconds() - data_wait_before_;
-    record.communication_wait_seconds = engine_.communication().seconds_waiting;
-    record.slowest_rank_seconds = result.slowest_seconds;
-    record.fastest_rank_seconds = result.fastest_seconds;
-    data_wait_before_ = loader_->waited_seconds();
-    record.save_wait_seconds = checkpoints_.blocked_seconds() - save_wait_before_;
-    save_wait_before_ = checkpoints_.blocked_seconds();
-    if (record.mfu && *record.mfu > 1.0) {
-        record.mfu.reset();
-        if (!warned_of_peak_)
-            session_.warn(fmt::format(
-                "step {}: more model FLOPs than the peak of {:.3g} FLOP/s a rank, which was "
-                "measured "
-                "at the start, perhaps beside other work: mfu is left out; run.peak_flops sets it",
-                state.steps_done(), peak_flops_));
-        warned_of_peak_ = true;
-    }
-    metrics_->step(record);
-    if (result.skipped)
-        session_.warn(fmt::format(
-            "step {}: loss {} or gradient norm {}{} is not finite; all ranks skipped the update",
-            state.steps_done(), result.loss, result.gradient_norm,
-            config_.train.fp8 == Fp8Scaling::delayed ? " or a tensor of the 8-bit products" : ""));
-    time_limit_.longest_step = std::max(time_limit_.longest_step, seconds);
-    step_began_ = now;
-    loss_since_evaluation_ += result.loss;
-    ++steps_since_evaluation_;
-    ++steps_here_;
-    hidden_share_sum_ += engine_.communication().hidden_share();
-}
+// --- what is due between steps
+// --------------------------------------------------------------------
 
 void Training::evaluate_if_due() {
     if (!evaluator_.is_due(state.steps_done())) return;
+    settle();
     const double began = session_.seconds();
     std::optional<double> training_loss;
     if (steps_since_evaluation_ > 0)
@@ -344,6 +245,7 @@ bool Training::sample_is_due(int64_t steps_done) const {
 
 void Training::sample_if_due() {
     if (!sample_is_due(state.steps_done())) return;
+    settle();
     const PhaseMark mark(session_.activity(), Phase::sample);
     const double began = session_.seconds();
     // Every rank: a layout may gather or pass on weights and activations meanwhile.
@@ -356,8 +258,10 @@ void Training::sample_if_due() {
 void Training::save_if_due() {
     const TraceRange range("save");
     const PhaseMark mark(session_.activity(), Phase::save);
+    if (!checkpoints_.is_due(state)) return;
+    settle();  // counts of updates and skipped steps
     // After a skipped step a save waits: what may have diverged must push no sound checkpoint out.
-    if (skipped_in_a_row_ > 0 || !checkpoints_.is_due(state)) return;
+    if (skipped_in_a_row_ > 0) return;
     state.fp8_history = engine_.fp8_history();
     checkpoints_.save(state);
 }
@@ -378,10 +282,11 @@ void Training::say_diverged() const {
         state.steps_done() - skipped_in_a_row_, saved < 0 ? "none" : fmt::format("{}", saved)));
 }
 
-int Training::finish(const StepResult& last) {
+int Training::finish() {
+    settle();
     const PhaseMark mark(session_.activity(), Phase::save);
     exchange_algorithms();  // evaluations and samples since the last step may have brought some
-    if (last.diverged) {
+    if (has_diverged_) {
         checkpoints_.settle();
         say_diverged();
         return exit_diverged;
@@ -395,7 +300,7 @@ int Training::finish(const StepResult& last) {
                         100.0 * hidden_share_sum_ / static_cast<double>(steps_here_)));
     // A run that was stopped before its last evaluation is not done: the next start makes it.
     const bool is_owed = evaluator_.is_due(state.steps_done()) || sample_is_due(state.steps_done());
-    if (!last.stop || (is_finished() && !is_owed)) {
+    if (!is_stopped_ || (is_finished() && !is_owed)) {
         session_.say(fmt::format("done: {} steps, {} tokens, {} skipped", state.steps_done(),
                                  state.consumed_tokens, state.skipped_steps));
         return exit_done;

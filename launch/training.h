@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
+#include <deque>
 #include <functional>
 #include <map>
 #include <memory>
@@ -8,6 +9,7 @@
 
 #include "core/models/model.h"
 #include "core/optim/schedule.h"
+#include "launch/batch_feed.h"
 #include "launch/checkpoint_keeper.h"
 #include "launch/engine.h"
 #include "launch/evaluator.h"
@@ -23,20 +25,16 @@
 
 namespace plinth::launch {
 
-/// What one step did, the same on every rank.
-struct StepResult {
-    double loss = 0.0;    ///< cross-entropy, mean over the step's tokens
-    double z_loss = 0.0;  ///< the term beside it, weight included, as a mean too
-    int64_t samples = 0;
-    int64_t tokens = 0;            ///< computed, padding included
-    double gradient_norm = 0.0;    ///< of the mean gradient, before clipping
-    bool skipped = false;          ///< not finite: nothing was updated
-    bool stop = false;             ///< a signal or the time limit
-    bool diverged = false;         ///< the last of train.max_skipped_steps skipped in a row
+/// A step whose work was handed out, as far as the host knows it then; the same on every rank.
+struct GivenStep {
+    int64_t number = 0;        ///< steps done with this one
+    int64_t samples = 0;       ///< of it
+    int64_t samples_done = 0;  ///< consumed so far, this step included
+    int64_t tokens_done = 0;   ///< the same
+    int64_t tokens = 0;        ///< computed in it, padding included
+    double learning_rate = 0.0;
     double slowest_seconds = 0.0;  ///< computing, without waiting for others: of the slowest rank
     double fastest_seconds = 0.0;  ///< and of the fastest
-
-    bool ends_run() const { return stop || diverged; }
 };
 
 /// What a stage adds to the common run.
@@ -74,13 +72,19 @@ class Training {
     parallel::LanePlan plan_step() const;
     /// Forward and backward passes of this rank's micro-batches and the sum of their gradients.
     void run_micro_batches(const core::models::Phase& phase, parallel::StepScalars& scalars);
+    /// Of the next step.
+    parallel::StepScalars step_scalars() const;
     /// Clips, updates (or skips) and advances the counters.
-    StepResult update(parallel::StepScalars& scalars);
-    void log(const StepResult& result);
+    void update(parallel::StepScalars& scalars);
+    /// Logs the steps of which the host knows what they came to: on a device that may be all but
+    /// the last.
+    void log();
     void check_replicas_if_due();
+    /// True after a signal, at the time limit, and when the run has diverged.
+    bool is_over() const { return is_stopped_ || has_diverged_; }
 
     /// Collective. The final checkpoint, unless the run has diverged, and the exit code.
-    int finish(const StepResult& last);
+    int finish();
 
     TrainingState state;
 
@@ -92,6 +96,12 @@ class Training {
     void open_metrics();
     core::data::NextRequest loader_requests();
     void raise_flags(parallel::StepScalars& scalars) const;
+    /// Waits for all steps and logs them.
+    void settle();
+    bool log_first(bool waits);
+    void log(const GivenStep& step, const StepMeans& means);
+    bool may_be_last() const;
+    StepRecord record_of(const GivenStep& step, const StepMeans& means);
     /// Collective.
     void exchange_algorithms();
     bool time_is_up() const;
@@ -111,10 +121,14 @@ class Training {
     Evaluator evaluator_;
     std::unique_ptr<MetricsSink> metrics_;
     std::unique_ptr<core::data::Loader> loader_;
+    BatchFeed feed_;
     TimeLimit time_limit_;
 
+    std::deque<GivenStep> given_;  ///< and not logged yet
+    bool is_stopped_ = false;      ///< a signal or the time limit
+    bool has_diverged_ = false;    ///< the last of train.max_skipped_steps skipped in a row
     double peak_flops_ = 0.0;
-    double step_began_ = 0.0;
+    double step_began_ = 0.0;  ///< or, where steps end on a device, when the one before was logged
     double loss_since_evaluation_ = 0.0;
     int64_t steps_since_evaluation_ = 0;
     int64_t steps_here_ = 0;

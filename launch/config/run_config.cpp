@@ -191,6 +191,40 @@ std::optional<Problem> check_fp8(const RunConfig& config) {
     return {};
 }
 
+/// What a captured micro-batch or update cannot hold: what differs from one to the next and is no
+/// content of tensors, and work of other ranks or of the host.
+std::optional<Problem> check_graphs(const RunConfig& config, int64_t world) {
+    if (!config.run.graphs) return {};
+    const auto refused = [](const std::string& what, const std::string& why) {
+        return Problem{"run.graphs",
+                       fmt::format("{}, but {}: change that or set run.graphs=false", what, why)};
+    };
+    if (world > 1)
+        return refused(fmt::format("{} ranks run", world), "graphs hold no exchange between ranks");
+    if (config.model.dropout > 0)
+        return refused(fmt::format("model.dropout is {}", config.model.dropout),
+                       "the number of the step, by which elements are dropped, is an argument of "
+                       "kernels, which graphs keep");
+    if (config.model.positions == PositionKind::alibi)
+        return refused("model.positions is alibi",
+                       "its slopes come from the host's memory in each forward pass");
+    if (config.train.fp8 != Fp8Scaling::none)
+        return refused("train.fp8 is on", "8-bit weights are made once a step, within it");
+    if (config.optimizer.moments != ComputeType::fp32)
+        return refused("optimizer.moments is not fp32",
+                       "the number of the step, by which moments are rounded, is an argument of "
+                       "kernels, which graphs keep");
+    if (config.optimizer.offload != OptimizerOffload::none)
+        return refused("optimizer.offload is on", "graphs hold no work of the host");
+    if (config.parallel.zero > 0)
+        return refused(fmt::format("parallel.zero is {}", config.parallel.zero),
+                       "weights that are gathered do not stay where graphs read them");
+    if (config.parallel.wire_dtype != ComputeType::fp32)
+        return refused("parallel.wire_dtype is not fp32",
+                       "memory of gradients on their way is not a graph's own");
+    return {};
+}
+
 /// What layouts there are not.
 std::optional<Problem> check_available(const ParallelSection& parallel) {
     if (parallel.zero == 3 && parallel.pipeline > 1)
@@ -338,6 +372,7 @@ std::optional<Problem> validate_world(const RunConfig& config, int64_t world) {
     if (auto problem = check_tensor(config)) return problem;
     if (auto problem = check_tokens(config)) return problem;
     if (auto problem = check_fp8(config)) return problem;
+    if (auto problem = check_graphs(config, world)) return problem;
     if (auto problem = check_pipeline(parallel, config.model)) return problem;
     const int64_t replicas = world / inner;
     const int64_t slots = smallest_batch(config.train) / config.train.micro_batch;

@@ -170,6 +170,7 @@ struct RunSection {
     DeviceKind device = DeviceKind::automatic;
     DeviceExchange device_exchange = DeviceExchange::automatic;
     bool reproducible = false;
+    bool graphs = false;          ///< see MicroBatchGraphs
     std::string algorithm_cache;  ///< empty: `plinth` in the user's cache folder
     int64_t threads = 0;          ///< 0: the cores this rank may use
     double timeout = 600;

@@ -167,6 +167,18 @@ void LaneReducer::end_slot() {
     if (last_of_lane_) start_all_buckets(round_);
 }
 
+void LaneReducer::slot_was_launched(int64_t slot) {
+    CHECK(ranks_ == 1 && knows_uses_ && !in_slot_ && exchanges_.empty(),
+          "slot {} of a graph, beside other ranks or work", slot);
+    CHECK(next_slot_ < slots_.size() && slots_[next_slot_] == slot,
+          "slot {} is not the next one of rank {}", slot, rank_);
+    if (slot + 1 == plan_.lane_begin(plan_.lane_of_slot(slot) + 1))
+        for (size_t b = 0; b < layout_.buckets(); ++b)
+            statistics_.bytes +=
+                layout_.bucket(b).elements() * static_cast<int64_t>(size_of(config_.wire));
+    if (++next_slot_ == slots_.size()) statistics_.bytes_hidden = statistics_.bytes;
+}
+
 void LaneReducer::finish(const OwnedHook& before_uses_add) {
     CHECK(!in_slot_ && next_slot_ == slots_.size(), "rank {} has computed {} of its {} slots",
           rank_, next_slot_, slots_.size());

@@ -56,6 +56,10 @@ class LaneReducer final : public core::GradientSink {
     /// is an internal error that names it.
     void add(core::Parameter& parameter, int use, FunctionRef<void(View dweight)> product) override;
     void end_slot();
+    /// In place of begin_slot, a backward pass and end_slot, where a graph of an earlier slot of
+    /// the same kind gives this slot's work: the first of its lane or not, the last or not, in the
+    /// first round or not, of one round or several. Of a rank alone.
+    void slot_was_launched(int64_t slot);
     /// Moves exchanges along; cheap when none is under way.
     void progress();
     /// Starts every exchange whose bucket is final, after completing older ones where too many are

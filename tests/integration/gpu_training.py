@@ -215,7 +215,49 @@ def fp8(lab, options):
         runs.expect_different(lab, f"{scaling} and bf16 alone", whole, bf16)
 
 
+def skips(lab, options):
+    """An absurd learning rate: a rank alone, whose device decides, skips the steps that two ranks skip, whose hosts decide, with the
+    same bits and counts; a run that diverges ends after the same step, and saves nothing of it."""
+    need_device(lab)
+    absurd = {**COMMON, "train.steps": 12, "optimizer.lr": "1e30", "optimizer.min_lr": "1e30", "optimizer.warmup_steps": 0,
+              "train.eval_every": 0, "checkpoint.every": 1, "checkpoint.keep": 1, "run.device": "cuda"}
+    for most in (0, 1, 2, 4):
+        overrides = {**absurd, "train.max_skipped_steps": most}
+        codes = [lab.start(f"skips-{most}-{ranks}", "gpt/tiny.yaml", overrides, ranks).wait() for ranks in (1, 2)]
+        one, two = (lab.folder / f"skips-{most}-{ranks}" for ranks in (1, 2))
+        if codes[0] != codes[1] or (codes[0] == 0) != (most == 0):
+            runs.fail(f"at most {most} skipped steps: exit codes {codes}")
+        # The sign of a NaN is the processor's.
+        rows = [[tuple(str(word).lstrip("-") for word in row[:4]) for row in runs.metrics_of(run)] for run in (one, two)]
+        kept = [sorted(path.name.split(".")[0] for path in runs.checkpoints_of(run)) for run in (one, two)]
+        if rows[0] != rows[1] or kept[0] != kept[1]:
+            runs.fail(f"at most {most} skipped steps: the device decides otherwise than the hosts", [*map(str, rows), str(kept)])
+        print(f"equal: at most {most} skipped steps in a row: {len(rows[0])} steps, exit code {codes[0]}", flush=True)
+
+
+def graphs(lab, options):
+    """Captured micro-batches and updates: in the reproducible mode the bits of a run without, for the styles that they hold and all
+    recompute modes, also from a checkpoint on and with lanes of several slots."""
+    need_device(lab)
+    for config in ("gpt/tiny.yaml", "llama/tiny.yaml"):
+        for dtype in ("fp32", "bf16"):
+            name = f"{config.split('/')[0]}-{dtype}"
+            overrides = {**COMMON, "train.lanes": 3, "train.micro_batch": 1, "train.dtype": dtype, "model.dropout": 0,
+                         "run.device": "cuda"}
+            captured = {**overrides, "run.graphs": "true"}
+            plain = lab.train(f"{name}-plain", config, overrides)
+            runs.expect_equal(lab, f"{name}: captured", plain, lab.train(f"{name}-captured", config, captured))
+            lab.fork(plain, f"{name}-resumed", 10)
+            resumed = lab.train(f"{name}-resumed", config, captured)
+            runs.expect_equal(lab, f"{name}: captured from step 10 on", plain, resumed, after=10)
+            for mode in ("none", "full"):
+                other = lab.train(f"{name}-{mode}", config, {**captured, "train.recompute": mode})
+                runs.expect_equal(lab, f"{name}: captured, recompute {mode}", plain, other)
+            mutant = lab.train(f"{name}-mutant", config, {**captured, "train.lanes": 4})
+            runs.expect_different(lab, f"{name}: captured, one lane more", plain, mutant)
+
+
 if __name__ == "__main__":
     runs.main({"equals_cpu": equals_cpu, "resumes": resumes, "crosses_devices": crosses_devices,
                "layouts": layouts, "offload": offload, "moments": moments, "context": context,
-               "fp8": fp8})
+               "fp8": fp8, "skips": skips, "graphs": graphs})

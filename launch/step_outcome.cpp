@@ -1,0 +1,114 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "launch/step_outcome.h"
+
+#include <algorithm>
+#include <utility>
+
+#include "core/optim/grad_norm.h"
+
+namespace plinth::launch {
+
+using core::Tensor;
+using kernels::StepWord;
+
+namespace {
+
+template <typename T>
+T* place_in(Tensor& tensor, int64_t element) {
+    return tensor.out().as<T>() + element;
+}
+
+}  // namespace
+
+void StepOutcomes::begin_step(int64_t slots) {
+    CHECK(pending_.size() <= size_t{kernels::StepTerms::most_ahead},
+          "a step beside {} whose outcome nobody took", pending_.size());
+    if (!outcome_.defined()) {
+        outcome_ = Tensor::empty({StepWord::count}, DType::f64, memory_.steps);
+        terms_ = Tensor::empty({2, kernels::adamw_words}, DType::f32, memory_.steps);
+    }
+    if (weights_.defined() && weights_.elements() == slots) return;
+    losses_ = Tensor::empty({slots, 2}, DType::f64, memory_.steps);
+    weights_ = Tensor::empty({slots}, DType::i64, memory_.steps);
+}
+
+void StepOutcomes::add(int64_t slot, const core::ops::Loss& loss) {
+    stream_.copy(place_in<double>(losses_, 2 * slot), loss.sum.in().data, sizeof(double));
+    stream_.copy(place_in<double>(losses_, 2 * slot + 1), loss.cross_entropy.in().data,
+                 sizeof(double));
+    stream_.copy(place_in<int64_t>(weights_, slot), loss.weight.in().data, sizeof(int64_t));
+}
+
+void StepOutcomes::update(const Update& update, core::optim::AdamW& optimizer) {
+    if (updates_to_write_) {
+        stream_.copy(place_in<double>(outcome_, StepWord::updates), &*updates_to_write_,
+                     sizeof(double));
+        updates_to_write_.reset();
+    }
+    if (arena_) {
+        launch(update, optimizer);
+    } else {
+        decide(core::optim::sum_of_squares(update.squared, memory_.steps, stream_), update,
+               optimizer);
+        optimizer.step_as_decided(update.gradients, terms_, update.number, stream_);
+    }
+    Pending& pending = pending_.emplace_back();
+    pending.words = Tensor::empty({StepWord::count}, DType::f64, memory_.outcomes);
+    stream_.copy(pending.words.data<double>(), outcome_.in().data, sizeof(Words));
+    pending.event = stream_.record();
+}
+
+void StepOutcomes::decide(const Tensor& squares, const Update& update,
+                          const core::optim::AdamW& optimizer) {
+    kernels::decide_step(outcome_.out(), terms_.out(), losses_.in(), weights_.in(), squares.in(),
+                         optimizer.terms(update.learning_rate, update.clip), stream_);
+}
+
+/// Numbers of a step are arguments of one kernel only, which stays outside: between two graphs.
+void StepOutcomes::launch(const Update& update, core::optim::AdamW& optimizer) {
+    std::vector<const void*> at;
+    for (const auto gradients : {update.squared, update.gradients})
+        for (const core::optim::ParameterGradient& each : gradients)
+            at.push_back(each.gradient.data);
+    UpdateGraphs& graphs = graphs_[std::move(at)];
+    const auto sum = [&] {
+        graphs.squares = core::optim::sum_of_squares(update.squared, *arena_, stream_);
+    };
+    const auto step = [&] {
+        optimizer.step_as_decided(update.gradients, terms_, update.number, stream_);
+    };
+    if (!graphs.has_run) {
+        graphs.has_run = true;
+        sum();
+        decide(graphs.squares, update, optimizer);
+        step();
+        graphs.squares = {};
+        return;
+    }
+    if (!graphs.sum) {
+        graphs.sum = stream_.capture(sum);
+        graphs.update = stream_.capture(step);
+    }
+    graphs.sum->launch();
+    decide(graphs.squares, update, optimizer);
+    graphs.update->launch();
+}
+
+std::optional<StepOutcomes::Words> StepOutcomes::take(bool waits) {
+    if (pending_.empty()) return std::nullopt;
+    Pending& first = pending_.front();
+    if (!waits && first.event && !first.event->is_done()) return std::nullopt;
+    stream_.synchronize(first.event.get());  // where it is done, for what kernels report
+    Words words{};
+    std::copy_n(std::as_const(first.words).data<double>(), words.size(), words.begin());
+    pending_.pop_front();
+    CHECK(words[StepWord::updates] >= 0.0, "the device has counted other updates than the host");
+    return words;
+}
+
+void StepOutcomes::set_update_count(int64_t count) {
+    CHECK(pending_.empty(), "{} updates while {} steps are under way", count, pending_.size());
+    updates_to_write_ = static_cast<double>(count);
+}
+
+}  // namespace plinth::launch

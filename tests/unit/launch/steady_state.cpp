@@ -1,0 +1,180 @@
+// SPDX-License-Identifier: Apache-2.0
+// A training that learns late what its steps came to: no wait between them, and the same run.
+#include <gtest/gtest.h>
+
+#include <algorithm>
+#include <filesystem>
+
+#include "core/data/prepare.h"
+#include "launch/config/load.h"
+#include "launch/exit_codes.h"
+#include "launch/metrics/jsonl_log.h"
+#include "launch/pretrain.h"
+#include "launch/training.h"
+#include "parallel/comm/self.h"
+#include "tests/support/late_queue.h"
+#include "tests/support/temporary_folder.h"
+
+namespace plinth::test {
+namespace {
+
+using namespace plinth::launch;
+
+class SteadyState : public testing::Test {
+  protected:
+    SteadyState() {
+        std::string text;
+        for (int i = 0; i < 200; ++i)
+            text += fmt::format("{{\"text\": \"document {} of a small corpus, {}\"}}\n", i, i * i);
+        auto& files = core::io::posix();
+        core::io::write_atomically(files, folder_ / "text.jsonl", text);
+        core::data::PrepareConfig config;
+        config.source.inputs = {folder_ / "text.jsonl"};
+        config.output = folder_ / "data";
+        config.held_out = 0.3;
+        core::data::prepare(config, files);
+    }
+
+    struct Run {
+        int exit_code = 0;
+        std::vector<QueueCall> calls;
+        /// By line: kind, step, loss, norm, learning rate, skipped steps, samples.
+        std::vector<std::string> log;
+        std::vector<std::string> checkpoints;
+    };
+
+    /// In a folder of its own; `name` again goes on from what is there.
+    Run train(const std::string& name, std::vector<std::string> words, bool is_late) {
+        for (const auto& [key, value] :
+             {std::pair{"data.sources", fmt::format("[{{path: {}}}]", folder_ / "data")},
+              std::pair{"run.folder", folder_ / name},
+              std::pair{"run.metrics.tensorboard", std::string("false")},
+              std::pair{"run.peak_flops", std::string("1e15")},
+              std::pair{"model.width", std::string("16")},
+              std::pair{"data.sequence_length", std::string("16")}})
+            words.insert(words.begin(), fmt::format("{}={}", key, value));
+        const RunConfig config = load<RunConfig>(
+            core::io::posix(), std::string(PLINTH_SOURCE_DIR) + "/configs/gpt/tiny.yaml", words);
+        Run run;
+        parallel::SelfCommunicator world;
+        Session session(world, 1);
+        if (is_late) session.stream().set_queue(std::make_unique<LateQueue>(run.calls));
+        run.exit_code = pretrain(config, session, /*dry_run=*/false);
+        read_metrics(core::io::posix(), folder_ / (name + "/metrics.jsonl"),
+                     [&](const core::io::Json& line) { run.log.push_back(comparable(line)); });
+        for (const auto& entry :
+             std::filesystem::directory_iterator(folder_ / (name + "/checkpoints")))
+            if (const std::string file = entry.path().filename(); file.starts_with("step-"))
+                run.checkpoints.push_back(file.substr(0, file.find('.')));
+        std::ranges::sort(run.checkpoints);
+        return run;
+    }
+
+    TemporaryFolder folder_;
+
+  private:
+    /// All that no clock decides.
+    static std::string comparable(const core::io::Json& line) {
+        std::string text;
+        for (const char* key :
+             {"kind", "step", "loss_hex", "held_out_loss_hex", "grad_norm_hex", "learning_rate",
+              "skipped_steps", "samples", "tokens", "global_batch"})
+            if (const core::io::Json* value = line.find(key))
+                text += fmt::format("{}={} ", key, value->dump());
+        return text;
+    }
+};
+
+const std::vector<std::string> nine_steps{"train.steps=9", "checkpoint.every=0"};
+
+/// True if from the end of the first step to that of the last the host waits for nothing but the
+/// step before each.
+bool waits_for_steps_alone(const std::vector<QueueCall>& calls, size_t steps) {
+    std::vector<QueueCall> expected;
+    for (size_t step = 0; step < steps; ++step) {
+        expected.push_back({QueueCall::place, step});
+        if (step > 0) expected.push_back({QueueCall::wait_for_place, step - 1});
+    }
+    const auto first = std::ranges::find(calls, QueueCall{QueueCall::place, 0});
+    return std::equal(
+        expected.begin(), expected.end(), first,
+        first + std::min<std::ptrdiff_t>(calls.end() - first,
+                                         static_cast<std::ptrdiff_t>(expected.size())));
+}
+
+TEST_F(SteadyState, TheHostWaitsForNothingButTheStepBefore) {
+    const Run run = train("late", nine_steps, true);
+    EXPECT_EQ(run.exit_code, exit_done);
+    EXPECT_TRUE(waits_for_steps_alone(run.calls, 9));
+    // The mutant: where the host decides, it waits for losses and norm of each step.
+    std::vector<std::string> words = nine_steps;
+    words.push_back("optimizer.offload=states");
+    const Run host = train("host", words, true);
+    EXPECT_FALSE(waits_for_steps_alone(host.calls, 9));
+    EXPECT_GE(std::ranges::count(host.calls, QueueCall{QueueCall::wait_for_all}), 2 * 9);
+}
+
+TEST_F(SteadyState, CapturedStepsAreTheSameRun) {
+    std::vector<std::string> words{"train.steps=10", "checkpoint.every=4", "train.eval_every=4",
+                                   "train.eval_batches=2", "model.dropout=0"};
+    const Run plain = train("plain", words, false);
+    words.push_back("run.graphs=true");
+    const Run late = train("late", words, true), prompt = train("prompt", words, false);
+    EXPECT_EQ(plain.log, late.log);
+    EXPECT_EQ(plain.log, prompt.log);
+    EXPECT_EQ(plain.checkpoints, late.checkpoints);
+    // A run that goes on captures anew.
+    for (const auto& entry : std::filesystem::directory_iterator(folder_ / "late/checkpoints"))
+        if (!entry.path().filename().string().starts_with("step-000000000004"))
+            std::filesystem::remove_all(entry.path());
+    EXPECT_EQ(train("late", words, true).log, plain.log);
+}
+
+TEST_F(SteadyState, ALateRunLogsAndSavesWhatOneThatWaitsDoes) {
+    const std::vector<std::string> words{"train.steps=10", "checkpoint.every=3",
+                                         "checkpoint.keep=9", "train.eval_every=4",
+                                         "train.eval_batches=2"};
+    const Run late = train("late", words, true), prompt = train("prompt", words, false);
+    EXPECT_EQ(late.log, prompt.log);
+    EXPECT_EQ(late.checkpoints, prompt.checkpoints);
+    EXPECT_EQ(late.checkpoints.size(), 4u);
+    std::vector<std::string> host_words = words;
+    host_words.push_back("optimizer.offload=states");
+    EXPECT_EQ(late.log, train("host", host_words, true).log);
+    host_words.push_back("train.seed=5");
+    EXPECT_NE(late.log, train("mutant", host_words, true).log);
+}
+
+TEST_F(SteadyState, ResumeGoesOnAsIfNothingHadBeen) {
+    const std::vector<std::string> words{"train.steps=10", "checkpoint.every=4"};
+    const Run whole = train("whole", words, true);
+    // Its steps after the fourth are made again.
+    for (const auto& entry : std::filesystem::directory_iterator(folder_ / "whole/checkpoints"))
+        if (!entry.path().filename().string().starts_with("step-000000000004"))
+            std::filesystem::remove_all(entry.path());
+    const Run again = train("whole", words, true);
+    EXPECT_EQ(whole.log, again.log);
+    EXPECT_EQ(whole.checkpoints.back(), again.checkpoints.back());
+}
+
+TEST_F(SteadyState, SkippedStepsAreCountedAndEndTheRunWhereTheyShould) {
+    // An absurd learning rate: soon nothing is finite.
+    const std::vector<std::string> absurd{"train.steps=12",        "optimizer.lr=1e30",
+                                          "optimizer.min_lr=1e30", "optimizer.warmup_steps=0",
+                                          "checkpoint.every=1",    "checkpoint.keep=1"};
+    for (const int most : {0, 1, 2, 4}) {
+        std::vector<std::string> words = absurd;
+        words.push_back(fmt::format("train.max_skipped_steps={}", most));
+        const Run late = train(fmt::format("late-{}", most), words, true),
+                  prompt = train(fmt::format("prompt-{}", most), words, false);
+        EXPECT_EQ(late.exit_code, most == 0 ? exit_done : exit_diverged);
+        EXPECT_EQ(late.exit_code, prompt.exit_code);
+        EXPECT_EQ(late.log, prompt.log) << most;
+        EXPECT_EQ(late.checkpoints, prompt.checkpoints) << most;
+        EXPECT_NE(late.log.back().find("skipped_steps="), std::string::npos);
+        EXPECT_EQ(late.log.size() < 12u, most > 0);
+    }
+}
+
+}  // namespace
+}  // namespace plinth::test
