@@ -45,6 +45,7 @@ class FakeQueue final : public DeviceQueue {
         const auto event = record();
         static_cast<Event&>(*event).place->wait();
     }
+    void synchronize(DeviceEvent& event) override { static_cast<Event&>(event).place->wait(); }
     std::unique_ptr<DeviceEvent> record() override {
         auto event = std::make_unique<Event>();
         give([place = event->place] { place->reach(); });
@@ -53,6 +54,9 @@ class FakeQueue final : public DeviceQueue {
     void wait(DeviceEvent& event) override {
         if (config_.is_deaf) return;
         give([place = static_cast<Event&>(event).place] { place->wait(); });
+    }
+    std::unique_ptr<Graph> capture(FunctionRef<void()>) override {
+        FAIL(internal, "this queue captures nothing");
     }
     void* handle() override { return this; }
 
