@@ -45,7 +45,7 @@ void Activity::begin(uint64_t group, int64_t sequence, int64_t last, const std::
     found->begun = last;
     found->used = ++uses_;
     newest_ = {.group = group, .group_name = found->name, .sequence = sequence, .label = label};
-    std::ranges::rotate(found->calls, found->calls.begin() + 1);
+    std::rotate(found->calls.begin(), found->calls.begin() + 1, found->calls.end());
     found->calls.back() = newest_;
 }
 

@@ -86,7 +86,7 @@ ConstBytes StagedCall::source(ConstBytes bytes) {
     if (bytes.empty() || !is_device(bytes.data())) return bytes;
     if (last_source_.data() == bytes.data() && last_source_.size() == bytes.size())
         return twins_.back().host.bytes();  // the same for another rank
-    const Twin& twin = twins_.emplace_back(Bytes{}, DeviceStaging::Block(*staging_, bytes.size()));
+    const Twin& twin = twins_.emplace_back(Twin{{}, {*staging_, bytes.size()}});
     copy(twin.host.bytes(), bytes);
     last_source_ = bytes;
     return twin.host.bytes();
@@ -95,7 +95,7 @@ ConstBytes StagedCall::source(ConstBytes bytes) {
 Bytes StagedCall::target(Bytes bytes) {
     if (bytes.empty() || !is_device(bytes.data())) return bytes;
     last_source_ = {};
-    return twins_.emplace_back(bytes, DeviceStaging::Block(*staging_, bytes.size())).host.bytes();
+    return twins_.emplace_back(Twin{bytes, {*staging_, bytes.size()}}).host.bytes();
 }
 
 Bytes StagedCall::changed(Bytes bytes) {
