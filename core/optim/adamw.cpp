@@ -35,8 +35,11 @@ AdamW::AdamW(std::vector<MasterWeights> masters, const AdamWConfig& config,
       second_moments_(ranges_of(masters_), allocator, config.moments) {}
 
 AdamW::AdamW(std::vector<MasterWeights> masters, const AdamWConfig& config, Offload& offload)
-    : AdamW(std::move(masters), config, offload.states()) {
-    offload_ = &offload;
+    : config_(config),
+      masters_(std::move(masters)),
+      offload_(&offload),
+      first_moments_(offload.make_states(ranges_of(masters_), config.moments)),
+      second_moments_(offload.make_states(ranges_of(masters_), config.moments)) {
     for (const MasterWeights& master : masters_)
         CHECK(master.weights.device().type == DeviceType::cpu,
               "{}: master weights on a device, which the host is to update",

@@ -42,6 +42,10 @@ Offload::~Offload() {
     }
 }
 
+FlatTensors Offload::make_states(std::vector<ParameterRange> ranges, DType dtype) {
+    return {std::move(ranges), memory_.states, dtype, &stream_};
+}
+
 std::byte* Offload::place(size_t filling, const Part& part) {
     return static_cast<std::byte*>(blocks_[filling % 2].out().data) + part.at;
 }

@@ -44,7 +44,8 @@ class Offload {
     Offload(const Offload&) = delete;
     Offload& operator=(const Offload&) = delete;
 
-    CachingAllocator& states() const { return memory_.states; }
+    /// Masters or moments of those ranges: zeros, by the threads of the stream.
+    FlatTensors make_states(std::vector<ParameterRange> ranges, DType dtype = DType::f32);
 
     /// Calls work(i, begin, part) with each gradient's elements in host memory, in order: `part`
     /// are the fp32 elements of gradient i from `begin` on, there until the call returns. Returns

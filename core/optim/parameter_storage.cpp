@@ -20,13 +20,17 @@ std::vector<ParameterRange> ParameterRange::whole(std::span<Parameter* const> pa
 }
 
 FlatTensors::FlatTensors(std::vector<ParameterRange> ranges, CachingAllocator& allocator,
-                         DType dtype)
+                         DType dtype, Stream* zeroing)
     : ranges_(std::move(ranges)) {
     int64_t total = 0;
     for (const ParameterRange& range : ranges_)
         total += aligned(range.elements());
     block_ = Tensor::empty({total}, dtype, allocator);
-    allocator.set_zero(block_.out().data, block_.out().bytes());
+    const View all = block_.out();
+    if (zeroing && all.device.type == DeviceType::cpu)
+        zero_host_memory(*zeroing, all.data, all.bytes());
+    else
+        allocator.set_zero(all.data, all.bytes());
     int64_t offset = 0;
     for (const ParameterRange& range : ranges_) {
         const Tensor flat = block_.rows(offset, offset + range.elements());

@@ -29,9 +29,10 @@ class FlatTensors {
   public:
     static constexpr int64_t alignment = 1024;
 
-    /// Zeroed, padding included. Keeps references to the parameters.
+    /// Zeroed, padding included, where the memory is the host's by the threads of `zeroing` if
+    /// there is one. Keeps references to the parameters.
     FlatTensors(std::vector<ParameterRange> ranges, CachingAllocator& allocator,
-                DType dtype = DType::f32);
+                DType dtype = DType::f32, Stream* zeroing = nullptr);
     FlatTensors(std::span<Parameter* const> parameters, CachingAllocator& allocator)
         : FlatTensors(ParameterRange::whole(parameters), allocator) {}
 

@@ -54,4 +54,12 @@ void Stream::set_zero(void* to, size_t bytes) {
         std::memset(to, 0, bytes);
 }
 
+void zero_host_memory(Stream& stream, void* data, size_t bytes) {
+    constexpr int64_t grain = int64_t{4} << 20;  // bytes: whole huge pages, each touched by one
+    auto* to = static_cast<std::byte*>(data);
+    parallel_for(stream, static_cast<int64_t>(bytes), grain, [to](int64_t begin, int64_t end) {
+        std::memset(to + begin, 0, static_cast<size_t>(end - begin));
+    });
+}
+
 }  // namespace plinth

@@ -79,6 +79,9 @@ class Stream {
     std::unique_ptr<HostGraph> captured_;  ///< while a CPU stream captures
 };
 
+/// Zeros in host memory, by the threads of a stream of any device; they are there when it returns.
+void zero_host_memory(Stream& stream, void* data, size_t bytes);
+
 /// Runs body(begin, end) over fixed ranges of `grain` items of [0, items): the cut depends on the
 /// shape alone.
 template <typename Body>

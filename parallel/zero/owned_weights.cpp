@@ -53,8 +53,9 @@ OwnedWeights::OwnedWeights(std::span<core::Parameter* const> parameters, const W
             if (is_apart) wide.push_back(piece.range);
         }
     }
-    wide_ = std::make_unique<core::optim::FlatTensors>(std::move(wide),
-                                                       offload ? offload->states() : allocator);
+    wide_ = std::make_unique<core::optim::FlatTensors>(
+        offload ? offload->make_states(std::move(wide))
+                : core::optim::FlatTensors(std::move(wide), allocator));
     size_t next = 0;
     for (MasterWeights& master : masters_)
         if (!master.weights.defined()) master.weights = (*wide_)[next++];

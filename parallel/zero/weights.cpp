@@ -37,7 +37,7 @@ class OffloadedWeights final : public Weights, public core::WeightSource {
     OffloadedWeights(std::span<core::Parameter* const> parameters, const BucketLayout& layout,
                      CachingAllocator& allocator, const WeightsOptions& options)
         : offload_(*options.offload),
-          storage_(parameters, offload_.states()),
+          storage_(offload_.make_states(core::optim::ParameterRange::whole(parameters))),
           block_(core::Tensor::empty({WeightLayout(layout, options.compute).bytes() / 4},
                                      DType::f32, allocator)) {
         const WeightLayout bytes(layout, options.compute);

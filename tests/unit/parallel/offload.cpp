@@ -7,6 +7,7 @@
 #include <gtest/gtest.h>
 
 #include <algorithm>
+#include <cstring>
 #include <map>
 #include <mutex>
 
@@ -361,6 +362,54 @@ TEST(OffloadMutants, WrongUpdatesAreSeen) {
         EXPECT_FALSE(is_unseen({.zero = zero, .forgets_to_announce = true}))
             << "updated weights that are not copied back";
     }
+}
+
+/// Memory full of ones, which zeroes itself on the thread that asks: too slow for whole states.
+class SlowHostMemory final : public MemorySource {
+  public:
+    Device device() const override { return {}; }
+    void* allocate(size_t bytes) override {
+        return std::memset(host_memory().allocate(bytes), 0xFF, bytes);
+    }
+    void free(void* block, size_t bytes) override { host_memory().free(block, bytes); }
+    void set_zero(void* data, size_t bytes) override {
+        ++slow_zeros;
+        std::memset(data, 0, bytes);
+    }
+    int slow_zeros = 0;
+};
+
+TEST(OffloadTest, StatesAreZeroedByTheThreadsOfTheStream) {
+    SlowHostMemory memory;
+    CachingAllocator slow(memory), blocks(host_memory());
+    Stream stream(3);
+    Offload offload(stream, {.states = slow, .blocks = blocks});
+    Parameter large({.name = "large", .shape = {3, 1 << 20}, .init = {}, .decay = true});
+    Parameter small({.name = "small", .shape = {5}, .init = {}, .decay = true});
+    Parameter* parameters[] = {&large, &small};
+    const auto ranges = core::optim::ParameterRange::whole(parameters);
+    const auto masters = [&](core::optim::FlatTensors& states) {
+        return std::vector<MasterWeights>{{states.range(0), states[0]},
+                                          {states.range(1), states[1]}};
+    };
+    const auto is_zero = [](const core::StateTensor& tensor) {
+        const auto* values = static_cast<const std::byte*>(tensor.data);
+        return std::all_of(values, values + tensor.bytes(),
+                           [](std::byte value) { return value == std::byte{0}; });
+    };
+    const uint64_t before = *stream.pool().progress();
+    core::optim::FlatTensors states = offload.make_states(ranges);
+    AdamW optimizer(masters(states), {}, offload);
+    EXPECT_EQ(memory.slow_zeros, 0);
+    EXPECT_GT(*stream.pool().progress(), before);
+    std::vector<core::StateTensor> all = optimizer.state();
+    for (const core::StateTensor& tensor : states.state(""))
+        all.push_back(tensor);
+    ASSERT_EQ(all.size(), 6u);
+    for (const core::StateTensor& tensor : all)
+        EXPECT_TRUE(is_zero(tensor)) << tensor.name;
+    const AdamW mutant(masters(states), {}, slow);
+    EXPECT_EQ(memory.slow_zeros, 2);
 }
 
 TEST(OffloadTest, StatesMustBeInHostMemory) {
