@@ -116,18 +116,20 @@ const core::Batch& PipelineRunner::batch_of(int micro_batch) {
 void PipelineRunner::forward(int micro_batch, int number) {
     const core::Batch& batch = batch_of(micro_batch);
     auto flight = std::make_unique<Flight>();
+    Tensor input;
     if (!is_first(number)) {
-        flight->input = take({Payload::activation, number, micro_batch});
-        if (trains()) flight->tape.watch(flight->input);
+        input = take({Payload::activation, number, micro_batch});
+        if (trains()) flight->tape.watch(input);
+        flight->input = input.edge();
     }
     const core::Scope scope(this->scope(trains() ? &flight->tape : nullptr));
     if (trains()) step_->gradients->begin_forward(size_t(number), slot_of(micro_batch));
     if (is_last(number)) {
-        const core::ops::Loss loss = chunk(number).loss(batch, flight->input);
+        const core::ops::Loss loss = chunk(number).loss(batch, input);
         flight->output = loss.sum.edge();
         step_->on_loss(slot_of(micro_batch), loss);
     } else {
-        Tensor y = chunk(number).forward(batch, flight->input);
+        Tensor y = chunk(number).forward(batch, input);
         flight->output = y.edge();
         flight->output_shape = y.shape();
         ready_.emplace(Key{Payload::activation, number, micro_batch}, y.detach());
@@ -148,13 +150,14 @@ void PipelineRunner::backward(int micro_batch, int number, core::WeightHalves* l
     if (!later) step_->gradients->begin_backward(size_t(number), slot_of(micro_batch));
     std::vector<core::Root> roots;
     roots.emplace_back(flight.output, std::move(gradient));
-    const bool has_input = flight.input.defined();
+    const bool has_input = !is_first(number);
+    Tensor input;
+    input.set_edge(flight.input);
     std::vector<Tensor> dx = flight.tape.backward(
-        std::move(roots), {&flight.input, has_input ? size_t{1} : size_t{0}},
-        [this] { progress(); }, later);
+        std::move(roots), {&input, has_input ? size_t{1} : size_t{0}}, [this] { progress(); },
+        later);
     if (has_input)
         ready_.emplace(Key{Payload::gradient, number, micro_batch}, std::move(dx.front()));
-    flight.input = {};
     if (later) return;
     step_->gradients->end_backward(size_t(number));
     flights_.erase({number, micro_batch});

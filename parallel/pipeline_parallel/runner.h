@@ -72,7 +72,8 @@ class PipelineRunner {
     /// What is kept of a micro-batch in a chunk from its forward pass to its weight half.
     struct Flight {
         core::Tape tape;
-        Tensor input;  ///< undefined in the first chunk of the model
+        /// Of the input: its memory is that of whoever reads it. None in the model's first chunk.
+        core::GradientEdge input;
         core::GradientEdge output;
         Shape output_shape;
         core::WeightHalves later;
