@@ -4,11 +4,14 @@
 #include <algorithm>
 #include <cmath>
 
+#include "core/io/free_memory.h"
 #include "core/nn/init.h"
 #include "core/optim/grad_norm.h"
 #include "launch/build.h"
+#include "launch/host_memory.h"
 #include "launch/loss_reader.h"
 #include "launch/micro_batch.h"
+#include "launch/plan.h"
 #include "launch/training_state.h"
 #include "parallel/collective_ops/sum_gradients.h"
 #include "parallel/data_parallel/replica_check.h"
@@ -35,6 +38,18 @@ CachingAllocator& given_or_of(Session& session, CachingAllocator* given) {
     return given ? *given : session.allocator();
 }
 
+/// Before any of its memory is taken.
+const RunConfig& checked(const RunConfig& config, Session& session, parallel::Groups& groups) {
+    if (!offloads(config)) return config;
+    const MemoryPlan plan =
+        memory_plan(config, session.world().size(), groups.coordinate(Axis::pipeline));
+    require_host_memory(config, session.ranks(),
+                        {.machine = session.world().host(),
+                         .needed = plan.on_host(),
+                         .free = core::io::free_memory()});
+    return config;
+}
+
 std::unique_ptr<core::optim::Offload> make_offload(const OptimizerSection& config, Session& session,
                                                    CachingAllocator* given) {
     if (config.offload == OptimizerOffload::none) return nullptr;
@@ -42,6 +57,15 @@ std::unique_ptr<core::optim::Offload> make_offload(const OptimizerSection& confi
     return std::make_unique<core::optim::Offload>(
         session.stream(),
         core::optim::Offload::Memory{.states = states, .blocks = session.host_allocator()});
+}
+
+std::unique_ptr<core::ActivationStore> make_activation_store(const TrainSection& config,
+                                                             Session& session) {
+    if (!config.offload_activations) return nullptr;
+    return std::make_unique<core::ActivationStore>(
+        session.host_source(),
+        core::ActivationStore::Engines{.to_host = make_copy_engine(session.stream()),
+                                       .to_device = make_copy_engine(session.stream())});
 }
 
 core::optim::AdamW make_optimizer(const RunConfig& config, std::vector<MasterWeights> masters,
@@ -58,7 +82,7 @@ bool StepMeans::is_finite() const {
 
 Engine::Engine(const RunConfig& config, Session& session, parallel::Groups& groups,
                core::models::Model& model, const StateAllocators& allocators)
-    : config_(config),
+    : config_(checked(config, session, groups)),
       session_(session),
       groups_(groups),
       shared_(model.parameters().all(), groups.along(Axis::pipeline), session.allocator(),
@@ -77,6 +101,7 @@ Engine::Engine(const RunConfig& config, Session& session, parallel::Groups& grou
               .compute = dtype_of(config.train.dtype),
               .offload = offload_.get()}),
       fp8_(config, session, model, given_or_of(session, allocators.weights)),
+      activations_(make_activation_store(config.train, session)),
       pipeline_(schedule_config(config.parallel), groups.along(Axis::pipeline),
                 session.allocator()),
       optimizer_(make_optimizer(config, stage_.masters(), offload_.get(),
@@ -138,6 +163,7 @@ void Engine::run_passes(const core::models::Phase& phase, const parallel::LanePl
     settings.training = true;
     settings.remake = config_.train.recompute == Recompute::selective;
     settings.fp8 = fp8_.source();
+    settings.activations = activations_.get();
     const auto slots = plan.aligned_slots_of(groups_.coordinate(Axis::data));
     stage_.begin_step(plan);
     fp8_.begin_step();

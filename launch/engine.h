@@ -7,6 +7,7 @@
 #include <optional>
 #include <vector>
 
+#include "core/autograd/activation_store.h"
 #include "core/models/model.h"
 #include "core/optim/adamw.h"
 #include "core/optim/offload.h"
@@ -113,6 +114,10 @@ class Engine {
 
     /// Of the last step, its update included.
     parallel::LaneReducer::Statistics communication() const;
+    /// Most bytes of host memory that train.offload_activations took at once so far.
+    int64_t offloaded_activations() const {
+        return activations_ ? static_cast<int64_t>(activations_->peak_bytes()) : 0;
+    }
     parallel::Groups& groups() { return groups_; }
 
   private:
@@ -134,6 +139,7 @@ class Engine {
     std::unique_ptr<core::optim::Offload> offload_;  ///< null: states are where weights are
     StageState stage_;
     Fp8State fp8_;
+    std::unique_ptr<core::ActivationStore> activations_;  ///< null: they stay where they are
     parallel::PipelineRunner pipeline_;
     int64_t step_ = 0;     ///< of the last micro-batches
     double waited_ = 0.0;  ///< in the last step, see seconds_waited

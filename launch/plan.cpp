@@ -31,11 +31,15 @@ std::vector<size_t> bucket_counts(const RunConfig& config) {
     return counts;
 }
 
-/// Empty without optimizer.offload.
+/// Empty where nothing is offloaded.
 std::string offload_text(const MemoryPlan& memory) {
-    if (memory.offloaded == 0) return "";
-    return fmt::format(", offloaded master weights and moments {}, pinned blocks for them {}",
-                       gib(memory.offloaded), gib(memory.blocks));
+    std::string text;
+    if (memory.offloaded > 0)
+        text += fmt::format(", offloaded master weights and moments {}, pinned blocks for them {}",
+                            gib(memory.offloaded), gib(memory.blocks));
+    if (memory.offloaded_activations > 0)
+        text += fmt::format(", pinned activations {}", gib(memory.offloaded_activations));
+    return text;
 }
 
 std::string memory_text(const MemoryPlan& memory) {
@@ -44,6 +48,24 @@ std::string memory_text(const MemoryPlan& memory) {
         "copy for checkpoints {}{})\n",
         gib(memory.total()), gib(memory.weights), gib(memory.gradients), gib(memory.optimizer),
         gib(std::max(memory.activations, memory.sums)), gib(memory.staging), offload_text(memory));
+}
+
+/// What keys of offload take off the GPU; empty where nothing is offloaded.
+std::string saving_text(const RunConfig& config, int64_t ranks, const MemoryPlan& memory) {
+    std::vector<std::string> parts;
+    const auto add = [&](const char* key, const RunConfig& without) {
+        parts.push_back(
+            fmt::format("{} less with {}",
+                        gib(memory_plan(without, ranks).computing() - memory.computing()), key));
+    };
+    RunConfig without = config;
+    without.optimizer.offload = OptimizerOffload::none;
+    if (memory.offloaded > 0) add("optimizer.offload=states", without);
+    without = config;
+    without.train.offload_activations = false;
+    if (memory.offloaded_activations > 0) add("train.offload_activations=true", without);
+    if (parts.empty()) return "";
+    return fmt::format("# offload             the GPU holds {}\n", fmt::join(parts, ", "));
 }
 
 std::string device_memory_text(const RunConfig& config, const MemoryPlan& memory,
@@ -65,9 +87,10 @@ std::string device_memory_text(const RunConfig& config, const MemoryPlan& memory
         const bool helps = config.optimizer.moments == ComputeType::fp32 && memory.optimizer > 0;
         text += fmt::format(
             "# does not fit        {} too much for a rank alone on that GPU: a smaller "
-            "train.micro_batch, {}train.recompute=full, {}or more ranks with parallel.zero, "
+            "train.micro_batch, {}train.recompute=full{}, {}or more ranks with parallel.zero, "
             "parallel.tensor or parallel.pipeline need less\n",
             gib(over), helps ? "optimizer.moments=bf16, " : "",
+            memory.offloaded_activations > 0 ? "" : " (with train.offload_activations=true)",
             memory.offloaded > 0 ? "" : "optimizer.offload=states, ");
     }
     return text;
@@ -125,7 +148,8 @@ std::string plan_text(const RunConfig& config, int64_t ranks) {
     std::string text = to_yaml(config);
     text += fmt::format("\n# parameters          {}\n", parameter_count(config.model));
     text += fmt::format("# ranks               {}\n", ranks);
-    text += is_on_gpu(config) ? device_memory_text(config, memory, planned_device())
+    text += is_on_gpu(config) ? device_memory_text(config, memory, planned_device()) +
+                                    saving_text(config, ranks, memory)
                               : memory_text(memory);
     if (ranks > 1) {
         const TrafficPlan traffic = traffic_plan(config, ranks);

@@ -22,13 +22,15 @@ struct MemoryPlan {
     /// Of optimizer.offload, beside a GPU in the host's memory: states, and blocks through which
     /// copies go, which are pinned there.
     int64_t offloaded = 0, blocks = 0;
+    /// Of train.offload_activations, pinned there.
+    int64_t offloaded_activations = 0;
     int64_t staging = 0;  ///< of saves beside the training; beside a GPU in the host's memory
     /// Where the model computes.
     int64_t computing() const {
         return weights + gradients + optimizer + std::max(activations, sums) + scratch;
     }
     /// Beside a GPU.
-    int64_t on_host() const { return offloaded + blocks + staging; }
+    int64_t on_host() const { return offloaded + blocks + offloaded_activations + staging; }
     int64_t total() const { return computing() + on_host(); }
 };
 

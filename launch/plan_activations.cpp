@@ -49,7 +49,11 @@ int64_t passing_through_block(const RunConfig& config) {
     // The MLP with GELU is one op, whose weight half makes its hidden layer again beside the
     // gradients of that layer's input, of its own input and of its output.
     const bool is_one_op = m.activation != Activation::swiglu && remade > 0;
-    if (t == 1) return (is_one_op ? 3 : 2) * m.width + hidden + remade;
+    // SwiGLU's own gradients are the most, before that of the MLP's input is made. Beside them is
+    // that of the block's output, and once more where another stage has sent it.
+    const bool is_before_input = m.activation == Activation::swiglu && remade == 0;
+    const int64_t outer = is_one_op ? 3 : is_before_input && config.parallel.pipeline == 1 ? 1 : 2;
+    if (t == 1) return outer * m.width + hidden + remade;
     // A sum over the ranks: what is sent, in the order of the tokens and in that of the ranks, what
     // is received, and the result in fp32.
     if (is_one_op)
@@ -140,7 +144,55 @@ ActivationSizes activation_sizes(const RunConfig& config) {
     return {halves, products + remakeable, passing, 0};
 }
 
+bool is_split(const RunConfig& config) {
+    return config.parallel.pipeline > 1 &&
+           config.parallel.schedule == PipelineSchedule::zero_bubble;
+}
+
+/// Of the micro-batches alive in a stage, those whose weight halves are put off.
+int put_off_by(const RunConfig& config, int stage, int alive) {
+    return is_split(config) ? std::min(stage + 1, alive) : 0;
+}
+
+/// Inputs of blocks that are where the model computes with train.offload_activations, in elements a
+/// token.
+struct InputsHere {
+    int64_t after_forward = 0, in_backward = 0;
+};
+
+InputsHere inputs_here(const RunConfig& config, const std::vector<core::models::Parts>& chunks,
+                       int alive, const ActivationSizes& sizes) {
+    int64_t most = 0;
+    bool is_held = false;  // the input of a pass, by who makes it
+    for (const core::models::Parts& parts : chunks) {
+        most = std::max(most, parts.blocks);
+        is_held = is_held || (parts.has_head && !parts.has_embedding);
+    }
+    // The newest; in a backward pass the one at hand and the one that comes, beside another
+    // micro-batch's newest.
+    const int64_t newest = most > 0 ? 1 : 0, coming = most > 1 ? 1 : 0;
+    const int64_t others = alive > 1 ? newest : 0;
+    return {
+        .after_forward = (newest + (is_held ? coming : 0)) * sizes.kept_by_block,
+        .in_backward = (newest + (is_split(config) ? 0 : coming) + others) * sizes.kept_by_block};
+}
+
 }  // namespace
+
+int64_t offloaded_activation_bytes(const RunConfig& config,
+                                   const std::vector<core::models::Parts>& chunks, int stage,
+                                   int alive) {
+    if (!config.train.offload_activations) return 0;
+    const int64_t element = config.train.dtype == ComputeType::bf16 ? 2 : 4;
+    int64_t blocks = 0;
+    for (const core::models::Parts& parts : chunks)
+        blocks += parts.blocks;
+    // Where weight halves are put off, all but one of those that wait have taken their inputs.
+    const int put_off = put_off_by(config, stage, alive);
+    const int64_t waiting = put_off > 0 ? alive - put_off + 1 : alive;
+    return element * tokens_of_rank(config) * activation_sizes(config).kept_by_block * blocks *
+           waiting / static_cast<int64_t>(chunks.size());
+}
 
 int64_t activation_bytes(const RunConfig& config, const std::vector<core::models::Parts>& chunks,
                          int stage, int alive) {
@@ -148,37 +200,41 @@ int64_t activation_bytes(const RunConfig& config, const std::vector<core::models
     const int64_t tokens = tokens_of_rank(config), share = m.width / config.parallel.tensor;
     const int64_t element = config.train.dtype == ComputeType::bf16 ? 2 : 4;
     const ActivationSizes sizes = activation_sizes(config);
-    const bool is_split =
-        config.parallel.pipeline > 1 && config.parallel.schedule == PipelineSchedule::zero_bubble;
-    const int64_t put_off = is_split ? std::min(stage + 1, alive) : 0;
+    const int64_t put_off = put_off_by(config, stage, alive);
+    const bool offloads = config.train.offload_activations;
     // Of a micro-batch: before its backward pass, in that of the last block, and after its input
     // half.
     int64_t kept = 0, in_backward = 0, waiting = 0, of_head = 0;
     bool has_head = false;
     for (const core::models::Parts& parts : chunks) {
-        int64_t of_chunk = parts.blocks * sizes.kept_by_block;
-        if (!parts.has_embedding) of_chunk += share;  // its input
+        int64_t of_chunk = offloads ? 0 : parts.blocks * sizes.kept_by_block;
+        if (!parts.has_embedding && !offloads) of_chunk += share;  // its input
         kept += of_chunk;
         // The last block's output has been used.
-        in_backward += of_chunk - (parts.has_head && !parts.has_embedding ? share : 0);
+        if (!offloads)
+            in_backward += of_chunk - (parts.has_head && !parts.has_embedding ? share : 0);
         waiting = std::max(waiting, parts.blocks * sizes.kept_for_weights);
         if (parts.has_head) of_head = m.width;  // the gradient that it has made already
         has_head = has_head || parts.has_head;
     }
     const auto count = static_cast<int64_t>(chunks.size());
-    if (is_split && waiting > 0)  // all blocks but one wait for their weight halves
-        in_backward = count * (waiting - sizes.kept_for_weights + sizes.kept_by_block);
-    // The next micro-batch's input is on its way meanwhile.
-    if (stage > 0 && config.parallel.schedule != PipelineSchedule::gpipe)
-        in_backward += count * share;
-    const int64_t whole = (kept + of_head) / count;
+    if (put_off > 0 && waiting > 0)  // all blocks but one wait for their weight halves
+        in_backward =
+            count * (waiting - sizes.kept_for_weights + (offloads ? 0 : sizes.kept_by_block));
+    const InputsHere here = offloads ? inputs_here(config, chunks, alive, sizes) : InputsHere{};
+    // On its way meanwhile: the next micro-batch's input, or, where backward passes follow one
+    // another, the gradient of its output.
+    const bool follows = config.parallel.schedule == PipelineSchedule::gpipe;
+    if (follows ? stage + 1 < config.parallel.pipeline : stage > 0) in_backward += count * share;
+    // Where inputs of blocks are on the host, the final norm's is still here.
+    const int64_t whole = (kept + of_head + (offloads && has_head ? share : 0)) / count;
     const int64_t others =
         put_off > 0 ? (alive - put_off) * whole + (put_off - 1) * waiting : (alive - 1) * whole;
     const int64_t head = has_head ? head_elements(config) : 0;
     return element *
-           (tokens * others + std::max(tokens * (kept / count) + head,
-                                       tokens * (in_backward / count + sizes.block_at_work +
-                                                 sizes.while_in_backward)));
+           (tokens * others + std::max(tokens * (kept / count + here.after_forward) + head,
+                                       tokens * (in_backward / count + here.in_backward +
+                                                 sizes.block_at_work + sizes.while_in_backward)));
 }
 
 }  // namespace plinth::launch

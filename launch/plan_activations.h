@@ -16,4 +16,9 @@ namespace plinth::launch {
 int64_t activation_bytes(const RunConfig& config, const std::vector<core::models::Parts>& chunks,
                          int stage, int alive);
 
+/// Of the same rank, that wait in host memory with train.offload_activations.
+int64_t offloaded_activation_bytes(const RunConfig& config,
+                                   const std::vector<core::models::Parts>& chunks, int stage,
+                                   int alive);
+
 }  // namespace plinth::launch

@@ -53,6 +53,10 @@ class Session {
     CachingAllocator& allocator() { return allocator_; }
     /// Of host memory that the device's copies reach at full speed; on the CPU `allocator`.
     CachingAllocator& host_allocator() { return pinned_ ? *pinned_ : allocator_; }
+    /// What `host_allocator` takes from.
+    MemorySource& host_source() const {
+        return pinned_ ? cuda_module().pinned_memory() : host_memory();
+    }
     /// Of host memory in any amount, which the device does not reach; on the CPU `allocator`.
     CachingAllocator& pageable_allocator() { return pinned_ ? pageable_ : allocator_; }
     core::io::FileSystem& files() { return core::io::posix(); }

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "core/autograd/recompute.h"
 
+#include "core/autograd/activation_store.h"
 #include "core/autograd/scope.h"
 
 namespace plinth::core {
@@ -28,15 +29,23 @@ void run_again(const std::function<Tensor(const Tensor&)>& f, Tensor x, NodeGrad
 Tensor recompute(std::function<Tensor(const Tensor&)> f, const Tensor& x) {
     Scope& outer = Scope::current();
     if (!outer.tape()) return f(x);
+    ActivationStore* store = outer.activations();
+    std::shared_ptr<ActivationStore::Kept> kept;
+    if (store) kept = store->keep(x, *outer.tape());  // leaves while f runs
     Tensor y;
     {
         const Scope unrecorded(with_tape(nullptr));
         y = f(x.detach());
     }
+    std::function<Tensor()> input;
+    if (store)
+        input = [store, kept] { return store->take(*kept); };
+    else
+        input = [saved = SavedTensor(x)] { return saved.get("recompute"); };
     outer.tape()->record(
         "recompute", {&x}, {&y},
-        [f = std::move(f), saved = SavedTensor(x)](NodeGradients& gradients) {
-            run_again(f, saved.get("recompute"), gradients);
+        [f = std::move(f), input = std::move(input)](NodeGradients& gradients) {
+            run_again(f, input(), gradients);
         },
         {}, /*has_parameters=*/true);
     return y;

@@ -9,6 +9,7 @@
 
 namespace plinth::core {
 
+class ActivationStore;
 class Fp8Source;
 
 /// What changes between steps and kernels read. On a GPU it lives in device memory, so that a
@@ -35,6 +36,8 @@ class Scope {
         DType compute = DType::f32;  ///< dtype of activations and of the weights they meet
         Fp8Source* fp8 = nullptr;  ///< of products with weights that take 8-bit floats; null: none
                                    ///< is made of them
+        /// Where the inputs of what runs again wait for that; null: where they are.
+        ActivationStore* activations = nullptr;
     };
 
     explicit Scope(const Settings& settings) : settings_(settings), outer_(current_) {
@@ -59,6 +62,7 @@ class Scope {
     bool remakes() const { return settings_.tape && settings_.remake; }
     DType compute() const { return settings_.compute; }
     Fp8Source* fp8() const { return settings_.fp8; }
+    ActivationStore* activations() const { return settings_.activations; }
     const Settings& settings() const { return settings_; }
 
     Tensor empty(const Shape& shape, DType dtype) const {

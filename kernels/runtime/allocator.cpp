@@ -95,7 +95,9 @@ void* CachingAllocator::allocate(size_t bytes) {
                      "(--dry-run says how much)",
                      error.what(), static_cast<double>(use_.in_use) / (1 << 30),
                      static_cast<double>(use_.peak) / (1 << 30),
-                     device().type == DeviceType::cpu ? "" : ", optimizer.offload=states");
+                     device().type == DeviceType::cpu
+                         ? ""
+                         : " (with train.offload_activations=true), optimizer.offload=states");
             }
         }
         use_.reserved += size;

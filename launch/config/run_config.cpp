@@ -216,6 +216,9 @@ std::optional<Problem> check_graphs(const RunConfig& config, int64_t world) {
                        "kernels, which graphs keep");
     if (config.optimizer.offload != OptimizerOffload::none)
         return refused("optimizer.offload is on", "graphs hold no work of the host");
+    if (config.train.offload_activations)
+        return refused("train.offload_activations is on",
+                       "graphs hold no copies beside the stream");
     if (config.parallel.zero > 0)
         return refused(fmt::format("parallel.zero is {}", config.parallel.zero),
                        "weights that are gathered do not stay where graphs read them");
@@ -303,6 +306,10 @@ std::optional<Problem> validate(const TrainSection& train) {
         return Problem{"train.fp8",
                        "8-bit products stand beside bf16 ones: set train.dtype=bf16, or "
                        "train.fp8=none"};
+    if (train.offload_activations && train.recompute != Recompute::full)
+        return Problem{"train.offload_activations",
+                       "what waits in host memory are the inputs of blocks that run again: set "
+                       "train.recompute=full, or train.offload_activations=false"};
     if (auto problem = check_ramp(train)) return problem;
     const int64_t slots = smallest_batch(train) / train.micro_batch;
     if (train.lanes > slots)

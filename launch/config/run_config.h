@@ -110,6 +110,7 @@ struct TrainSection {
     Fp8Scaling fp8 = Fp8Scaling::none;
     int64_t seed = 1234;
     Recompute recompute = Recompute::selective;
+    bool offload_activations = false;
     bool tf32 = false;
     int64_t eval_every = 0;
     int64_t eval_batches = 8;

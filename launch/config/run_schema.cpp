@@ -152,6 +152,14 @@ void declare(Schema& schema, TrainSection& train) {
                 "blocks, of which only the inputs are kept.",
          .resume = Resume::free});
     schema.key(
+        "train.offload_activations", &train.offload_activations,
+        {.doc =
+             "Keeps the inputs of blocks, which train.recompute=full needs again, in pinned host "
+             "memory: they leave and come beside the computation, and a GPU then holds three of "
+             "them at most. It changes no bit. On the CPU it goes the same way and saves "
+             "nothing.",
+         .resume = Resume::free});
+    schema.key(
         "train.eval_every", &train.eval_every,
         {.doc = "Steps between evaluations on held-out data, which must be there; the last step is "
                 "followed by one, too. 0 means never.",

@@ -144,6 +144,10 @@ def offload(lab, options):
         for name, (ranks, layout) in LAYOUTS.items():
             run = lab.train(f"{name}-{dtype}", "gpt/tiny.yaml", {**there, **layout}, ranks)
             runs.expect_equal(lab, f"{dtype}: offloaded states, {name} on {ranks} ranks", gpu, run)
+        inputs = {**there, "train.recompute": "full", "train.offload_activations": "true"}
+        for name, layout, ranks in (("one", {}, 1), ("pipeline", {"parallel.pipeline": 2}, 2)):
+            run = lab.train(f"activations-{name}-{dtype}", "gpt/tiny.yaml", {**inputs, **layout}, ranks)
+            runs.expect_equal(lab, f"{dtype}: offloaded states and activations, {name}", gpu, run)
         mutant = lab.train(f"mutant-{dtype}", "gpt/tiny.yaml", {**there, "optimizer.clip": 0.5})
         runs.expect_different(lab, f"{dtype}: offloaded states, another clip", gpu, mutant)
 

@@ -205,7 +205,28 @@ def moments(lab, options):
         runs.expect_different(lab, "the type of before", source, lab.folder / name, 6)
 
 
+def offload_activations(lab, options):
+    """Inputs of blocks in host memory: no bit changes, alone and in a pipeline with several micro-batches under way (1F1B), and
+    checkpoints go from one to the other."""
+    for config, more in ((CONFIG, {}), (BF16_CONFIG, BF16)):
+        family = config.split("/")[0]
+        here = {**OVERRIDES, **more, "model.layers": 4}
+        alone = {**here, "train.recompute": "full", "train.offload_activations": "true"}
+        stages = {**alone, "parallel.pipeline": 2, "parallel.schedule": "1f1b", "optimizer.offload": "states"}
+        reference = lab.train(f"{family}-here", config, here)
+        pipeline = lab.train(f"{family}-stages", config, stages, 2)
+        runs.expect_equal(lab, f"{family}: offloaded activations of a pipeline", reference, pipeline)
+        for name, source, overrides, ranks in (("stages-to-alone", pipeline, alone, 1), ("here-to-stages", reference, stages, 2),
+                                               ("stages-to-here", pipeline, here, 1)):
+            lab.fork(source, f"{family}-{name}", 6)
+            run = lab.train(f"{family}-{name}", config, overrides, ranks)
+            runs.expect_equal(lab, f"{family}: {name} on {ranks} ranks", reference, run, 6)
+        mutant = lab.train(f"{family}-mutant", config, {**alone, "optimizer.clip": 0.4})
+        runs.expect_different(lab, f"{family}: offloaded activations, another clip", reference, mutant)
+
+
 if __name__ == "__main__":
     runs.main({"every_step": every_step, "mutants": mutants, "every_step_bf16": every_step_bf16,
                "mutants_bf16": mutants_bf16, "skip_list": skip_list, "damaged": damaged,
-               "replicas": replicas, "zero": zero, "offload": offload, "moments": moments})
+               "replicas": replicas, "zero": zero, "offload": offload, "moments": moments,
+               "offload_activations": offload_activations})

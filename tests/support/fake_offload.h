@@ -33,16 +33,23 @@ struct EngineFaults {
     bool ignores_stream = false;
     bool does_not_hold = false;
     bool does_not_wait = false;
+    int forgotten_wait = -1, forgotten_hold = -1;  ///< for, and of the stream: those of that number
 };
 
-/// Copies that are done as late as they may be: when someone waits.
+/// When copies are done, of all the times at which they may be.
+enum class CopyTime {
+    late,   ///< when someone waits
+    early,  ///< as soon as the stream's work that they wait for is done, which is then done at once
+};
+
 class FakeCopyEngine final : public CopyEngine {
   public:
-    explicit FakeCopyEngine(FakeDevice& device, const EngineFaults& faults = {})
-        : device_(device), faults_(faults) {}
+    explicit FakeCopyEngine(FakeDevice& device, const EngineFaults& faults = {},
+                            CopyTime time = CopyTime::late)
+        : device_(device), faults_(faults), time_(time) {}
 
     void wait_for_stream() override {
-        if (faults_.ignores_stream) return;
+        if (waits_++ == faults_.forgotten_wait || faults_.ignores_stream) return;
         give([this, before = device_.given()] { device_.run_until(before); });
     }
     void copy(void* to, const void* from, size_t bytes) override {
@@ -53,7 +60,7 @@ class FakeCopyEngine final : public CopyEngine {
         give([=, this] { std::memcpy(device_.content_of(to), device_.content_of(from), bytes); });
     }
     void hold_stream() override {
-        if (faults_.does_not_hold) return;
+        if (holds_++ == faults_.forgotten_hold || faults_.does_not_hold) return;
         device_.then([this, before = given_] { run_until(before); });
     }
     std::unique_ptr<DeviceEvent> record() override {
@@ -65,6 +72,8 @@ class FakeCopyEngine final : public CopyEngine {
         if (!faults_.does_not_wait) run_until(given_);
     }
     int copies() const { return copies_; }
+    int waits() const { return waits_; }
+    int holds() const { return holds_; }
 
   private:
     class Place final : public DeviceEvent {
@@ -79,6 +88,7 @@ class FakeCopyEngine final : public CopyEngine {
     void give(std::function<void()> work) {
         queue_.push_back(std::move(work));
         ++given_;
+        if (time_ == CopyTime::early) run_until(given_);
     }
     void run_until(size_t end) {
         while (given_ - queue_.size() < end) {
@@ -90,7 +100,8 @@ class FakeCopyEngine final : public CopyEngine {
 
     FakeDevice& device_;
     EngineFaults faults_;
-    int copies_ = 0;
+    CopyTime time_;
+    int copies_ = 0, waits_ = 0, holds_ = 0;
     std::deque<std::function<void()>> queue_;
     size_t given_ = 0;
 };

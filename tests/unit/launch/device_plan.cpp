@@ -169,13 +169,58 @@ TEST(DevicePlan, OffloadIsNamedWhereItWouldHelp) {
     };
     const std::string off = text_of("optimizer.offload=none"),
                       on = text_of("optimizer.offload=states");
-    EXPECT_NE(off.find("train.recompute=full, optimizer.offload=states, or more"),
+    EXPECT_NE(off.find("train.recompute=full (with train.offload_activations=true), "
+                       "optimizer.offload=states, or more"),
               std::string::npos)
         << off;
     EXPECT_EQ(off.find("offloaded"), std::string::npos);
     EXPECT_NE(on.find(", offloaded master weights and moments "), std::string::npos) << on;
     EXPECT_NE(on.find(", pinned blocks for them 0.016 GiB)"), std::string::npos) << on;
     EXPECT_EQ(on.find("full, optimizer.offload=states"), std::string::npos) << on;
+}
+
+TEST(DevicePlan, OffloadedActivationsArePinnedInTheHostsMemory) {
+    const std::vector<std::string> full{"train.recompute=full"};
+    std::vector<std::string> words = full;
+    words.emplace_back("train.offload_activations=true");
+    const RunConfig config = gpt2(words);
+    const MemoryPlan off = memory_plan(gpt2(full), 1), on = memory_plan(config, 1);
+    const int64_t input = int64_t{2} * 32 * 1024 * 768;
+    EXPECT_EQ(on.offloaded_activations, 12 * input);
+    EXPECT_EQ(on.on_host(), on.offloaded_activations + on.staging);
+    EXPECT_LE(off.computing() - on.computing(), 11 * input);
+    EXPECT_GE(off.computing() - on.computing(), 10 * input);
+    EXPECT_EQ(on.weights + on.gradients + on.optimizer + on.scratch,
+              off.weights + off.gradients + off.optimizer + off.scratch);
+    // 1F1B: the first stage has as many micro-batches under way as there are stages.
+    words.emplace_back("parallel.pipeline=4");
+    const RunConfig pipeline = gpt2(words);
+    for (int stage = 0; stage < 4; ++stage) {
+        const int64_t blocks = stage_parts(pipeline, stage).front().blocks;
+        EXPECT_EQ(memory_plan(pipeline, 4, stage).offloaded_activations,
+                  (4 - stage) * blocks * input)
+            << stage;
+    }
+}
+
+TEST(DevicePlan, TheTextSaysWhatOffloadTakesOffTheGpu) {
+    const auto text_of = [](std::vector<std::string> words) {
+        words.insert(words.end(), {"train.global_batch=8", "train.micro_batch=1",
+                                   "train.recompute=full", "train.dtype=bf16"});
+        return plan_text(config_of("llama/llama_8b.yaml", words), 1);
+    };
+    const auto expect_part = [](const std::string& text, const std::string& part) {
+        EXPECT_NE(text.find(part), std::string::npos) << part << "\n" << text;
+    };
+    EXPECT_EQ(text_of({}).find("# offload "), std::string::npos);
+    const std::string inputs = text_of({"train.offload_activations=true"});
+    expect_part(inputs, ", pinned activations 2.000 GiB)");
+    expect_part(inputs, "# offload             the GPU holds 1.");
+    expect_part(inputs, " GiB less with train.offload_activations=true\n");
+    const std::string both =
+        text_of({"train.offload_activations=true", "optimizer.offload=states"});
+    expect_part(both, " GiB less with optimizer.offload=states, ");
+    expect_part(both, " GiB less with train.offload_activations=true\n");
 }
 
 TEST(DevicePlan, TheTextNamesTheGpu) {

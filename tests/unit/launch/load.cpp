@@ -86,6 +86,11 @@ TEST_F(LoadTest, CrossChecksNameTheKeyAndItsPlace) {
     EXPECT_NO_THROW(load_run(path, {"data.sequence_length=2048", "model.positions=rotary"}));
     refuse(path, {"train.micro_batch=3"}, "run.yaml:3:17: train.global_batch: 8 samples are not");
     refuse(path, {"train.lanes=5"}, "train.lanes: 5 lanes, but a step has only 4");
+    for (const char* keeps : {"train.recompute=selective", "train.recompute=none"})
+        refuse(path, {"train.offload_activations=true", keeps},
+               "train.offload_activations: what waits in host memory are the inputs of blocks that "
+               "run again: set train.recompute=full");
+    EXPECT_NO_THROW(load_run(path, {"train.offload_activations=true", "train.recompute=full"}));
     refuse(path, {"train.tokens=100"}, "train.steps is given too");
     refuse(path, {"train.steps=null"}, "train.steps: is missing");
     refuse(path, {"optimizer.min_lr=1"}, "is over optimizer.lr");

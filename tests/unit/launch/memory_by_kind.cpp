@@ -16,7 +16,7 @@ namespace {
 using namespace plinth::launch;
 
 struct Kinds {
-    int64_t weights = 0, gradients = 0, optimizer = 0, activations = 0, offloaded = 0;
+    int64_t weights = 0, gradients = 0, optimizer = 0, activations = 0, offloaded = 0, inputs = 0;
 };
 
 void take_larger(Kinds& all, const Kinds& one) {
@@ -25,6 +25,7 @@ void take_larger(Kinds& all, const Kinds& one) {
     all.optimizer = std::max(all.optimizer, one.optimizer);
     all.activations = std::max(all.activations, one.activations);
     all.offloaded = std::max(all.offloaded, one.offloaded);
+    all.inputs = std::max(all.inputs, one.inputs);
 }
 
 int64_t peak_of(const CachingAllocator& allocator) {
@@ -78,8 +79,9 @@ std::vector<Kinds> measured(const RunConfig& config) {
                     scalars);
                 engine.update({}, 1e-3);
             }
-            const Kinds mine{peak_of(weights), peak_of(gradients), peak_of(optimizer),
-                             peak_of(session.allocator()), peak_of(offloaded)};
+            const Kinds mine{peak_of(weights),   peak_of(gradients),
+                             peak_of(optimizer), peak_of(session.allocator()),
+                             peak_of(offloaded), engine.offloaded_activations()};
             const std::lock_guard lock(mutex);
             take_larger(stages[static_cast<size_t>(groups.coordinate(parallel::Axis::pipeline))],
                         mine);
@@ -119,6 +121,7 @@ void expect_foretold(const std::vector<std::string>& more, const char* file = "g
         expect_within("gradients", plan.gradients, found.gradients, what);
         expect_within("optimizer", plan.optimizer, found.optimizer, what);
         expect_within("offloaded states", plan.offloaded, found.offloaded, what);
+        EXPECT_EQ(plan.offloaded_activations, found.inputs) << what;
         // The communicator's part of sums is not the allocator's, which rounds its one block up.
         CachingAllocator allocator(host_memory());
         allocator.free(allocator.allocate(static_cast<size_t>(plan.sums / 2)),
@@ -168,6 +171,34 @@ TEST(MemoryByKind, OfMomentsInBfloat16) {
                 expect_foretold(
                     {zero, dtype, offload, "parallel.data=2", "optimizer.moments=bf16"});
     expect_foretold({"parallel.tensor=2", "parallel.pipeline=2", "optimizer.moments=bf16"});
+}
+
+TEST(MemoryByKind, OfOffloadedActivations) {
+    for (const char* file : {"gpt/tiny.yaml", "llama/tiny.yaml"})
+        for (const char* dtype : {"train.dtype=fp32", "train.dtype=bf16"})
+            for (const char* layers : {"model.layers=2", "model.layers=3", "model.layers=8"})
+                expect_foretold(
+                    {layers, dtype, "train.recompute=full", "train.offload_activations=true"},
+                    file);
+    const std::vector<std::string> inputs{"train.recompute=full", "train.offload_activations=true"};
+    const auto foretold = [&](std::vector<std::string> more, const char* file) {
+        more.insert(more.end(), inputs.begin(), inputs.end());
+        expect_foretold(more, file);
+    };
+    for (const char* file : {"gpt/tiny.yaml", "llama/tiny.yaml"}) {
+        foretold({"parallel.tensor=2", "parallel.data=2", "optimizer.offload=states"}, file);
+        foretold({"parallel.context=2", "train.dtype=bf16"}, file);
+        foretold({"train.dtype=bf16", "train.fp8=current"}, file);
+        for (const char* schedule : {"gpipe", "1f1b", "zero_bubble"}) {
+            const std::string order = fmt::format("parallel.schedule={}", schedule);
+            foretold({"parallel.pipeline=2", order}, file);
+            foretold({"parallel.pipeline=2", order, "model.layers=8", "train.dtype=bf16"}, file);
+        }
+    }
+    foretold({"parallel.pipeline=4", "parallel.data=2", "parallel.zero=1"}, "gpt/tiny.yaml");
+    foretold({"parallel.pipeline=2", "parallel.schedule=interleaved", "parallel.virtual_stages=2",
+              "model.layers=8"},
+             "gpt/tiny.yaml");
 }
 
 TEST(MemoryByKind, WhereALaneHoldsSeveralSlots) {

@@ -147,6 +147,9 @@ TEST(MicroBatchGraphs, WhatTheyCannotHoldIsRefusedByName) {
          {std::pair{std::vector<std::string>{"train.dtype=bf16", "train.fp8=current"}, "train.fp8"},
           std::pair{std::vector<std::string>{"optimizer.moments=bf16"}, "optimizer.moments"},
           std::pair{std::vector<std::string>{"optimizer.offload=states"}, "optimizer.offload"},
+          std::pair{
+              std::vector<std::string>{"train.recompute=full", "train.offload_activations=true"},
+              "train.offload_activations"},
           std::pair{std::vector<std::string>{"parallel.zero=1"}, "parallel.zero is 1"},
           std::pair{std::vector<std::string>{"parallel.wire_dtype=bf16"}, "parallel.wire_dtype"}})
         EXPECT_NE(problem(words).find(fmt::format("run.graphs: {}", what)), std::string::npos)

@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 // optimizer.offload=states: the same bits of losses, norms, weights and moments in every layout,
 // checkpoints from one to the other, and mutants. The copies are those of the CPU here;
-// tests/unit/parallel/offload.cpp has memory that the host cannot touch.
+// tests/unit/parallel/offload.cpp has memory that the host cannot touch. The same for
+// train.offload_activations, beside tests/unit/parallel/activation_store.cpp.
 #include <gtest/gtest.h>
 
 #include <limits>
@@ -80,6 +81,75 @@ TEST(OffloadEquality, WeightsInEightBitsFollowOffloadedMasters) {
         }
 }
 
+const Words inputs_too{"train.recompute=full", "train.offload_activations=true"};
+
+RunConfig with_inputs(const Layout& layout, bool offloads_states, const Words& more) {
+    Words words = inputs_too;
+    words.insert(words.end(), more.begin(), more.end());
+    return config_of(layout, offloads_states, words);
+}
+
+TEST(OffloadEquality, ActivationsComeBackWithTheirBits) {
+    const Layout interleaved{
+        "interleaved",
+        2,
+        {"parallel.pipeline=2", "parallel.schedule=interleaved", "parallel.virtual_stages=2"}};
+    for (const char* dtype : {"train.dtype=fp32", "train.dtype=bf16"}) {
+        const Words words{dtype, "model.layers=4"};
+        const EngineRun straight = run_engine(config_of(alone, false, words), {.steps = 4});
+        std::vector<Layout> all(std::begin(layouts), std::end(layouts));
+        all.push_back(interleaved);
+        for (const Layout& layout : all) {
+            const RunOptions options{.ranks = layout.ranks, .steps = 4};
+            const bool is_rounded =
+                layout.name.starts_with("tensor") || layout.name.starts_with("context");
+            const EngineRun off =
+                is_rounded ? run_engine(config_of(layout, false, words), options) : straight;
+            const bool states = layout.ranks > 2;
+            EXPECT_EQ(difference(off, run_engine(with_inputs(layout, states, words), options)), "")
+                << layout.name << ", " << dtype;
+        }
+        Words other = words;
+        other.emplace_back("optimizer.clip=0.4");
+        EXPECT_NE(difference(straight, run_engine(with_inputs(alone, false, other), {.steps = 4})),
+                  "")
+            << "a mutant";
+    }
+}
+
+TEST(OffloadEquality, ActivationsOfEightBitProducts) {
+    for (const size_t l : {0u, 5u}) {
+        const Words words{"train.dtype=bf16", "train.fp8=delayed", "train.recompute=full"};
+        const RunOptions options{.ranks = layouts[l].ranks, .steps = 4};
+        EXPECT_EQ(difference(run_engine(config_of(layouts[l], false, words), options),
+                             run_engine(with_inputs(layouts[l], false, words), options)),
+                  "")
+            << layouts[l].name;
+    }
+}
+
+TEST(OffloadEquality, ARunWithOffloadedActivationsGoesOnInAnyLayout) {
+    const Words words{"train.dtype=bf16", "model.layers=4"};
+    const EngineRun straight = run_engine(config_of(alone, false, words), {.steps = 6});
+    const std::vector<std::pair<Layout, Layout>> ways{
+        {alone, layouts[5]}, {layouts[5], alone}, {layouts[5], layouts[6]}};
+    for (const auto& [writer, reader] : ways) {
+        plinth::test::MemoryFiles files;
+        const EngineRun saved =
+            run_engine(with_inputs(writer, false, words),
+                       {.ranks = writer.ranks, .steps = 2, .after_step = [&](EngineRank& rank) {
+                            if (rank.step.step == 2) save(rank, files);
+                        }});
+        EngineRun on = run_engine(with_inputs(reader, true, words),
+                                  {.ranks = reader.ranks, .steps = 4, .begin = [&](auto& rank) {
+                                       restore(rank, files);
+                                   }});
+        on.losses.insert(on.losses.begin(), saved.losses.begin(), saved.losses.end());
+        on.norms.insert(on.norms.begin(), saved.norms.begin(), saved.norms.end());
+        EXPECT_EQ(difference(straight, on), "") << writer.name << " to " << reader.name;
+    }
+}
+
 TEST(OffloadEquality, CheckpointsGoFromOneToTheOther) {
     for (const char* dtype : {"train.dtype=fp32", "train.dtype=bf16"}) {
         const EngineRun straight = run_engine(config_of(alone, false, {dtype}), {.steps = 6});
@@ -131,6 +201,20 @@ TEST(OffloadEquality, AStepThatIsNotFiniteChangesNothing) {
         EXPECT_FALSE(before.state.empty());
         EXPECT_EQ(difference(before, after), "") << layout.name;
     }
+}
+
+TEST(OffloadTest, MoreThanTheMachineHasIsRefusedBeforeAnythingIsTaken) {
+    // 12 bytes of 10^12 parameters.
+    const RunConfig config =
+        tiny_config("gpt/tiny.yaml", {"model.width=65536", "model.layers=20",
+                                      "parallel.bucket_bytes=1GiB", "optimizer.offload=states"});
+    expect_error(
+        ErrorKind::io,
+        [&] {
+            parallel::run_as_threads(1,
+                                     [&](Communicator& world) { EngineRank rank(config, world); });
+        },
+        "optimizer.offload=states: rank 0 on ", " bytes of host memory, and ", " are free there");
 }
 
 // --- mutants ------------------------------------------------------------------------------------
