@@ -118,8 +118,8 @@ TransformerConfig transformer_config(const RunConfig& config) {
     return transformer;
 }
 
-std::unique_ptr<core::models::Model> language_model(const RunConfig& config,
-                                                    const parallel::Groups& groups) {
+std::unique_ptr<core::models::Transformer> language_model(const RunConfig& config,
+                                                          const parallel::Groups& groups) {
     const TransformerConfig transformer = transformer_config(config);
     const parallel::TensorLayout products(transformer_plan(transformer),
                                           groups.along(parallel::Axis::tensor));

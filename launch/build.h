@@ -17,8 +17,8 @@ namespace plinth::launch {
 core::models::TransformerConfig transformer_config(const ModelSection& model);
 core::models::TransformerConfig transformer_config(const RunConfig& config);
 /// This rank's part of the language model in the run's layout; parameters without storage.
-std::unique_ptr<core::models::Model> language_model(const RunConfig& config,
-                                                    const parallel::Groups& groups);
+std::unique_ptr<core::models::Transformer> language_model(const RunConfig& config,
+                                                          const parallel::Groups& groups);
 /// The same for a model with a head over classes.
 std::unique_ptr<core::models::Classifier> classifier(const RunConfig& config, int64_t classes,
                                                      const parallel::Groups& groups);

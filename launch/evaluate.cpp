@@ -8,12 +8,11 @@
 #include <cmath>
 #include <numbers>
 
-#include "core/autograd/scope.h"
 #include "core/io/print.h"
 #include "kernels/runtime/trace.h"
+#include "launch/build.h"
 #include "launch/evaluate_classifier.h"
-#include "launch/loss_reader.h"
-#include "launch/micro_batch.h"
+#include "launch/forward_passes.h"
 #include "launch/sliding_windows.h"
 #include "parallel/data_parallel/step_scalars.h"
 
@@ -65,9 +64,10 @@ class Progress {
           began_(session.seconds()),
           next_(began_ + interval) {}
 
+    /// Before this micro-batch, the first of which is number 0.
     void at(int64_t batch) {
         const double now = session_.seconds();
-        if (!session_.speaks() || now < next_) return;
+        if (!session_.speaks() || batch == 0 || now < next_) return;
         next_ = now + interval;
         const double left =
             (now - began_) * static_cast<double>(batches_ - batch) / static_cast<double>(batch);
@@ -164,23 +164,30 @@ Score score(const RestoredModel& restored, const TokenRow& row, const ScoreOptio
     const SlidingWindows windows(tokens, options.length, options.stride);
     const int64_t rows = options.micro_batch, batches = (windows.count() + rows - 1) / rows;
     const bool document_mask = restored.config.data.document_mask;
-    parallel::Communicator& world = session.world();
-    parallel::StepScalars scalars(batches, world);
+    const parallel::PhaseMark mark(session.activity(), parallel::Phase::evaluate);
+    parallel::StepScalars scalars(batches, session.world());
     std::array<int64_t, 2> counts{};
+    std::vector<int64_t> bytes(static_cast<size_t>(batches));  // of what this rank has loaded
     Progress progress(session, row.name, batches);
-    const core::Scope scope(session.scope(dtype_of(options.dtype)));
-    for (int64_t i = world.rank(); i < batches; i += world.size()) {
-        const int64_t count = std::min(rows, windows.count() - i * rows);
-        const auto loaded = load_windows(row, windows, i * rows, count, document_mask);
-        LossReader losses(session);
-        losses.add(i, restored.model->loss(to_batch(loaded, document_mask, session)));
-        const ReadLoss loss = losses.read().front();
-        scalars.set_slot(i, loss.cross_entropy, loss.weight);
-        counts[0] += loss.correct;
-        counts[1] += text_bytes(loaded.targets, *restored.tokenizer);
-        progress.at(i + 1);
-    }
-    scalars.reduce(world);
+    const auto load = [&](int64_t i) {
+        progress.at(i);
+        auto loaded = load_windows(row, windows, i * rows,
+                                   std::min(rows, windows.count() - i * rows), document_mask);
+        bytes[static_cast<size_t>(i)] = text_bytes(loaded.targets, *restored.tokenizer);
+        return loaded;
+    };
+    ForwardPasses passes(*restored.model, *restored.groups, session,
+                         {.schedule = schedule_config(restored.config.parallel),
+                          .dtype = dtype_of(options.dtype),
+                          .document_mask = document_mask});
+    const int64_t at_once = options.passes * restored.groups->size(parallel::Axis::data);
+    for (int64_t first = 0; first < batches; first += at_once)
+        passes.run(first, std::min(first + at_once, batches), load, [&](const ReadLoss& loss) {
+            scalars.set_slot(loss.slot, loss.cross_entropy, loss.weight);
+            counts[0] += loss.correct;
+            counts[1] += bytes[static_cast<size_t>(loss.slot)];
+        });
+    scalars.reduce(session.world());
     session.ranks().sum(counts);
     return {.name = row.name,
             .loss_sum = scalars.loss_sum(),
@@ -222,8 +229,9 @@ core::io::Json to_json(const Score& score) {
 int evaluate(const EvaluateConfig& config, Session& session) {
     const EvaluateSection& section = config.evaluate;
     if (section.format == EvaluateFormat::classification)
-        return evaluate_classifier(section, session);
-    const RestoredModel restored = RestoredModel::open(section.checkpoint, session);
+        return evaluate_classifier(config, session);
+    const RestoredModel restored =
+        RestoredModel::open(section.checkpoint, config.parallel, session);
     const ScoreOptions options = score_options(section, restored);
     std::vector<TokenRow> rows;  // all are opened before the first is scored
     for (const std::string& input : section.data)

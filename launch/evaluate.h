@@ -36,13 +36,16 @@ struct ScoreOptions {
     int64_t micro_batch = 8;
     int64_t max_tokens = 0;  ///< scored targets; 0: all
     ComputeType dtype = ComputeType::fp32;
+    /// Micro-batches of a copy of the model between two looks at their losses.
+    int64_t passes = 256;
 };
 
 /// Collective. Scores every target of the row once (launch/sliding_windows.h). Documents follow
 /// each other in a window as they do in training; where the checkpoint was trained with
-/// data.document_mask, attention and positions stay within one. The ranks take micro-batches in
-/// turn, and the result is the same, bit for bit, for any number of them. With stride = length, the
-/// same micro-batch and dtype it equals the held-out loss of training.
+/// data.document_mask, attention and positions stay within one. Copies of the model take
+/// micro-batches in turn, and the result is the same, bit for bit, for any number of them and of
+/// pipeline stages, and within rounding for tensor ranks. With stride = length, the same
+/// micro-batch and dtype it equals the held-out loss of training.
 Score score(const RestoredModel& restored, const TokenRow& row, const ScoreOptions& options,
             Session& session);
 

@@ -15,7 +15,8 @@ ClassifyOptions classify_options(const EvaluateSection& section,
                                                 ? section.sequence_length
                                                 : restored.config.data.sequence_length,
                                   .micro_batch = section.micro_batch,
-                                  .dtype = dtype_of(section.dtype)};
+                                  .dtype = dtype_of(section.dtype),
+                                  .groups = *restored.groups};
     REQUIRE(config,
             model.positions != PositionKind::learned || options.window <= model.max_positions,
             "evaluate.sequence_length: {} is over the {} positions of {}", options.window,
@@ -25,8 +26,10 @@ ClassifyOptions classify_options(const EvaluateSection& section,
 
 }  // namespace
 
-int evaluate_classifier(const EvaluateSection& section, Session& session) {
-    const RestoredClassifier restored = RestoredClassifier::open(section.checkpoint, session);
+int evaluate_classifier(const EvaluateConfig& config, Session& session) {
+    const EvaluateSection& section = config.evaluate;
+    const RestoredClassifier restored =
+        RestoredClassifier::open(section.checkpoint, config.parallel, session);
     const ClassifyOptions options = classify_options(section, restored);
     std::vector<std::vector<core::data::TextPair>> sets;  // all are read before the first is run
     for (const std::string& input : section.data) {

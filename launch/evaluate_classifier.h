@@ -9,6 +9,6 @@ namespace plinth::launch {
 /// Collective. `plinth evaluate evaluate.format=classification`: accuracy, precision, recall and F1
 /// of a classifier on labelled TSV or JSONL, a table an input on standard output, JSON in
 /// evaluate.output. Returns the exit code.
-int evaluate_classifier(const EvaluateSection& section, Session& session);
+int evaluate_classifier(const EvaluateConfig& config, Session& session);
 
 }  // namespace plinth::launch

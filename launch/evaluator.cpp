@@ -6,13 +6,9 @@
 
 #include "kernels/runtime/trace.h"
 #include "launch/build.h"
-#include "launch/loss_reader.h"
-#include "launch/micro_batch.h"
 #include "parallel/data_parallel/step_scalars.h"
 
 namespace plinth::launch {
-
-using parallel::Axis;
 
 namespace {
 double now() {
@@ -25,11 +21,11 @@ Evaluator::Evaluator(const RunConfig& config, Session& session, const parallel::
                      core::models::Model& model, const TrainingData& data)
     : config_(config),
       session_(session),
-      groups_(groups),
-      model_(model),
       data_(data),
-      pipeline_(schedule_config(config.parallel), groups.along(Axis::pipeline),
-                session.allocator()),
+      passes_(model, groups, session,
+              {.schedule = schedule_config(config.parallel),
+               .dtype = dtype_of(config.train.dtype),
+               .document_mask = config.data.document_mask}),
       last_step_(total_steps(config.train, config.data.sequence_length)) {}
 
 bool Evaluator::is_due(int64_t steps_done) const {
@@ -47,31 +43,16 @@ EvaluationRecord Evaluator::evaluate(int64_t steps_done, int64_t samples,
         data_.held_out_windows(config_.train.eval_batches * rows);
     const auto count = static_cast<int64_t>(windows.size()), batches = (count + rows - 1) / rows;
     parallel::StepScalars scalars(batches, session_.world());
-    // All ranks make the same number of passes, since a layout may gather weights meanwhile: one
-    // without a batch repeats another's, which is not counted.
-    std::vector<std::optional<int64_t>> mine;
-    for (int64_t at = 0; at < batches; at += groups_.size(Axis::data))
-        mine.emplace_back(at + groups_.coordinate(Axis::data));
-    const auto batch = [&](int64_t i) {
-        const parallel::PhaseMark reading(session_.activity(), parallel::Phase::data);
-        const int64_t first = i % batches * rows;
-        const auto loaded =
-            batch_of(std::span(windows).subspan(static_cast<size_t>(first),
-                                                static_cast<size_t>(std::min(rows, count - first))),
-                     config_.data.sequence_length, config_.data.document_mask);
-        return share_tokens(to_batch(loaded, config_.data.document_mask, session_), groups_,
-                            session_);
+    const auto load = [&](int64_t i) {
+        const int64_t first = i * rows;
+        return batch_of(
+            std::span(windows).subspan(static_cast<size_t>(first),
+                                       static_cast<size_t>(std::min(rows, count - first))),
+            config_.data.sequence_length, config_.data.document_mask);
     };
-    LossReader losses(session_, &groups_.along(Axis::context));
-    if (!mine.empty())
-        pipeline_.run({.chunks = model_.phases().front().chunks,
-                       .slots = mine,
-                       .scope = session_.scope(dtype_of(config_.train.dtype)),
-                       .batch = batch,
-                       .on_loss = losses.collector()});
-    for (const ReadLoss& loss : losses.read())
-        if (loss.slot < batches && groups_.speaks_for_slot())
-            scalars.set_slot(loss.slot, loss.cross_entropy, loss.weight);
+    passes_.run(0, batches, load, [&](const ReadLoss& loss) {
+        scalars.set_slot(loss.slot, loss.cross_entropy, loss.weight);
+    });
     scalars.reduce(session_.world());
     EvaluationRecord record{.step = steps_done,
                             .samples = samples,

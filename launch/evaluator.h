@@ -4,12 +4,12 @@
 #include <optional>
 
 #include "core/models/model.h"
+#include "launch/forward_passes.h"
 #include "launch/metrics/sink.h"
 #include "launch/overfitting.h"
 #include "launch/session.h"
 #include "launch/training_data.h"
 #include "parallel/comm/groups.h"
-#include "parallel/pipeline_parallel/runner.h"
 
 namespace plinth::launch {
 
@@ -29,10 +29,8 @@ class Evaluator {
   private:
     const RunConfig& config_;
     Session& session_;
-    const parallel::Groups& groups_;
-    core::models::Model& model_;
     const TrainingData& data_;
-    parallel::PipelineRunner pipeline_;
+    ForwardPasses passes_;
     const int64_t last_step_;
     OverfittingWatch overfitting_;
 };

@@ -283,7 +283,7 @@ void measure_classifier(const core::models::Classifier& model, const TrainingDat
                                          {.window = run.data.sequence_length,
                                           .micro_batch = run.train.micro_batch,
                                           .dtype = dtype_of(run.train.dtype),
-                                          .groups = &groups},
+                                          .groups = groups},
                                          session);
     const ClassificationMetrics metrics = classification_metrics(confusion);
     record.accuracy = metrics.accuracy;

@@ -3,9 +3,11 @@
 
 #include <fmt/format.h>
 
-#include "core/inference/decoder.h"
+#include <cstring>
+#include <optional>
+
 #include "core/io/print.h"
-#include "launch/restored_model.h"
+#include "parallel/pipeline_parallel/relay.h"
 
 namespace plinth::launch {
 
@@ -62,8 +64,8 @@ void warn_of_cut_texts(const TransformerConfig& model,
 /// Prints prompts and what follows them: whole characters as they come, or each text at its end.
 class Printer {
   public:
-    Printer(const Tokenizer& tokenizer, const GenerateSection& config)
-        : tokenizer_(tokenizer), config_(config), decoder_(tokenizer) {
+    Printer(const Tokenizer& tokenizer, const GenerateSection& config, parallel::Activity& activity)
+        : tokenizer_(tokenizer), config_(config), activity_(activity), decoder_(tokenizer) {
         begin();
     }
 
@@ -96,6 +98,8 @@ class Printer {
         if (config_.stream) flush();
     }
     void flush() {
+        // Whoever reads it may take his time, like a disk.
+        const parallel::PhaseMark mark(activity_, parallel::Phase::log);
         core::io::print_result(pending_);
         core::io::flush_result();
         pending_.clear();
@@ -103,6 +107,7 @@ class Printer {
 
     const Tokenizer& tokenizer_;
     const GenerateSection& config_;
+    parallel::Activity& activity_;
     core::data::StreamDecoder decoder_;
     std::string pending_;
     size_t number_ = 0;
@@ -121,27 +126,74 @@ core::inference::DecodeConfig decode_config(const GenerateSection& config,
             .use_cache = config.cache};
 }
 
+std::string to_bytes(const std::vector<int32_t>& tokens) {
+    return {reinterpret_cast<const char*>(tokens.data()), tokens.size() * sizeof(int32_t)};
+}
+
+std::vector<int32_t> to_tokens(const std::string& bytes) {
+    std::vector<int32_t> tokens(bytes.size() / sizeof(int32_t));
+    std::memcpy(tokens.data(), bytes.data(), bytes.size());
+    return tokens;
+}
+
 }  // namespace
+
+std::vector<std::vector<int32_t>> continue_prompts(const RestoredModel& restored,
+                                                   const std::vector<std::vector<int32_t>>& prompts,
+                                                   core::inference::DecodeConfig config,
+                                                   Session& session,
+                                                   const core::inference::OnToken& on_token) {
+    const parallel::PhaseMark mark(session.activity(), parallel::Phase::sample);
+    parallel::Communicator& copies = restored.groups->along(parallel::Axis::data);
+    const auto number_of = static_cast<size_t>(copies.size());
+    const auto mine = static_cast<size_t>(copies.rank());
+    parallel::PipelineRelay relay(*restored.model, *restored.groups);
+    std::vector<std::vector<int32_t>> texts;
+    for (size_t first = 0; first < prompts.size(); first += number_of) {
+        std::vector<int32_t> text;
+        const size_t number = first + mine;
+        if (number < prompts.size()) {
+            config.first_sequence = number;
+            const auto told = [&](size_t, int32_t token) {
+                if (on_token && mine == 0) on_token(number, token);
+            };
+            text = core::inference::decode(*restored.model, {prompts[number]}, config, told, &relay)
+                       .front();
+        }
+        const std::vector<std::string> all = copies.all_gather("texts", to_bytes(text));
+        for (size_t copy = 0; copy < all.size() && texts.size() < prompts.size(); ++copy) {
+            texts.push_back(to_tokens(all[copy]));
+            if (!on_token || (copy == 0 && mine == 0)) continue;
+            for (const int32_t token : texts.back())
+                on_token(first + copy, token);
+        }
+    }
+    return texts;
+}
 
 int generate(const GenerateConfig& config, Session& session) {
     const GenerateSection& section = config.generate;
-    REQUIRE(config, session.world().size() == 1, "generate runs on one rank, not on {}",
-            session.world().size());
-    const RestoredModel restored = RestoredModel::open(section.checkpoint, session);
+    const RestoredModel restored =
+        RestoredModel::open(section.checkpoint, config.parallel, session);
     const auto prompts = encode_prompts(restored, section.prompts);
     const core::Scope scope(session.scope(dtype_of(section.dtype)));
     const double began = session.seconds();
-    Printer printer(*restored.tokenizer, section);
-    const auto texts = core::inference::decode(
-        *restored.model, prompts, decode_config(section, *restored.tokenizer),
-        [&](size_t sequence, int32_t token) { printer.token(sequence, token); });
-    printer.finish();
+    std::optional<Printer> printer;
+    core::inference::OnToken print;
+    if (session.speaks()) {
+        printer.emplace(*restored.tokenizer, section, session.activity());
+        print = [&printer](size_t sequence, int32_t token) { printer->token(sequence, token); };
+    }
+    const auto texts = continue_prompts(
+        restored, prompts, decode_config(section, *restored.tokenizer), session, print);
+    if (!printer) return 0;
+    printer->finish();
     warn_of_cut_texts(restored.model->config(), prompts, texts, section.max_tokens, session);
     const double seconds = session.seconds() - began;
     core::io::print_best_effort(
         stderr,
-        fmt::format("{} tokens in {:.2f} s ({:.0f} tokens/s), {} at step {}\n", printer.tokens(),
-                    seconds, static_cast<double>(printer.tokens()) / seconds, restored.folder,
+        fmt::format("{} tokens in {:.2f} s ({:.0f} tokens/s), {} at step {}\n", printer->tokens(),
+                    seconds, static_cast<double>(printer->tokens()) / seconds, restored.folder,
                     restored.step));
     return 0;
 }

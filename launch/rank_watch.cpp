@@ -25,6 +25,7 @@ std::string utc_time() {
 }
 
 void append_report(const std::string& folder, int rank, const std::string& lines) {
+    if (folder.empty()) return;
     try {
         core::io::FileSystem& files = core::io::posix();
         files.make_directories(folder);

@@ -35,7 +35,8 @@ void count_batch(const core::models::Classifier& model, const core::data::MicroB
 
 }  // namespace
 
-RestoredClassifier RestoredClassifier::open(const std::string& path, Session& session) {
+RestoredClassifier RestoredClassifier::open(const std::string& path,
+                                            const ParallelSection& parallel, Session& session) {
     const checkpoints::Checkpoint checkpoint = open_checkpoint_together(path, session);
     const checkpoints::Manifest& manifest = checkpoint.manifest();
     const std::string where = checkpoint.folder() + ": configuration";
@@ -48,14 +49,16 @@ RestoredClassifier RestoredClassifier::open(const std::string& path, Session& se
             checkpoint.folder());
     RestoredClassifier restored{.folder = checkpoint.folder(),
                                 .step = manifest.counter("steps"),
-                                .config = parse_config<RunConfig>(manifest.configuration, where),
+                                .config = config_in_layout(checkpoint, parallel),
                                 .labels = stage.labels,
+                                .groups = nullptr,
                                 .model = nullptr,
                                 .tokenizer = nullptr,
                                 .weights = nullptr};
     restored.tokenizer = checkpoint_tokenizer(checkpoint, restored.config.model.vocab_size);
-    restored.model = std::make_unique<core::models::Classifier>(
-        transformer_config(restored.config.model), static_cast<int64_t>(stage.labels.size()));
+    restored.groups = std::make_unique<parallel::Groups>(session.world(), mesh_config(parallel));
+    restored.model =
+        classifier(restored.config, static_cast<int64_t>(stage.labels.size()), *restored.groups);
     restored.weights = restore_weights(*restored.model, checkpoint, session);
     return restored;
 }
@@ -65,22 +68,21 @@ Confusion classify(const core::models::Classifier& model, const core::data::Sour
     const int64_t count = examples.describe().units;
     const int64_t batches = (count + options.micro_batch - 1) / options.micro_batch;
     Confusion confusion(model.classes());
+    const parallel::PhaseMark mark(session.activity(), parallel::Phase::evaluate);
     const core::Scope scope(session.scope(options.dtype));
     // All ranks make the same number of passes, since the model may gather weights meanwhile: one
     // without a batch repeats another's, which is not counted.
     Confusion repeated(model.classes());
-    const parallel::Groups* groups = options.groups;
-    const int shares = groups ? groups->size(parallel::Axis::data) : session.world().size();
-    const int share = groups ? groups->coordinate(parallel::Axis::data) : session.world().rank();
-    for (int64_t at = 0; at < batches; at += shares) {
-        const int64_t i = at + share;
+    const parallel::Groups& groups = options.groups;
+    for (int64_t at = 0; at < batches; at += groups.size(parallel::Axis::data)) {
+        const int64_t i = at + groups.coordinate(parallel::Axis::data);
         const int64_t first = i % batches * options.micro_batch;
         count_batch(model,
                     batch_in_order(examples, first, std::min(options.micro_batch, count - first),
                                    options.window, /*document_mask=*/true),
                     session, i < batches ? confusion : repeated);
     }
-    if (groups && !groups->speaks_for_slot()) std::ranges::fill(confusion.counts(), 0);
+    if (!groups.speaks_for_slot()) std::ranges::fill(confusion.counts(), 0);
     session.ranks().sum(confusion.counts());
     return confusion;
 }

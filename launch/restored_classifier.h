@@ -21,14 +21,19 @@ namespace plinth::launch {
 struct RestoredClassifier {
     std::string folder;  ///< the checkpoint that was read
     int64_t step = 0;
-    RunConfig config;                 ///< data.sequence_length is the longest text, in tokens
+    /// Of the run that wrote it, but for the layout; data.sequence_length is the longest text, in
+    /// tokens.
+    RunConfig config;
     std::vector<std::string> labels;  ///< in class order
+    std::unique_ptr<parallel::Groups> groups;
     std::unique_ptr<core::models::Classifier> model;
     std::shared_ptr<const core::data::Tokenizer> tokenizer;
 
     /// Collective. `path` is a checkpoint folder or the folder of a run (its newest sound one). A
-    /// checkpoint of something else than a classifier is an error of kind checkpoint.
-    static RestoredClassifier open(const std::string& path, Session& session);
+    /// checkpoint of something else than a classifier is an error of kind checkpoint. Each rank
+    /// reads its part in the layout, which has no stages and is validated for the session's ranks.
+    static RestoredClassifier open(const std::string& path, const ParallelSection& parallel,
+                                   Session& session);
 
     /// Storage of the weights; the model's parameters point into it.
     std::unique_ptr<core::optim::FlatTensors> weights;
@@ -39,8 +44,7 @@ struct ClassifyOptions {
     int64_t window = 0;  ///< tokens of the longest example
     int64_t micro_batch = 8;
     DType dtype = DType::f32;
-    /// Of a model that ranks hold together; null: every rank has all of it.
-    const parallel::Groups* groups = nullptr;
+    const parallel::Groups& groups;  ///< of the ranks that hold the model together
 };
 
 /// Collective. The true and the predicted classes of all examples, which the ranks share; the same

@@ -21,6 +21,19 @@ std::shared_ptr<const core::data::Tokenizer> checkpoint_tokenizer(
     return tokenizer;
 }
 
+RunConfig config_in_layout(const checkpoints::Checkpoint& checkpoint,
+                           const ParallelSection& parallel) {
+    auto config = parse_config<RunConfig>(checkpoint.manifest().configuration,
+                                          checkpoint.folder() + ": configuration");
+    config.parallel = parallel;
+    if (const auto problem = validate_shares(parallel, config.model))
+        FAIL(config, "{}: {} ({})", problem->key, problem->message, checkpoint.folder());
+    // What belongs to training.
+    config.optimizer.z_loss = 0;
+    config.train.recompute = Recompute::none;
+    return config;
+}
+
 std::unique_ptr<core::optim::FlatTensors> restore_weights(core::models::Model& model,
                                                           const checkpoints::Checkpoint& checkpoint,
                                                           Session& session) {
@@ -34,7 +47,8 @@ std::unique_ptr<core::optim::FlatTensors> restore_weights(core::models::Model& m
     return weights;
 }
 
-RestoredModel RestoredModel::open(const std::string& path, Session& session) {
+RestoredModel RestoredModel::open(const std::string& path, const ParallelSection& parallel,
+                                  Session& session) {
     const checkpoints::Checkpoint checkpoint = open_checkpoint_together(path, session);
     const checkpoints::Manifest& manifest = checkpoint.manifest();
     const auto finetuned = manifest.blobs.find(finetune_blob);
@@ -48,11 +62,14 @@ RestoredModel RestoredModel::open(const std::string& path, Session& session) {
             checkpoint.folder());
     RestoredModel restored{.folder = checkpoint.folder(),
                            .step = manifest.counter("steps"),
-                           .config = parse_config<RunConfig>(
-                               manifest.configuration, checkpoint.folder() + ": configuration")};
-    const ModelSection& model = restored.config.model;
-    restored.tokenizer = checkpoint_tokenizer(checkpoint, model.vocab_size);
-    restored.model = std::make_unique<core::models::Transformer>(transformer_config(model));
+                           .config = config_in_layout(checkpoint, parallel),
+                           .groups = nullptr,
+                           .model = nullptr,
+                           .tokenizer = nullptr,
+                           .weights = nullptr};
+    restored.tokenizer = checkpoint_tokenizer(checkpoint, restored.config.model.vocab_size);
+    restored.groups = std::make_unique<parallel::Groups>(session.world(), mesh_config(parallel));
+    restored.model = language_model(restored.config, *restored.groups);
     restored.weights = restore_weights(*restored.model, checkpoint, session);
     return restored;
 }

@@ -20,7 +20,7 @@ std::string sample_text(Session& session, const parallel::Groups& groups,
         .vocab_size = tokenizer.vocab_size(),
         .choice = {
             .temperature = 0.8, .top_k = 40, .seed = static_cast<uint64_t>(config.train.seed)}};
-    parallel::PipelineRelay relay(*transformer, groups.along(parallel::Axis::pipeline));
+    parallel::PipelineRelay relay(*transformer, groups);
     const auto tokens =
         core::inference::decode(*transformer, {prompt}, decoding, {}, &relay).front();
     return fmt::format("step {} sample: {}{}", step, config.train.sample_prompt,

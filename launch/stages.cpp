@@ -82,13 +82,17 @@ int run_finetune(const StageArguments& arguments) {
     });
 }
 
-/// A stage that only reads a checkpoint; its dry run checks the configuration and prints it.
+/// A stage that only reads a checkpoint; its dry run checks the configuration, and that its layout
+/// fills the ranks, and prints it.
 template <class Config, class Section>
 int run_on_ranks(const StageArguments& arguments, Section Config::*section,
                  int (*stage)(const Config&, Session&)) {
     const auto config = load_words<Config>(arguments.words);
-    parallel::MpiWorld world;
+    parallel::MpiWorld world({.time_limit = std::chrono::duration<double>(config.run.timeout)});
     return world.run([&](parallel::Communicator& ranks) {
+        if (const auto problem = validate_ranks(config.parallel, ranks.size()))
+            FAIL(config, "{}: {}", problem->key, problem->message);
+        const auto watch = watch_ranks(ranks, config.run);
         const Section& own = config.*section;
         Session session(ranks, {.threads = own.threads,
                                 .local_rank = world.local_rank(),
@@ -157,13 +161,13 @@ const std::vector<Stage>& stages() {
          "Loss, perplexity, bits per byte and accuracy of a checkpoint, over sliding windows of "
          "the documents in a row",
          "[CONFIG] evaluate.checkpoint=PATH evaluate.data=[PATH] ...", run_evaluate,
-         "launch/run_mpi.sh -n 2 plinth evaluate evaluate.checkpoint=runs/gpt_tiny "
+         "launch/run_mpi.sh -n 4 plinth evaluate evaluate.checkpoint=runs/gpt_tiny "
          "evaluate.data=[data/text] "
-         "evaluate.stride=32"},
+         "evaluate.stride=32 parallel.pipeline=2"},
         {"", "generate", "Text that continues prompts",
          "[CONFIG] generate.checkpoint=PATH generate.prompts=[TEXT] ...", run_generate,
-         "plinth generate generate.checkpoint=runs/gpt_tiny 'generate.prompts=[\"Once upon\"]' "
-         "generate.top_p=0.9"},
+         "launch/run_mpi.sh -n 2 plinth generate generate.checkpoint=runs/gpt_tiny "
+         "'generate.prompts=[\"Once upon\"]' generate.top_p=0.9 parallel.tensor=2"},
         {"data", "prepare", "Clean, tokenise and shard raw text",
          "[CONFIG] prepare.inputs=[PATH] prepare.output=FOLDER ...",
          [](const StageArguments& arguments) { return run_alone(arguments, prepare_data); },

@@ -34,7 +34,7 @@ class Sequence {
                static_cast<int64_t>(tokens_.size()) >= positions_limit();
     }
 
-    int32_t next(size_t number) {
+    int32_t next(uint64_t number) {
         const std::vector<float> logits = last_logits();
         int32_t token = 0;
         if (!logits.empty()) token = choose_token(logits, config_.choice, number, tokens_.size());
@@ -112,7 +112,7 @@ std::vector<std::vector<int32_t>> decode(const models::Transformer& model,
     for (size_t number = 0; number < prompts.size(); ++number) {
         Sequence sequence(model, prompts[number], config, relay);
         while (!sequence.is_full()) {
-            const int32_t token = sequence.next(number);
+            const int32_t token = sequence.next(config.first_sequence + number);
             if (config.end_token && token == *config.end_token) break;
             if (on_token) on_token(number, token);
         }

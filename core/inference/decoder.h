@@ -17,6 +17,8 @@ struct DecodeConfig {
     /// all.
     int64_t vocab_size = 0;
     TokenChoice choice;
+    /// The number of the first prompt among all, by which its tokens are drawn.
+    uint64_t first_sequence = 0;
     bool use_cache = true;  ///< false: the whole sequence runs again for every token
 };
 

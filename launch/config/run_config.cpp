@@ -139,9 +139,8 @@ std::optional<Problem> check_tokens(const RunConfig& config) {
 }
 
 /// What the ranks of a tensor group must be able to divide among them.
-std::optional<Problem> check_tensor(const RunConfig& config) {
-    const ModelSection& model = config.model;
-    const int64_t ranks = config.parallel.tensor;
+std::optional<Problem> check_tensor(const ParallelSection& parallel, const ModelSection& model) {
+    const int64_t ranks = parallel.tensor;
     if (ranks == 1) return {};
     const auto undivided = [&](const char* what, int64_t extent) {
         return Problem{"parallel.tensor",
@@ -359,8 +358,27 @@ std::optional<Problem> validate(const RunConfig& config) {
     return {};
 }
 
-std::optional<Problem> validate_world(const RunConfig& config, int64_t world) {
-    const ParallelSection& parallel = config.parallel;
+std::optional<Problem> validate_for_reading(const ParallelSection& parallel) {
+    if (parallel.context > 1)
+        return Problem{"parallel.context",
+                       fmt::format("{} ranks, but a stage that only reads a model has whole "
+                                   "sequences on each: set parallel.context=1, and share the model "
+                                   "by parallel.tensor or parallel.pipeline",
+                                   parallel.context)};
+    if (parallel.zero > 0)
+        return Problem{"parallel.zero",
+                       fmt::format("{}, but ZeRO shares what training keeps: set parallel.zero=0, "
+                                   "and share the model by parallel.tensor or parallel.pipeline",
+                                   parallel.zero)};
+    if (parallel.virtual_stages > 1)
+        return Problem{"parallel.virtual_stages",
+                       fmt::format("{} chunks on a stage, but they shorten the bubble of training: "
+                                   "set parallel.virtual_stages=1",
+                                   parallel.virtual_stages)};
+    return {};
+}
+
+std::optional<Problem> validate_ranks(const ParallelSection& parallel, int64_t world) {
     const int64_t inner = parallel.tensor * parallel.pipeline * parallel.context;
     if (world % inner != 0)
         return Problem{parallel.pipeline > 1 ? "parallel.pipeline"
@@ -376,12 +394,23 @@ std::optional<Problem> validate_world(const RunConfig& config, int64_t world) {
                                    "ranks, but {} run",
                                    parallel.data, parallel.tensor, parallel.pipeline,
                                    parallel.context, parallel.data * inner, world)};
-    if (auto problem = check_tensor(config)) return problem;
+    return {};
+}
+
+std::optional<Problem> validate_shares(const ParallelSection& parallel, const ModelSection& model) {
+    if (auto problem = check_tensor(parallel, model)) return problem;
+    return check_pipeline(parallel, model);
+}
+
+std::optional<Problem> validate_world(const RunConfig& config, int64_t world) {
+    const ParallelSection& parallel = config.parallel;
+    if (auto problem = validate_ranks(parallel, world)) return problem;
+    if (auto problem = check_tensor(parallel, config.model)) return problem;
     if (auto problem = check_tokens(config)) return problem;
     if (auto problem = check_fp8(config)) return problem;
     if (auto problem = check_graphs(config, world)) return problem;
     if (auto problem = check_pipeline(parallel, config.model)) return problem;
-    const int64_t replicas = world / inner;
+    const int64_t replicas = world / (parallel.tensor * parallel.pipeline * parallel.context);
     const int64_t slots = smallest_batch(config.train) / config.train.micro_batch;
     if (replicas > slots)
         return Problem{"train.global_batch",

@@ -203,6 +203,9 @@ void declare(Schema& schema, ParallelSection& parallel);
 void declare(Schema& schema, CheckpointSection& checkpoint);
 void declare(Schema& schema, RunSection& run);
 void declare(Schema& schema, RunConfig& config);
+/// What a stage that only reads a model has of the two: its layout, and how its ranks are watched.
+void declare_for_reading(Schema& schema, ParallelSection& parallel);
+void declare_for_reading(Schema& schema, RunSection& run);
 
 /// Fills in every field whose 0 or empty text stands for a value derived from others.
 void resolve(ModelSection& model);
@@ -222,6 +225,12 @@ std::optional<Problem> validate_language_model(const ModelSection& model);
 /// The same for a number of ranks: the mesh must fill the world, and every data-parallel rank needs
 /// a lane. Layouts that are not available yet are refused.
 std::optional<Problem> validate_world(const RunConfig& config, int64_t world);
+/// Of a stage that only reads a model: what is of training alone is refused.
+std::optional<Problem> validate_for_reading(const ParallelSection& parallel);
+/// Its layout must fill the world,
+std::optional<Problem> validate_ranks(const ParallelSection& parallel, int64_t world);
+/// and the ranks be able to share the model.
+std::optional<Problem> validate_shares(const ParallelSection& parallel, const ModelSection& model);
 
 /// Bytes of a parameter's two moments.
 int64_t moment_bytes(const OptimizerSection& optimizer);

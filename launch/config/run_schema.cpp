@@ -15,6 +15,45 @@ const Names<PipelineSchedule> pipeline_schedules{{"gpipe", PipelineSchedule::gpi
                                                  {"interleaved", PipelineSchedule::interleaved},
                                                  {"zero_bubble", PipelineSchedule::zero_bubble}};
 
+// What stages that only read a model share with training.
+
+void declare_axes(Schema& schema, ParallelSection& parallel) {
+    schema.key("parallel.data", &parallel.data,
+               {.doc = "Data-parallel ranks; 0 means ranks / (tensor x pipeline x context).",
+                .min = 0,
+                .max = 1 << 20});
+    schema.key("parallel.tensor", &parallel.tensor,
+               {.doc = "Ranks that share every layer of one copy of the model: heads, hidden "
+                       "features, vocabulary, and between the products the tokens.",
+                .min = 1,
+                .max = 1 << 20,
+                .resume = Resume::recorded});
+    schema.key("parallel.pipeline", &parallel.pipeline,
+               {.doc = "Pipeline stages.", .min = 1, .max = 1 << 16});
+}
+
+void declare_stage_layers(Schema& schema, ParallelSection& parallel) {
+    schema.key("parallel.stage_layers", &parallel.stage_layers,
+               {.doc = "Layers of each virtual stage, in model order; empty cuts the model by the "
+                       "cost of its parts, embedding and head included.",
+                .min = 0,
+                .max = 1 << 20});
+}
+
+void declare_watch(Schema& schema, RunSection& run) {
+    schema.seconds("run.timeout", &run.timeout,
+                   {.doc = "A collective that takes longer ends the run with a report.",
+                    .unit = "seconds",
+                    .above = 0});
+    schema.seconds(
+        "run.hang_seconds", &run.hang_seconds,
+        {.doc = "A rank that is dead, stopped, out of reach, without progress or in another "
+                "collective is reported within this time and ends the run with exit code 162; 0 "
+                "means that only run.timeout ends it.",
+         .unit = "seconds",
+         .min = 0});
+}
+
 }  // namespace
 
 const Names<DeviceKind>& device_names() {
@@ -242,18 +281,7 @@ void declare(Schema& schema, ParallelSection& parallel) {
         "The layout over ranks. Data ranks, pipeline stages and ZeRO change no bit of the "
         "result; tensor and context ranks change it within rounding.",
         Resume::free);
-    schema.key("parallel.data", &parallel.data,
-               {.doc = "Data-parallel ranks; 0 means ranks / (tensor x pipeline x context).",
-                .min = 0,
-                .max = 1 << 20});
-    schema.key("parallel.tensor", &parallel.tensor,
-               {.doc = "Ranks that share every layer of one copy of the model: heads, hidden "
-                       "features, vocabulary, and between the products the tokens.",
-                .min = 1,
-                .max = 1 << 20,
-                .resume = Resume::recorded});
-    schema.key("parallel.pipeline", &parallel.pipeline,
-               {.doc = "Pipeline stages.", .min = 1, .max = 1 << 16});
+    declare_axes(schema, parallel);
     schema.choice(
         "parallel.schedule", &parallel.schedule, pipeline_schedules,
         {.doc = "Order of a stage's passes: all forward first; one forward, one backward; the same "
@@ -263,11 +291,7 @@ void declare(Schema& schema, ParallelSection& parallel) {
                        "interleaved only.",
                 .min = 1,
                 .max = 1 << 10});
-    schema.key("parallel.stage_layers", &parallel.stage_layers,
-               {.doc = "Layers of each virtual stage, in model order; empty cuts the model by the "
-                       "cost of its parts, embedding and head included.",
-                .min = 0,
-                .max = 1 << 20});
+    declare_stage_layers(schema, parallel);
     schema.key("parallel.context", &parallel.context,
                {.doc = "Ranks that share the tokens of each sequence.",
                 .min = 1,
@@ -356,17 +380,7 @@ void declare(Schema& schema, RunSection& run) {
                {.doc = "CPU threads of one rank; 0 means the cores that it may use.",
                 .min = 0,
                 .max = 1024});
-    schema.seconds("run.timeout", &run.timeout,
-                   {.doc = "A collective that takes longer ends the run with a report.",
-                    .unit = "seconds",
-                    .above = 0});
-    schema.seconds(
-        "run.hang_seconds", &run.hang_seconds,
-        {.doc = "A rank that is dead, stopped, out of reach, without progress or in another "
-                "collective is reported within this time and ends the run with exit code 162; 0 "
-                "means that only run.timeout ends it.",
-         .unit = "seconds",
-         .min = 0});
+    declare_watch(schema, run);
     schema.key("run.hash_check_every", &run.hash_check_every,
                {.doc = "Steps between comparisons of the replicas' parameters; 0 means never.",
                 .unit = "steps",
@@ -385,6 +399,25 @@ void declare(Schema& schema, RunSection& run) {
                 "GPU, else that of a short matrix product at the start.",
          .unit = "FLOP/s",
          .min = 0});
+}
+
+void declare_for_reading(Schema& schema, ParallelSection& parallel) {
+    schema.section(
+        "parallel",
+        "The layout over ranks. Data ranks and pipeline stages change no bit of the result; tensor "
+        "ranks change it within rounding.",
+        Resume::free);
+    declare_axes(schema, parallel);
+    declare_stage_layers(schema, parallel);
+    schema.key("parallel.context", &parallel.context, {.doc = "Of training only: 1.", .min = 1});
+    schema.key("parallel.zero", &parallel.zero, {.doc = "Of training only: 0.", .min = 0});
+    schema.key("parallel.virtual_stages", &parallel.virtual_stages,
+               {.doc = "Of training only: 1.", .min = 1});
+}
+
+void declare_for_reading(Schema& schema, RunSection& run) {
+    schema.section("run", "How ranks are watched.", Resume::free);
+    declare_watch(schema, run);
 }
 
 void declare(Schema& schema, RunConfig& config) {

@@ -135,7 +135,12 @@ std::optional<Problem> validate(const EvaluateConfig& config) {
                        fmt::format("{} is over sequence_length {}: tokens between the windows "
                                    "would not be counted",
                                    evaluate.stride, evaluate.sequence_length)};
-    return {};
+    if (evaluate.format == EvaluateFormat::classification && config.parallel.pipeline > 1)
+        return Problem{"parallel.pipeline",
+                       fmt::format("{} stages, but evaluate.format=classification measures whole "
+                                   "models: set parallel.pipeline=1",
+                                   config.parallel.pipeline)};
+    return validate_for_reading(config.parallel);
 }
 
 std::optional<Problem> validate(const GenerateConfig& config) {
@@ -143,7 +148,9 @@ std::optional<Problem> validate(const GenerateConfig& config) {
     if (auto problem =
             missing("generate.checkpoint", generate.checkpoint, "which model shall write?"))
         return problem;
-    return missing("generate.prompts", generate.prompts, "what shall be continued?");
+    if (auto problem = missing("generate.prompts", generate.prompts, "what shall be continued?"))
+        return problem;
+    return validate_for_reading(config.parallel);
 }
 
 std::optional<Problem> validate(const VerifyConfig& config) {

@@ -106,6 +106,8 @@ struct EvaluateSection {
 };
 struct EvaluateConfig {
     EvaluateSection evaluate;
+    ParallelSection parallel;
+    RunSection run{.folder = {}};  ///< only how ranks are watched
 };
 
 /// `plinth generate`: text that continues prompts.
@@ -125,6 +127,8 @@ struct GenerateSection {
 };
 struct GenerateConfig {
     GenerateSection generate;
+    ParallelSection parallel;
+    RunSection run{.folder = {}};  ///< only how ranks are watched
 };
 
 /// `plinth verify`: a run's configuration in other layouts.

@@ -198,6 +198,8 @@ void declare(Schema& schema, EvaluateConfig& config) {
                {.doc = "JSON file for the result; empty means none."});
     declare_device(schema, "evaluate.device", &evaluate.device);
     declare_threads(schema, "evaluate.threads", &evaluate.threads);
+    declare_for_reading(schema, config.parallel);
+    declare_for_reading(schema, config.run);
 }
 
 void declare(Schema& schema, GenerateConfig& config) {
@@ -224,6 +226,8 @@ void declare(Schema& schema, GenerateConfig& config) {
                   {.doc = "Type of activations and compute weights."});
     declare_device(schema, "generate.device", &generate.device);
     declare_threads(schema, "generate.threads", &generate.threads);
+    declare_for_reading(schema, config.parallel);
+    declare_for_reading(schema, config.run);
 }
 
 void declare(Schema& schema, VerifySection& verify) {

@@ -30,9 +30,9 @@ Tensor PipelineRelay::features(const core::Batch& batch, const core::nn::InnerAt
 }
 
 int32_t PipelineRelay::agree(int32_t token) {
-    if (stages_.size() == 1) return token;
-    stages_.broadcast("token of decoding", std::as_writable_bytes(std::span(&token, 1)),
-                      stages_.size() - 1);
+    const Bytes bytes = std::as_writable_bytes(std::span(&token, 1));
+    if (stages_.size() > 1) stages_.broadcast("token of the last stage", bytes, stages_.size() - 1);
+    if (tensor_.size() > 1) tensor_.broadcast("token of the first rank", bytes, 0);
     return token;
 }
 

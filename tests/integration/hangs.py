@@ -188,6 +188,29 @@ def stopped_in(layout, stopped, shared):
     return case
 
 
+def reading(lab, options):
+    """`evaluate` and `generate` over ranks that share a model: one is stopped."""
+    trained = lab.train("trained", "gpt/tiny.yaml", {"train.steps": 1, "optimizer.warmup_steps": 0})
+    for stage, words in (("evaluate", [f"evaluate.data=[{lab.data}]", "evaluate.stride=1", "evaluate.micro_batch=1"]),
+                         ("generate", [f"generate.prompts=[{', '.join('a' * 1000)}]", "generate.temperature=0"])):
+        run = runs.Process(["mpirun", "--oversubscribe", "--bind-to", "none", "-n", "2", lab.plinth, stage, *words,
+                            f"{stage}.checkpoint={trained}", f"{stage}.threads=1", "parallel.pipeline=2",
+                            f"run.hang_seconds={LIMIT:g}s"])
+        end = time.monotonic() + 60
+        while len(pids_of_ranks(run)) < 2 and time.monotonic() < end:
+            time.sleep(0.05)
+        time.sleep(1.5)  # the ranks know each other, and are at work
+        pids = pids_of_ranks(run)
+        os.kill(pids[1], signal.SIGSTOP)
+        since = time.monotonic()
+        said = run.wait_for("ends the job with exit code", LIMIT + 2)
+        took = time.monotonic() - since
+        named = [line for line in run.lines if re.search(rf"hang: rank 1 on \S+ \(process {pids[1]}\) .* it is stopped", line)]
+        if not said or took > LIMIT or len(named) != 1 or run.wait(END) != HANG:
+            runs.fail(f"{stage}: rank 1 is named within {LIMIT} s, it took {took:.1f} s, and the job ends with {HANG}", run.lines[-20:])
+        print(f"{stage}: {named[0]}", flush=True)
+
+
 CASES = {
     "stopped": signalled(signal.SIGSTOP, 1, r"has sent no heartbeat for [\d.]+ s: it is stopped \(process state T\)"),
     "stopped_first": signalled(signal.SIGSTOP, 0, r"has sent no heartbeat for [\d.]+ s: it is stopped \(process state T\)"),
@@ -209,6 +232,7 @@ CASES = {
     # The last stage of the first of two pipelines.
     "pipeline_and_data": stopped_in({"parallel.pipeline": 2, "parallel.data": 2, "parallel.zero": 1}, 2,
                                     {0: ("world", "pipeline"), 1: ("world",), 3: ("world", "data", "weights")}),
+    "reading": reading,
     "slow_disk": slow_disk,
     "cut_link": cut_link,
     "oversubscribed": oversubscribed,

@@ -121,7 +121,7 @@ std::vector<int32_t> decoded(const Layout& layout) {
                        core::models::Model& model) {
         const core::Scope scope(session.scope(DType::f32));
         auto& transformer = dynamic_cast<core::models::Transformer&>(model);
-        parallel::PipelineRelay relay(transformer, groups.along(parallel::Axis::pipeline));
+        parallel::PipelineRelay relay(transformer, groups);
         const auto all = core::inference::decode(
             transformer, {{1, 2, 3}, {5}}, {.max_tokens = 20, .choice = {.seed = 3}}, {}, &relay);
         std::vector<int32_t> mine = all[0];
