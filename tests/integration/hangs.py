@@ -191,7 +191,7 @@ def stopped_in(layout, stopped, shared):
 def reading(lab, options):
     """`evaluate` and `generate` over ranks that share a model: one is stopped."""
     trained = lab.train("trained", "gpt/tiny.yaml", {"train.steps": 1, "optimizer.warmup_steps": 0})
-    for stage, words in (("evaluate", [f"evaluate.data=[{lab.data}]", "evaluate.stride=1", "evaluate.micro_batch=1"]),
+    for stage, words in (("evaluate", [f"evaluate.data=[{', '.join([str(lab.data)] * 100)}]", "evaluate.stride=1", "evaluate.micro_batch=1"]),
                          ("generate", [f"generate.prompts=[{', '.join('a' * 1000)}]", "generate.temperature=0"])):
         run = runs.Process(["mpirun", "--oversubscribe", "--bind-to", "none", "-n", "2", lab.plinth, stage, *words,
                             f"{stage}.checkpoint={trained}", f"{stage}.threads=1", "parallel.pipeline=2",
