@@ -50,22 +50,47 @@ std::map<std::string, TensorHolders> find_holders(const RankTables& ranks) {
     return tensors;
 }
 
-/// One part a holder, `turn` decides who gets the first so that small tensors spread over ranks.
-void split(const TensorInfo& info, const Replicas& replicas, size_t turn,
-           std::vector<std::vector<Piece>>& of_rank) {
-    const auto count = static_cast<int64_t>(replicas.holders.size());
-    const core::Shard& whole = replicas.shard;
-    const int64_t cuts = (whole.elements() + cut_elements - 1) / cut_elements;
-    for (int64_t part = 0; part < count; ++part) {
-        core::Shard shard = whole;
-        shard.begin = whole.begin + cuts * part / count * cut_elements;
-        shard.end = std::min(whole.end, whole.begin + cuts * (part + 1) / count * cut_elements);
-        if (shard.begin >= shard.end) continue;
-        const size_t holder = (static_cast<size_t>(part) + turn) % replicas.holders.size();
-        of_rank[static_cast<size_t>(replicas.holders[holder])].push_back(
-            {info.name, info.dtype, shard, 0, {}});
+/// Hands out pieces such that all ranks write about as much.
+class Dealer {
+  public:
+    explicit Dealer(size_t ranks) : of_rank_(ranks), bytes_(ranks, 0) {}
+
+    /// What one rank alone holds is its own to write.
+    void count(const TensorInfo& info, const Replicas& replicas) {
+        if (replicas.holders.size() == 1)
+            bytes_of(replicas.holders.front()) += bytes(info, replicas);
     }
-}
+
+    /// As many parts as there are holders, each to the one that has the fewest bytes so far, of
+    /// equals to the lowest rank.
+    void deal(const TensorInfo& info, const Replicas& replicas) {
+        const auto parts = static_cast<int64_t>(replicas.holders.size());
+        const core::Shard& whole = replicas.shard;
+        const int64_t cuts = (whole.elements() + cut_elements - 1) / cut_elements;
+        for (int64_t part = 0; part < parts; ++part) {
+            Piece piece{info.name, info.dtype, whole, 0, {}};
+            piece.shard.begin = whole.begin + cuts * part / parts * cut_elements;
+            piece.shard.end =
+                std::min(whole.end, whole.begin + cuts * (part + 1) / parts * cut_elements);
+            if (piece.shard.begin >= piece.shard.end) continue;
+            const int rank = *std::ranges::min_element(
+                replicas.holders, {}, [&](int holder) { return bytes_of(holder); });
+            if (parts > 1) bytes_of(rank) += piece.bytes();
+            of_rank_[static_cast<size_t>(rank)].push_back(std::move(piece));
+        }
+    }
+
+    std::vector<std::vector<Piece>>& of_rank() { return of_rank_; }
+
+  private:
+    uint64_t& bytes_of(int rank) { return bytes_[static_cast<size_t>(rank)]; }
+    static uint64_t bytes(const TensorInfo& info, const Replicas& replicas) {
+        return static_cast<uint64_t>(replicas.shard.elements()) * size_of(info.dtype);
+    }
+
+    std::vector<std::vector<Piece>> of_rank_;
+    std::vector<uint64_t> bytes_;
+};
 
 /// Lays pieces one after the other into files that all belong to one node.
 class FilePacker {
@@ -134,13 +159,16 @@ RankTables exchange_tables(core::Ranks& ranks, std::span<const core::StateTensor
 
 SavePlan make_plan(const RankTables& ranks, uint64_t file_bytes) {
     SavePlan plan;
-    std::vector<std::vector<Piece>> of_rank(ranks.table_of_rank.size());
-    size_t turn = 0;
-    for (const auto& [name, tensor] : find_holders(ranks)) {
+    Dealer dealer(ranks.table_of_rank.size());
+    const std::map<std::string, TensorHolders> tensors = find_holders(ranks);
+    for (const auto& [name, tensor] : tensors)
+        for (const Replicas& replicas : tensor.parts)
+            dealer.count(tensor.info, replicas);
+    for (const auto& [name, tensor] : tensors) {
         std::vector<core::Shard> shards;
         for (const Replicas& replicas : tensor.parts) {
             shards.push_back(replicas.shard);
-            split(tensor.info, replicas, turn++, of_rank);
+            dealer.deal(tensor.info, replicas);
         }
         const std::string problem = coverage_problem(tensor.info.global_shape, shards);
         CHECK(problem.empty(), "the ranks' shards of tensor {} are not a partition: {}", name,
@@ -148,12 +176,12 @@ SavePlan make_plan(const RankTables& ranks, uint64_t file_bytes) {
         plan.tensors.push_back(tensor.info);
     }
     std::map<std::string, std::vector<size_t>> nodes;
-    for (size_t rank = 0; rank < of_rank.size(); ++rank)
+    for (size_t rank = 0; rank < dealer.of_rank().size(); ++rank)
         nodes[ranks.node_of_rank[rank]].push_back(rank);
     for (const auto& [node, members] : nodes) {
         FilePacker packer(plan, file_bytes);
         for (const size_t rank : members)
-            for (Piece& piece : of_rank[rank])
+            for (Piece& piece : dealer.of_rank()[rank])
                 packer.add(static_cast<int>(rank), std::move(piece));
     }
     return plan;

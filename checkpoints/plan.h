@@ -40,9 +40,11 @@ struct RankTables {
 RankTables exchange_tables(core::Ranks& ranks, std::span<const core::StateTensor> tensors,
                            const std::string& node);
 
-/// Equal shards are replicas: their holders write one part each, cut at `cut_elements`, so that all
-/// bytes are written once and in parallel. Ranks of a node fill files of at most `file_bytes` in
-/// rank order. Shards that leave gaps or overlap otherwise are an error.
+/// Equal shards are replicas: they are cut, at `cut_elements`, into as many parts as they have
+/// holders, and each part is written by the holder that has the fewest bytes to write so far. So
+/// all bytes are written once, and by all ranks in parallel, also where holders differ from tensor
+/// to tensor. Ranks of a node fill files of at most `file_bytes` in rank order. Shards that leave
+/// gaps or overlap otherwise are an error.
 SavePlan make_plan(const RankTables& tables, uint64_t file_bytes);
 
 }  // namespace plinth::checkpoints

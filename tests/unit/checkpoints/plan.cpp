@@ -3,7 +3,9 @@
 
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <map>
+#include <utility>
 
 #include "checkpoints/format.h"
 
@@ -40,6 +42,67 @@ TEST(Plan, SmallTensorsSpreadOverRanks) {
     for (const PlannedPiece& planned : make_plan(replicas(4, table, 4), 1 << 30).pieces)
         ++pieces[planned.rank];
     EXPECT_EQ(pieces, (std::map<int, int>{{0, 10}, {1, 10}, {2, 10}, {3, 10}}));
+}
+
+/// Of rank r of `data` x 2 ranks, whose tensor axis varies fastest: `tensors` small ones, of which
+/// tensor ranks have a half each, and one that all have.
+RankTables tensor_and_data(int data, int tensors) {
+    RankTables tables;
+    for (const int64_t tensor_rank : {0, 1}) {
+        std::vector<Piece> table{whole("norm", {768})};
+        for (int i = 0; i < tensors; ++i) {
+            Piece half = whole(fmt::format("small.{:02}", i), {16, 32});
+            half.shard.offset = {8 * tensor_rank, 0};
+            half.shard.local_shape = {8, 32};
+            half.shard.end = half.shard.local_shape.elements();
+            table.push_back(half);
+        }
+        tables.tables.push_back(table);
+    }
+    for (int rank = 0; rank < 2 * data; ++rank) {
+        tables.table_of_rank.push_back(static_cast<size_t>(rank) % 2);
+        tables.node_of_rank.emplace_back("node");
+    }
+    return tables;
+}
+
+/// What the rank that writes the most writes, beside the mean of `ranks`.
+double most_to_mean(const std::vector<PlannedPiece>& pieces, size_t ranks) {
+    std::vector<uint64_t> bytes(ranks, 0);
+    uint64_t sum = 0;
+    for (const PlannedPiece& planned : pieces) {
+        bytes[static_cast<size_t>(planned.rank)] += planned.piece.bytes();
+        sum += planned.piece.bytes();
+    }
+    return static_cast<double>(*std::ranges::max_element(bytes)) * static_cast<double>(ranks) /
+           static_cast<double>(sum);
+}
+
+TEST(Plan, SmallTensorsOfTensorRanksSpreadOverTheirDataRanks) {
+    for (const int data : {2, 3, 4}) {
+        const SavePlan plan = make_plan(tensor_and_data(data, 24), 1 << 30);
+        EXPECT_LE(most_to_mean(plan.pieces, static_cast<size_t>(2 * data)), 1.25) << data;
+        // The mutant: each piece to the next of its holders, by one count for the holders of all.
+        std::vector<PlannedPiece> in_turn = plan.pieces;
+        std::ranges::sort(in_turn, {}, [](const PlannedPiece& planned) {
+            return std::pair(planned.piece.tensor, planned.piece.shard.offset[0]);
+        });
+        for (size_t i = 0; i < in_turn.size(); ++i) {
+            const int tensor_rank = in_turn[i].rank % 2, turn = static_cast<int>(i) % data;
+            in_turn[i].rank = 2 * turn + tensor_rank;
+        }
+        if (data % 2 == 0) {
+            EXPECT_GE(most_to_mean(in_turn, static_cast<size_t>(2 * data)), 1.8) << data;
+        }
+    }
+}
+
+TEST(Plan, WhatOneRankAloneHoldsIsCountedFirst) {
+    RankTables tables{{{whole("a", {768})}, {whole("z", {1000, 1024})}}, {0, 1, 0}, {}};
+    tables.tables[1].push_back(whole("a", {768}));
+    tables.node_of_rank.assign(3, "node");
+    for (const PlannedPiece& planned : make_plan(tables, 1 << 30).pieces)
+        EXPECT_EQ(planned.rank, planned.piece.tensor == "a" ? 0 : 1) << planned.piece.tensor;
 }
 
 TEST(Plan, FilesBelongToANodeAndHaveALimit) {
