@@ -9,6 +9,7 @@
 #include <sstream>
 
 #include "core/io/file.h"
+#include "core/io/page_cache.h"
 #include "kernels/add.h"
 #include "launch/environment.h"
 #include "launch/peak_flops.h"
@@ -140,34 +141,58 @@ std::string table_of(const std::vector<RankReport>& ranks) {
     return text;
 }
 
-/// Write (made durable) and read, in blocks of 8 MiB; the file is removed.
-std::string disk_text(Session& session, const std::string& folder) {
-    constexpr int64_t blocks = 32;
+/// Write (made durable) and read, past what the system keeps in memory where it can be told to drop
+/// it, in blocks of 8 MiB; the file is removed.
+std::string disk_text(Session& session, const std::string& folder, int64_t blocks) {
     core::io::FileSystem& files = session.files();
+    const int64_t bytes = blocks * 8 * mib;
+    REQUIRE(io, files.free_bytes(folder) >= static_cast<uint64_t>(4 * bytes),
+            "{}: too full for a file of {} MiB", folder, bytes / mib);
     const std::string path = core::io::join(folder, fmt::format("plinth-doctor.{}", getpid()));
     std::vector<std::byte> block(static_cast<size_t>(8 * mib));
     for (size_t i = 0; i < block.size(); ++i)
         block[i] = static_cast<std::byte>(i * 2654435761u >> 13);
-    const double began = session.seconds();
+    const auto rate = [&](double began) {
+        return static_cast<double>(bytes) / std::max(session.seconds() - began, 1e-9) / 1e6;
+    };
+    double began = session.seconds();
     try {
         const auto out = files.open_write(path, core::io::OpenMode::create_new);
         for (int64_t i = 0; i < blocks; ++i)
             out->append(block);
         out->sync();
         out->close();
-        const double written = session.seconds();
+        const double written = rate(began);
+        const bool is_dropped = core::io::drop_from_page_cache(path);
+        began = session.seconds();
         const auto in = files.open_read(path);
         for (int64_t i = 0; i < blocks; ++i)
             in->read_at(static_cast<uint64_t>(i * 8 * mib), block);
-        const double read = session.seconds();
+        const double read = rate(began);
         files.remove(path);
-        const double bytes = static_cast<double>(blocks * 8 * mib);
         return fmt::format(
-            "{}: 256 MiB written and made durable at {:.0f} MB/s, read from memory at {:.0f} MB/s",
-            folder, bytes / (written - began) / 1e6, bytes / (read - written) / 1e6);
+            "{} MiB written and made durable at {:.0f} MB/s, read {} at {:.0f} MB/s{}", bytes / mib,
+            written, is_dropped ? "past the page cache" : "from memory", read,
+            is_dropped ? ""
+                       : " (the system does not drop this file from memory: what the disk itself "
+                         "reads is not seen)");
     } catch (const Error&) {
         if (files.exists(path)) files.remove(path);
         throw;
+    }
+}
+
+/// Of the folder that was named, or, shorter, of the current one, where a failure is no problem of
+/// the machine.
+std::string disk_text(Session& session, const std::string& folder) {
+    if (!folder.empty()) return fmt::format("disk: {}: {}", folder, disk_text(session, folder, 32));
+    try {
+        return fmt::format("disk: the current folder: {}; folder=PATH measures another",
+                           disk_text(session, ".", 8));
+    } catch (const Error& error) {
+        return fmt::format("disk: not measured in the current folder ({}); folder=PATH measures "
+                           "another",
+                           error.what());
     }
 }
 
@@ -316,9 +341,7 @@ int doctor(const std::vector<std::string>& words) {
         session.print_result(devices_text(ranks));
         session.print_result(table_of(ranks));
         if (session.speaks())
-            session.print_result(folder.empty()
-                                     ? "disk: not measured; name a folder with folder=PATH"
-                                     : disk_text(session, folder));
+            session.print_result(disk_text(session, folder));
         const std::vector<std::string> problems = problems_of(ranks);
         for (const std::string& problem : problems)
             session.warn(problem);

@@ -36,8 +36,8 @@ std::string devices_text(const std::vector<RankReport>& ranks);
 std::vector<std::string> problems_of(const std::vector<RankReport>& ranks);
 
 /// `plinth doctor [folder=PATH]`: measures the machine of every rank and prints its devices, a
-/// table and the problems. With a folder, also the rate of its disk. The exit code says whether
-/// there are problems.
+/// table, the rate of the disk that holds a folder, the current one if none is named, and the
+/// problems. The exit code says whether there are problems.
 int doctor(const std::vector<std::string>& words);
 
 }  // namespace plinth::launch

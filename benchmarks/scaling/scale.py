@@ -7,7 +7,7 @@
         [--steps 12] [--warm-up 4] [--mpirun "launch/run_mpi.sh --hostfile hosts"] [KEY=VALUE...]
 
 A layout is a list of keys of the section `parallel`; its number of ranks is their product. `strong` keeps the global batch of the
-configuration; `weak` multiplies it, and the lanes, by data ranks. The first layout is what efficiency is counted against: tokens a
+configuration; `weak` multiplies it, and the lanes, by data ranks, so that each of them computes as many micro-batches as one alone. The first layout is what efficiency is counted against: tokens a
 second and rank, as a share of its own. KEY=VALUE are overrides for all runs, such as data.sources. Writes scaling.json, scaling.md and
 scaling.svg into FOLDER; each row is the median of the steps after the warm-up. Ranks that share cores show the mechanism, not the speed,
 and the table says so.
@@ -29,7 +29,7 @@ AXES = ("data", "tensor", "pipeline", "context")
 QUIET = ("checkpoint.every=0", "train.eval_every=0", "train.sample_every=0")
 DEFAULT = "data=1; data=2; data=2 zero=1; tensor=2; pipeline=2 schedule=1f1b; context=2"
 COLUMNS = (("layout", "layout", "{}"), ("ranks", "ranks", "{}"), ("tokens_per_second", "tokens/s", "{:,.0f}"),
-           ("efficiency", "efficiency", "{:.0%}"), ("mfu", "MFU of a rank", "{:.1%}"), ("bubble", "bubble", "{:.1%}"),
+           ("efficiency", "efficiency", "{:.0%}"), ("mfu", "MFU of a rank", "{:.1%}"), ("bubble", "bubble planned", "{:.1%}"),
            ("communication", "waiting for communication", "{:.1%}"), ("idle", "idle by uneven lanes", "{:.1%}"),
            ("planned_gib", "memory planned, GiB", "{:.3f}"), ("memory_gib", "held by rank 0, GiB", "{:.3f}"),
            ("resident_gib", "resident, GiB", "{:.3f}"), ("cores", "cores a rank", "{:.2g}"))
@@ -94,7 +94,7 @@ def measure(options, layout, folder, batch):
     steps = [step for step in steps if step["kind"] == "step"][options.warm_up:]
     median = lambda key: statistics.median(step[key] for step in steps) if all(key in step for step in steps) else None
     seconds, waited = median("step_seconds"), median("communication_wait_seconds")
-    return {"layout": layout, "ranks": ranks, "tokens_per_second": median("tokens_per_second"), "mfu": median("mfu"),
+    return {"layout": layout, "ranks": ranks, "global_batch": plan["global_batch"], "tokens_per_second": median("tokens_per_second"), "mfu": median("mfu"),
             "bubble": plan["bubble"], "idle": plan["idle"], "communication": waited / seconds if waited is not None else None,
             "step_seconds": seconds, "planned_gib": plan["memory_gib"], "memory_gib": median("memory_bytes") / 2**30,
             "resident_gib": median("resident_bytes") / 2**30, "steps": len(steps),

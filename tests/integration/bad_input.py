@@ -13,6 +13,7 @@ import plinth_runs as runs
 
 CONFIG, DATA, CHECKPOINT, IO = 2, 3, 4, 5
 TINY = "gpt/tiny.yaml"
+RATES = r"written and made durable at \d+ MB/s, read (past the page cache|from memory) at \d+ MB/s"
 OVERRIDES = {"train.steps": 2, "optimizer.warmup_steps": 0, "data.sequence_length": 32, "train.lanes": 4}
 
 problems = []  # of all rows, so that one run shows them all
@@ -67,6 +68,12 @@ def doctor(lab, options):
     devices = [line.split(":")[0] for line in run.lines if re.match(r"(GPUs|NCCL): *(none \(.+\)|[\d.]+)?$", line)]
     if devices != ["GPUs", "NCCL"]:
         problems.append(f"doctor on {ranks} ranks names the devices {devices}")
+    disk = [line for line in run.lines if re.match(rf"disk: {re.escape(str(lab.folder))}: 256 MiB {RATES}", line)]
+    here, nowhere = (subprocess.run([lab.plinth, "doctor"], text=True, capture_output=True, cwd=folder).stdout
+                     for folder in (lab.folder, "/proc"))  # where nobody may create a file
+    if len(disk) != 1 or not re.search(rf"^disk: the current folder: 64 MiB {RATES}.*; folder=PATH", here, re.M) or \
+            not re.search(r"^disk: not measured in the current folder \(.+\); folder=PATH", nowhere, re.M):
+        problems.append(f"doctor does not measure the disk: {disk}\n{here}\n{nowhere}")
     if code != 5 or len(named) != 1 or len(rows) != ranks or list(lab.folder.glob("plinth-doctor*")):
         problems.append(f"doctor on {ranks} ranks: exit code {code}, {len(named)} warnings, {len(rows)} rows")
     print(*run.lines, sep="\n")
