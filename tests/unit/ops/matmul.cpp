@@ -90,7 +90,8 @@ TEST_F(MatmulTest, AccumulateEqualsProductThenAddBitForBit) {
 /// a transposed left operand is copied (kernels/cpu/gemm.cpp).
 constexpr struct {
     int64_t m, n, k;
-} thread_cases[] = {{192, 64, 2048}, {384, 384, 1031}, {97, 101, 2053}, {1040, 96, 801}};
+} thread_cases[] = {
+    {192, 64, 2048}, {384, 384, 4096}, {384, 384, 1031}, {97, 101, 2053}, {1040, 96, 801}};
 
 TEST_F(MatmulTest, ThreadsDoNotChangeBits) {
     for (const auto& c : thread_cases) {
