@@ -1,11 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "core/ops/cross_entropy.h"
 
+#include <algorithm>
 #include <array>
 #include <cmath>
 
 #include "kernels/add.h"
 #include "kernels/cross_entropy.h"
+#include "tests/support/central_differences.h"
 #include "tests/support/op_fixture.h"
 #include "tests/support/same_bits.h"
 
@@ -106,6 +108,39 @@ TEST_F(CrossEntropyTest, LossAndGradientEqualTheFormulaInDouble) {
             EXPECT_LE(norm_error(dlogits, naive.dlogits), bound);
             EXPECT_GT(norm_error(dlogits, Naive(x, targets, c, 0.505).dlogits), bound);  // a mutant
         }
+}
+
+TEST_F(CrossEntropyTest, GradientsMatchFiniteDifferencesOfTheLoss) {
+    const Case c{11, 19, 17, 0.1};
+    const auto targets = targets_for(c);
+    auto x = random_values(c.rows * c.columns, "x");
+    for (float& value : x)
+        value *= 2.0f;
+    Tensor logits = tensor(x, {c.rows, c.columns});
+    const Tensor labels = indices(targets, {c.rows});
+    const auto differences = central_differences(
+        logits,
+        [&] {
+            const core::Scope scope({.stream = &stream_, .allocator = allocator_.get()});
+            return *core::ops::cross_entropy(logits, labels, {c.valid, c.z_loss})
+                        .sum.data<double>();
+        },
+        1e-2);
+    const auto gradient_of = [&](const std::vector<int32_t>& of_targets, double z_loss) {
+        return differentiate(tensor(x, {c.rows, c.columns}), of_targets,
+                             {c.rows, c.columns, c.valid, z_loss}, 1.0f)
+            .second;
+    };
+    constexpr double bound = 5e-4;
+    EXPECT_LE(norm_error(gradient_of(targets, c.z_loss), differences), bound);
+    // Mutants: without the term of the z-loss, with a little less of it, and with the labels that
+    // are ignored.
+    EXPECT_GT(norm_error(gradient_of(targets, 0.0), differences), bound);
+    EXPECT_GT(norm_error(gradient_of(targets, 0.99 * c.z_loss), differences), bound);
+    auto all = targets;
+    std::replace(all.begin(), all.end(), -100, 3);
+    ASSERT_NE(all, targets);
+    EXPECT_GT(norm_error(gradient_of(all, c.z_loss), differences), bound);
 }
 
 /// Largest logit, sum of exponentials and target logit of each row.

@@ -1,7 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
+#include <algorithm>
+
 #include "core/ops/cross_entropy.h"
+#include "tests/support/central_differences.h"
 #include "tests/support/expect_error.h"
 #include "tests/support/op_fixture.h"
+#include "tests/support/same_bits.h"
 
 namespace plinth::test {
 namespace {
@@ -43,8 +47,8 @@ class LinearCrossEntropyTest : public OpTest {
 
     /// In chunks, or as the composition of two ops.
     Result differentiate(bool in_chunks, Tensor x, const std::vector<int32_t>& targets,
-                         Stream& stream, float dloss = 1.0f) {
-        const core::ops::CrossEntropyOptions options{.valid_columns = valid, .z_loss = 1e-3};
+                         Stream& stream, float dloss = 1.0f, double z_loss = 1e-3) {
+        const core::ops::CrossEntropyOptions options{.valid_columns = valid, .z_loss = z_loss};
         const Tensor labels = indices(targets, {1, static_cast<int64_t>(targets.size())});
         Parameter& head = weight();
         sink_->clear();
@@ -101,6 +105,47 @@ TEST_F(LinearCrossEntropyTest, ManyChunksSumToTheComposition) {
         }
 }
 
+/// One chunk, and a second one of a few rows.
+TEST_F(LinearCrossEntropyTest, GradientsMatchFiniteDifferencesOfTheLoss) {
+    constexpr double z_loss = 0.1, step = 1e-2, bound = 1e-3;
+    for (const int64_t rows : {int64_t{11}, core::ops::logit_rows + 7}) {
+        const int64_t x_stride = rows > 100 ? 401 : 1, weight_stride = rows > 100 ? 29 : 1;
+        const auto targets = targets_for(rows);
+        const Tensor labels = indices(targets, {1, rows});
+        Tensor x = input(rows, DType::f32);
+        Parameter& head = weight();
+        const auto loss = [&] {
+            const core::Scope scope({.stream = &stream_, .allocator = allocator_.get()});
+            head.changed();
+            return *core::ops::linear_cross_entropy(x, {head}, labels,
+                                                    {.valid_columns = valid, .z_loss = z_loss})
+                        .sum.in()
+                        .as<double>();
+        };
+        const auto by_x = central_differences(x, loss, step, x_stride);
+        const auto by_weight = central_differences(head.master(), loss, step, weight_stride);
+        head.changed();
+        const auto errors = [&](const std::vector<int32_t>& of_targets, double z) {
+            const Result found =
+                differentiate(true, input(rows, DType::f32), of_targets, stream_, 1.0f, z);
+            return std::pair{
+                norm_error(each(found.dx, static_cast<size_t>(x_stride)), by_x),
+                norm_error(each(found.dweight, static_cast<size_t>(weight_stride)), by_weight)};
+        };
+        const auto [dx_error, dweight_error] = errors(targets, z_loss);
+        EXPECT_LE(dx_error, bound) << rows << " rows";
+        EXPECT_LE(dweight_error, bound) << rows << " rows";
+        // Mutants: without the term of the z-loss, and with the labels that are ignored.
+        auto all = targets;
+        std::replace(all.begin(), all.end(), -100, 3);
+        ASSERT_NE(all, targets);
+        for (const auto& [dx_wrong, dweight_wrong] : {errors(targets, 0.0), errors(all, z_loss)}) {
+            EXPECT_GT(dx_wrong, 10 * bound) << rows << " rows";
+            EXPECT_GT(dweight_wrong, 10 * bound) << rows << " rows";
+        }
+    }
+}
+
 TEST_F(LinearCrossEntropyTest, WithoutATapeItHasTheSameLoss) {
     const int64_t rows = core::ops::logit_rows + 77;
     const Result recorded = differentiate(true, rows);
@@ -122,13 +167,14 @@ TEST_F(LinearCrossEntropyTest, TheLogitsOfOneChunkExistAtATime) {
 
 TEST_F(LinearCrossEntropyTest, ThreadsDoNotChangeBits) {
     const int64_t rows = core::ops::logit_rows + 300;
-    Stream one(1);
-    const Result first = differentiate(true, input(rows, DType::f32), targets_for(rows), one);
-    for (int threads = 2; threads <= 8; ++threads) {
-        Stream stream(threads);
-        EXPECT_EQ(differentiate(true, input(rows, DType::f32), targets_for(rows), stream), first)
-            << threads;
-    }
+    expect_threads_do_not_change_bits([&](Stream& stream) {
+        const Result found =
+            differentiate(true, input(rows, DType::f32), targets_for(rows), stream);
+        std::vector<double> all{found.loss, static_cast<double>(found.correct)};
+        all.insert(all.end(), found.dx.begin(), found.dx.end());
+        all.insert(all.end(), found.dweight.begin(), found.dweight.end());
+        return all;
+    });
 }
 
 TEST_F(LinearCrossEntropyTest, ATargetOutsideOfTheVocabularyIsNamedByItsRow) {
