@@ -9,6 +9,7 @@
 #include <numeric>
 
 #include "tests/support/op_fixture.h"
+#include "tests/support/same_bits.h"
 
 namespace plinth::test {
 namespace {
@@ -77,23 +78,28 @@ TEST_F(AdamWTest, AnyCutAndAnyThreadsGiveTheSameBits) {
     const int64_t n = 40009;
     const auto start = random_values(n, "w");
     const core::Tensor g = tensor(random_values(n, "g"), {n});
-    const auto run_with = [&](int threads, int64_t cut) {
-        Stream stream(threads);
+    /// Elements [0, end) and then [begin, n).
+    const auto updated = [&](Stream& stream, int64_t end, int64_t begin) {
         core::Tensor w = tensor(start, {n}), m = tensor(std::vector<float>(start.size()), {n}),
                      v = tensor(std::vector<float>(start.size()), {n});
-        for (const auto& [begin, end] : {std::pair{int64_t{0}, cut}, std::pair{cut, n}})
-            kernels::adamw(w.rows(begin, end).out(), m.rows(begin, end).out(),
-                           v.rows(begin, end).out(), g.rows(begin, end).in(), options_at(1),
-                           stream);
-        return w.values<float>();
-    };
-    const auto whole = run_with(1, n);
-    for (int threads = 1; threads <= 8; ++threads)
-        for (int64_t cut : {int64_t{1}, int64_t{1024}, int64_t{33333}}) {
-            const auto cut_up = run_with(threads, cut);
-            EXPECT_EQ(0, std::memcmp(whole.data(), cut_up.data(), whole.size() * sizeof(float)))
-                << threads << " threads, cut at " << cut;
+        for (const auto& [from, to] : {std::pair{int64_t{0}, end}, std::pair{begin, n}})
+            kernels::adamw(w.rows(from, to).out(), m.rows(from, to).out(), v.rows(from, to).out(),
+                           g.rows(from, to).in(), options_at(1), stream);
+        std::vector<float> all;
+        for (const core::Tensor& t : {w, m, v}) {
+            const auto values = t.values<float>();
+            all.insert(all.end(), values.begin(), values.end());
         }
+        return all;
+    };
+    Stream one(1);
+    const auto whole = updated(one, n, n);
+    for (const int64_t cut : {1, 1024, 33333}) {
+        EXPECT_EQ(updated(one, cut, cut), whole) << "cut at " << cut;
+        EXPECT_NE(updated(one, cut, cut - 1), whole) << "the mutant updates one element twice";
+        expect_threads_do_not_change_bits([&](Stream& stream) { return updated(stream, cut, cut); },
+                                          fmt::format("cut at {}", cut));
+    }
 }
 
 // --- moments in bf16

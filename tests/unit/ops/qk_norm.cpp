@@ -2,10 +2,10 @@
 #include "core/ops/qk_norm.h"
 
 #include <cmath>
-#include <cstring>
 
 #include "tests/support/cases/heads.h"
 #include "tests/support/op_fixture.h"
+#include "tests/support/same_bits.h"
 
 namespace plinth::test {
 namespace {
@@ -81,9 +81,7 @@ TEST_F(QkNormTest, ThreadsDoNotChangeBits) {
     const Tensor dy = tensor(random_values(c.elements(), "dy"), shape);
     const Tensor q = tensor(random_values(c.width, "q"), {c.width});
     const Tensor k = tensor(random_values(c.width, "k"), {c.width});
-    std::vector<double> first;
-    for (int threads = 1; threads <= 8; ++threads) {
-        Stream stream(threads);
+    expect_threads_do_not_change_bits([&](Stream& stream) {
         Tensor y = Tensor::empty(shape, DType::f32, *allocator_), dx = y;
         Tensor rstd = Tensor::empty({c.tokens, c.heads + c.kv_heads}, DType::f32, *allocator_);
         Tensor dweight = Tensor::empty({c.width}, DType::f32, *allocator_);
@@ -101,10 +99,8 @@ TEST_F(QkNormTest, ThreadsDoNotChangeBits) {
                                          options(c), stream);
             append(dweight);
         }
-        if (first.empty()) first = all;
-        EXPECT_EQ(0, std::memcmp(first.data(), all.data(), all.size() * sizeof(double)))
-            << threads << " threads";
-    }
+        return all;
+    });
 }
 
 TEST_F(QkNormTest, WeightsThatDoNotFitAreRefusedByName) {

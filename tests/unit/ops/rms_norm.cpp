@@ -2,11 +2,11 @@
 #include "core/ops/rms_norm.h"
 
 #include <cmath>
-#include <cstring>
 
 #include "kernels/rms_norm.h"
 #include "tests/support/cases/rows.h"
 #include "tests/support/op_fixture.h"
+#include "tests/support/same_bits.h"
 
 namespace plinth::test {
 namespace {
@@ -66,9 +66,7 @@ TEST_F(RmsNormTest, ThreadsDoNotChangeBits) {
     const auto x = tensor(random_values(rows * width, "x"), {rows, width});
     const auto dy = tensor(random_values(rows * width, "dy"), {rows, width});
     const auto weight = tensor(random_values(width, "weight"), {width});
-    std::vector<std::vector<float>> first;
-    for (int threads = 1; threads <= 8; ++threads) {
-        Stream stream(threads);
+    expect_threads_do_not_change_bits([&](Stream& stream) {
         core::Tensor y = tensor(x.values<float>(), {rows, width}),
                      dx = tensor(x.values<float>(), {rows, width});
         core::Tensor rstd = tensor(std::vector<float>(rows), {rows}),
@@ -76,13 +74,13 @@ TEST_F(RmsNormTest, ThreadsDoNotChangeBits) {
         kernels::rms_norm_forward(y.out(), rstd.out(), x.in(), weight.in(), eps, stream);
         kernels::rms_norm_backward(dx.out(), dweight.out(), dy.in(), x.in(), weight.in(), rstd.in(),
                                    stream);
-        const std::vector<std::vector<float>> now = {y.values<float>(), dx.values<float>(),
-                                                     dweight.values<float>()};
-        if (first.empty()) first = now;
-        for (size_t i = 0; i < now.size(); ++i)
-            EXPECT_EQ(0, std::memcmp(first[i].data(), now[i].data(), now[i].size() * sizeof(float)))
-                << threads << " threads, output " << i;
-    }
+        std::vector<float> all;
+        for (const core::Tensor& t : {y, rstd, dx, dweight}) {
+            const auto values = t.values<float>();
+            all.insert(all.end(), values.begin(), values.end());
+        }
+        return all;
+    });
 }
 
 }  // namespace

@@ -7,6 +7,7 @@
 
 #include "tests/support/cases/heads.h"
 #include "tests/support/op_fixture.h"
+#include "tests/support/same_bits.h"
 
 namespace plinth::test {
 namespace {
@@ -99,13 +100,14 @@ TEST_F(RotaryTest, ThreadsAndTheKindOfTableDoNotChangeBits) {
     const HeadsCase& c = heads_test_cases[3];
     const Tensor qkv = tensor(random_values(c.elements(), "x"), {1, c.tokens, c.columns()});
     const Tensor p = indices(positions(c, true), {1, c.tokens});
-    const auto expected = run(function(c, true), {qkv});
-    for (int threads = 1; threads <= 8; ++threads) {
-        Stream stream(threads);
+    const auto rotated = [&](Stream& stream) {
         Tensor y = tensor(std::vector<float>(static_cast<size_t>(c.elements())), qkv.shape());
         kernels::rotary(y.out(), qkv.in(), p.in(), options_of(c), false, stream);
-        EXPECT_EQ(to_doubles(y), expected) << threads << " threads";
-    }
+        return to_doubles(y);
+    };
+    const auto expected = run(function(c, true), {qkv});
+    EXPECT_EQ(rotated(stream_), expected);
+    expect_threads_do_not_change_bits(rotated);
     // Tokens 68 and 69 stand at positions 22 and 0, too sparse for a table by position.
     const Tensor rows = qkv.reshape({c.tokens, c.columns()}).rows(68, 70);
     const auto sparse = run(
