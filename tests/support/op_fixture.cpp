@@ -15,6 +15,14 @@ namespace plinth::test {
 namespace {
 constexpr size_t guard_bytes = 256;
 constexpr unsigned char guard = 0xA5;
+
+bool is_broken(const void* block, size_t bytes) {
+    const auto* payload = static_cast<const unsigned char*>(block);
+    for (size_t i = 0; i < guard_bytes; ++i)
+        if (payload[bytes + i] != guard || payload[-1 - static_cast<ptrdiff_t>(i)] != guard)
+            return true;
+    return false;
+}
 }  // namespace
 
 void* GuardedMemory::allocate(size_t bytes) {
@@ -27,21 +35,16 @@ void* GuardedMemory::allocate(size_t bytes) {
     return block + guard_bytes;
 }
 
-void GuardedMemory::free(void* block, size_t) {
+void GuardedMemory::free(void* block, size_t bytes) {
+    broken_when_freed_ += is_broken(block, bytes);
     blocks_.erase(block);
     std::free(static_cast<unsigned char*>(block) - guard_bytes);
 }
 
 int GuardedMemory::broken_guards() const {
-    int broken = 0;
-    for (const auto& [block, bytes] : blocks_) {
-        const auto* payload = static_cast<const unsigned char*>(block);
-        for (size_t i = 0; i < guard_bytes; ++i)
-            if (payload[bytes + i] != guard || payload[-1 - static_cast<ptrdiff_t>(i)] != guard) {
-                ++broken;
-                break;
-            }
-    }
+    int broken = broken_when_freed_;
+    for (const auto& [block, bytes] : blocks_)
+        broken += is_broken(block, bytes);
     return broken;
 }
 

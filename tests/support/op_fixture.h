@@ -21,11 +21,12 @@ class GuardedMemory final : public MemorySource {
     Device device() const override { return {}; }
     void* allocate(size_t bytes) override;
     void free(void* block, size_t bytes) override;
-    /// Blocks whose guards before or after the payload were overwritten.
+    /// Blocks, those given back too, whose guards before or after the payload were overwritten.
     int broken_guards() const;
 
   private:
     std::map<void*, size_t> blocks_;
+    int broken_when_freed_ = 0;
 };
 
 /// Collects gradients by parameter and use, each in its own tensor.
