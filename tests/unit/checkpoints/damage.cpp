@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // Whatever happens to the bytes of a checkpoint, verify names the file, and no reader takes it for
 // sound.
+#include <fmt/ranges.h>
 #include <gtest/gtest.h>
 
 #include <algorithm>
@@ -33,7 +34,7 @@ std::string save(MemoryFiles& files, const State& state, int64_t step,
 /// Empty if a line of verify names `path` and `cause`, and reading everything fails;
 /// else what went wrong.
 std::string undetected(MemoryFiles& files, const std::string& folder, const std::string& path,
-                       const std::string& cause = "") {
+                       const std::string& cause) {
     const std::vector<std::string> problems = verify(files, folder);
     const bool named = std::any_of(problems.begin(), problems.end(), [&](const std::string& line) {
         return line.find(path) != std::string::npos && line.find(cause) != std::string::npos;
@@ -69,6 +70,27 @@ std::string cause_of_flip(const std::string& path, size_t offset, size_t size) {
     return "the checksum does not hold";
 }
 
+/// What verify must say is wrong when `bytes` stand where `good` ones of the same number were.
+std::string cause_of_change(const std::string& path, const std::string& good,
+                            const std::string& bytes) {
+    const auto first_from = [&](size_t begin) {
+        while (begin < good.size() && bytes[begin] == good[begin])
+            ++begin;
+        return begin;
+    };
+    // Both superblocks are looked at before what lies between them.
+    const size_t anywhere = first_from(0), last = good.size() - superblock_bytes;
+    const bool is_in_first = anywhere < superblock_bytes;
+    const size_t at = is_in_first || first_from(last) == good.size() ? anywhere : first_from(last);
+    return cause_of_flip(path, at, good.size());
+}
+
+/// What verify must say is wrong when a file of `good` bytes has `size`.
+std::string cause_of_size(const std::string& path, size_t size, size_t good) {
+    if (path.ends_with("/COMMIT")) return "its checksum does not hold";
+    return fmt::format("has {} bytes and should have {}: cut or replaced", size, good);
+}
+
 TEST(Damage, EverySingleBitFlipIsFoundAndNamed) {
     MemoryFiles files;
     const std::string folder = save(files, replicated(tiny_table(), 1), 1);
@@ -95,17 +117,20 @@ TEST(Damage, EveryTruncationAndEveryZeroedBlockIsFoundAndNamed) {
         const std::string good = files.bytes(path);
         for (size_t size = 0; size < good.size(); ++size) {
             files.bytes(path) = good.substr(0, size);
-            ASSERT_EQ(undetected(files, folder, path), "") << path << " cut to " << size;
+            ASSERT_EQ(undetected(files, folder, path, cause_of_size(path, size, good.size())), "")
+                << path << " cut to " << size;
         }
         for (size_t at = 0; at < good.size(); at += 64) {
             std::string& bytes = files.bytes(path) = good;
             std::fill_n(bytes.begin() + static_cast<std::ptrdiff_t>(at),
                         std::min<size_t>(64, good.size() - at), '\0');
             if (bytes == good) continue;
-            ASSERT_EQ(undetected(files, folder, path), "") << path << " zeroed at " << at;
+            ASSERT_EQ(undetected(files, folder, path, cause_of_change(path, good, bytes)), "")
+                << path << " zeroed at " << at;
         }
         files.bytes(path) = good + '\0';
-        ASSERT_EQ(undetected(files, folder, path), "") << path << " longer";
+        const std::string longer = cause_of_size(path, good.size() + 1, good.size());
+        ASSERT_EQ(undetected(files, folder, path, longer), "") << path << " longer";
         files.bytes(path) = good;
     }
 }
@@ -116,11 +141,15 @@ TEST(Damage, EveryMissingFileIsNamed) {
     for (const std::string& path : files.paths()) {
         const auto copy = files.clone();
         copy->remove(path);
-        EXPECT_EQ(undetected(*copy, folder, path), "") << path;
+        const char* const cause = path.ends_with("/COMMIT")
+                                      ? "is missing: not a checkpoint, or one that was never"
+                                      : "no such file";
+        EXPECT_EQ(undetected(*copy, folder, path, cause), "") << path;
     }
 }
 
-/// Any mix of the files of two checkpoints is found, also when only the tensor bytes differ.
+/// Any mix of the files of two checkpoints is found, also when only the tensor bytes differ: one
+/// that is not from here is named for its size or for what it says it belongs to.
 void mixes(MemoryFiles& files, const std::string& into, const std::string& from) {
     const auto names = [&](const std::string& folder) {
         std::vector<std::string> found;
@@ -132,17 +161,24 @@ void mixes(MemoryFiles& files, const std::string& into, const std::string& from)
     ASSERT_EQ(all, names(from));
     for (size_t mix = 1; mix < 1u << all.size(); ++mix) {
         const auto copy = files.clone();
-        bool changed = false;
+        std::vector<std::string> changed;
         for (size_t i = 0; i < all.size(); ++i) {
             if (!(mix >> i & 1)) continue;
             const std::string& other = files.bytes(from + "/" + all[i]);
             std::string& mine = copy->bytes(into + "/" + all[i]);
-            changed = changed || mine != other;
+            if (mine != other) changed.push_back(into + "/" + all[i]);
             mine = other;
         }
-        if (changed) {
-            ASSERT_EQ(undetected(*copy, into, into), "") << into << " mix " << mix;
-        }
+        std::vector<std::string> missed;
+        const bool is_found = std::any_of(changed.begin(), changed.end(), [&](const auto& path) {
+            for (const char* cause : {"belongs to", "cut or replaced"}) {
+                missed.push_back(undetected(*copy, into, path, cause));
+                if (missed.back().empty()) return true;
+            }
+            return false;
+        });
+        ASSERT_TRUE(changed.empty() || is_found)
+            << into << " mix " << mix << ": " << fmt::format("{}", missed);
     }
 }
 
