@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-# The op rows. A row whose CUDA place is still empty says "CUDA pending".
+# The op rows. A row whose places for CUDA are still empty says "CUDA pending"; the test lint.op_rows lists those.
 add_op(attention)
 add_op(attention_part KERNEL_ONLY)
 add_op(rotary)

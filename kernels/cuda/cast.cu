@@ -7,9 +7,10 @@ namespace plinth::kernels::cuda {
 
 namespace {
 
-constexpr int threads = 256, per_thread = 8;
+constexpr int threads = 256;
 
-template <typename To, typename From>
+/// y = x, `per_thread` elements at once: one where an address takes no vector.
+template <int per_thread, typename To, typename From>
 __global__ void cast_elements(To* y, const From* x, int64_t n) {
     const int64_t first = (int64_t{blockIdx.x} * threads + threadIdx.x) * per_thread;
     if (first + per_thread <= n) {
@@ -35,9 +36,16 @@ void cast(View y, ConstView x, Stream& stream) {
     if (y.dtype == x.dtype) return queue.copy(y.data, x.data, y.bytes());
     with_device_float(y.dtype, "cast", [&]<typename To>(To) {
         with_device_float(x.dtype, "cast", [&]<typename From>(From) {
-            cast_elements<To, From>
-                <<<blocks_for(n, threads, per_thread), threads, 0, queue.stream()>>>(
-                    y.as<To>(), x.as<From>(), n);
+            const auto launch = [&]<int per_thread>(std::integral_constant<int, per_thread>) {
+                cast_elements<per_thread, To, From>
+                    <<<blocks_for(n, threads, per_thread), threads, 0, queue.stream()>>>(
+                        y.as<To>(), x.as<From>(), n);
+            };
+            if (is_aligned(y.data, alignof(Vector<To, 8>)) &&
+                is_aligned(x.data, alignof(Vector<From, 8>)))
+                launch(std::integral_constant<int, 8>{});
+            else
+                launch(std::integral_constant<int, 1>{});
         });
     });
     CUDA_CHECK_LAUNCH("cast");
