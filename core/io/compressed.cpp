@@ -237,31 +237,4 @@ bool LineReader::next(std::string_view& line) {
     return true;
 }
 
-std::string compress_gzip(std::string_view content, int level) {
-    z_stream stream{};
-    constexpr int kGzip = 16 + MAX_WBITS;
-    CHECK(deflateInit2(&stream, level, Z_DEFLATED, kGzip, 8, Z_DEFAULT_STRATEGY) == Z_OK,
-          "zlib refused level {}", level);
-    CHECK(content.size() < (size_t{1} << 31), "{} bytes are too much for one call", content.size());
-    std::string out(deflateBound(&stream, content.size()), '\0');
-    stream.next_in = reinterpret_cast<Bytef*>(const_cast<char*>(content.data()));
-    stream.avail_in = static_cast<uInt>(content.size());
-    stream.next_out = reinterpret_cast<Bytef*>(out.data());
-    stream.avail_out = static_cast<uInt>(out.size());
-    const int status = deflate(&stream, Z_FINISH);
-    out.resize(stream.total_out);
-    deflateEnd(&stream);
-    CHECK(status == Z_STREAM_END, "zlib did not finish: {}", status);
-    return out;
-}
-
-std::string compress_zstd(std::string_view content, int level) {
-    std::string out(ZSTD_compressBound(content.size()), '\0');
-    const size_t size =
-        ZSTD_compress(out.data(), out.size(), content.data(), content.size(), level);
-    CHECK(!ZSTD_isError(size), "zstd: {}", ZSTD_getErrorName(size));
-    out.resize(size);
-    return out;
-}
-
 }  // namespace plinth::core::io

@@ -63,8 +63,4 @@ class LineReader {
     bool at_end_ = false;
 };
 
-/// One member or frame holding `content`.
-std::string compress_gzip(std::string_view content, int level = 6);
-std::string compress_zstd(std::string_view content, int level = 3);
-
 }  // namespace plinth::core::io

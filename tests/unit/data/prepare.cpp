@@ -2,129 +2,18 @@
 #include "core/data/prepare.h"
 
 #include <gtest/gtest.h>
-#include <sys/wait.h>
-#include <unistd.h>
 
-#include <csignal>
-#include <filesystem>
+#include <algorithm>
 #include <map>
-#include <random>
 #include <set>
-#include <utility>
 
 #include "core/data/inspect.h"
-#include "core/data/token_shard.h"
-#include "core/data/tokenizer.h"
-#include "core/io/compressed.h"
-#include "core/io/json.h"
-#include "core/io/run_lock.h"
+#include "tests/support/compressed_text.h"
 #include "tests/support/expect_error.h"
-#include "tests/support/faulty_files.h"
-#include "tests/support/temporary_folder.h"
+#include "tests/unit/data/prepare_run.h"
 
 namespace plinth::core::data {
 namespace {
-
-using Texts = std::vector<std::string>;
-
-class PrepareTest : public ::testing::Test {
-  protected:
-    void write(const std::string& name, std::string_view content) {
-        files.make_directories(folder / "in");
-        io::write_atomically(files, folder / ("in/" + name), content);
-    }
-    void write_jsonl(const std::string& name, const Texts& texts) { write(name, jsonl(texts)); }
-    static std::string jsonl(const Texts& texts) {
-        std::string lines;
-        for (const std::string& text : texts) {
-            io::Json json = io::Json::object();
-            json["text"] = text;
-            lines += json.dump() + "\n";
-        }
-        return lines;
-    }
-
-    PrepareConfig config(const std::string& output = "out") {
-        PrepareConfig made;
-        made.source.inputs = {folder / "in"};
-        made.output = folder / output;
-        made.held_out = 0;
-        made.threads = 2;
-        return made;
-    }
-
-    /// The documents of a split, in order.
-    Texts documents(const std::string& output, const std::string& split = "train") {
-        const std::string path = folder / output;
-        const DatasetManifest manifest = DatasetManifest::load(files, path);
-        const auto tokenizer = load_tokenizer(files, io::join(path, manifest.tokenizer));
-        Texts texts;
-        for (const ShardEntry& entry : manifest.split(split, path).shards) {
-            verify_shard(files, path, entry, manifest);
-            const TokenShard shard(files, io::join(path, entry.prefix));
-            std::vector<int32_t> tokens(static_cast<size_t>(shard.tokens()));
-            shard.read_tokens(0, tokens);
-            texts.emplace_back();
-            for (const int32_t token : tokens) {
-                if (token == manifest.eod_id) {
-                    texts.emplace_back();
-                } else {
-                    texts.back() += tokenizer->token_bytes(token);
-                }
-            }
-            texts.pop_back();
-        }
-        return texts;
-    }
-
-    /// All files of a data set by name.
-    std::map<std::string, std::string> contents(const std::string& output) {
-        std::map<std::string, std::string> all;
-        for (const auto& entry : std::filesystem::recursive_directory_iterator(folder / output)) {
-            if (!entry.is_regular_file()) continue;
-            const std::string path = entry.path().string();
-            all[path.substr((folder / output).size())] = io::read_all(files, path);
-        }
-        return all;
-    }
-
-    /// What cannot be read as a lock would be watched for a minute before it is taken over.
-    void remove_torn_locks() {
-        const std::string partial = folder / "out.partial";
-        if (!files.exists(partial)) return;
-        for (const std::string& name : files.list(partial)) {
-            const std::string path = io::join(partial, name);
-            if (name.starts_with(io::run_lock_name) &&
-                !io::LockRecord::parse(io::read_all(files, path)))
-                files.remove(path);
-        }
-    }
-
-    int exit_code_with_fault(const PrepareConfig& config, int64_t operation) {
-        test::FaultyFiles faulty(files, {.operation = operation, .sticky = true});
-        try {
-            prepare(config, faulty);
-        } catch (const Error& error) {
-            return exit_code(error.kind());
-        }
-        return 0;
-    }
-
-    static Texts random_texts(int count, uint64_t seed) {
-        std::mt19937_64 random(seed);
-        Texts texts;
-        for (int i = 0; i < count; ++i) {
-            std::string text = fmt::format("document {} ", random() % 1000);
-            for (size_t k = random() % 400; k > 0; --k)
-                text += "abc de\u00e9f\n"[random() % 8 == 7 ? 3 : random() % 3];
-            texts.push_back(text + ".");
-        }
-        return texts;
-    }
-
-    test::TemporaryFolder folder;
-    io::FileSystem& files = io::posix();
-};
 
 TEST_F(PrepareTest, EveryDocumentOnceAndShuffled) {
     Texts texts;
@@ -255,7 +144,7 @@ TEST_F(PrepareTest, CompressedInputsGiveTheSameDataSet) {
     for (const bool gzip : {true, false}) {
         files.remove_all(folder / "in");
         write(gzip ? "a.jsonl.gz" : "a.jsonl.zst",
-              gzip ? io::compress_gzip(lines) : io::compress_zstd(lines));
+              gzip ? test::compress_gzip(lines) : test::compress_zstd(lines));
         PrepareConfig packed = config(gzip ? "gzip" : "zstd");
         packed.name = "same";
         prepare(packed, files);
@@ -317,92 +206,6 @@ TEST_F(PrepareTest, BpeAndShardBounds) {
     test::expect_error(
         ErrorKind::data, [&] { inspect_dataset(files, folder / "out"); },
         "not the one that made the tokens");
-}
-
-TEST_F(PrepareTest, AnyFailedOperationLeavesNoDataSet) {
-    write_jsonl("a.jsonl", random_texts(50, 3));
-    PrepareConfig bounded = config();
-    bounded.threads = 1;
-    bounded.held_out = 0.2;
-    bounded.shard_tokens = 3000;
-    test::FaultyFiles counter(files);
-    prepare(bounded, counter);
-    const auto expected = contents("out");
-    files.remove_all(folder / "out");
-    int64_t failures = 0;
-    for (int64_t k = 0; k < counter.operations(); ++k) {
-        // A process of its own: the lock of one that lives stays where its disk is dead.
-        const pid_t child = fork();
-        if (child == 0) _exit(exit_code_with_fault(bounded, k));
-        int status = 0;
-        ASSERT_EQ(waitpid(child, &status, 0), child);
-        ASSERT_TRUE(WIFEXITED(status)) << k;
-        if (WEXITSTATUS(status) != 0) {
-            EXPECT_EQ(WEXITSTATUS(status), exit_code(ErrorKind::io)) << k;
-            ++failures;
-        }
-        // After the rename the set is whole, even if making the rename durable failed.
-        if (files.exists(folder / "out")) {
-            EXPECT_EQ(contents("out"), expected) << k;
-        }
-        files.remove_all(folder / "out");
-        remove_torn_locks();
-    }
-    EXPECT_GT(failures, counter.operations() / 2);
-    prepare(bounded, files);
-    EXPECT_EQ(contents("out"), expected);
-    EXPECT_FALSE(files.exists(folder / "out.partial"));
-}
-
-TEST_F(PrepareTest, AKilledPreparationLeavesNothingWhole) {
-    write_jsonl("a.jsonl", random_texts(2000, 4));
-    for (const std::string phase : {"reading", "writing"}) {
-        const pid_t child = fork();
-        if (child == 0) {
-            prepare(config(), files, [&](const PrepareProgress& progress) {
-                if (progress.phase == phase && progress.documents > 0) raise(SIGKILL);
-            });
-            _exit(0);
-        }
-        int status = 0;
-        ASSERT_EQ(waitpid(child, &status, 0), child);
-        ASSERT_TRUE(WIFSIGNALED(status)) << phase;
-        EXPECT_FALSE(files.exists(folder / "out"));
-        EXPECT_TRUE(files.exists(folder / "out.partial"));
-        EXPECT_FALSE(files.exists(folder / "out.partial/data/manifest.json"));
-    }
-    prepare(config(), files);
-    EXPECT_EQ(documents("out").size(), 2000u);
-    EXPECT_FALSE(files.exists(folder / "out.partial"));
-}
-
-TEST_F(PrepareTest, ASecondPreparationIntoTheSameFolderIsRefused) {
-    write_jsonl("a.jsonl", random_texts(2000, 6));
-    prepare(config("alone"), files);
-    bool tried = false;
-    prepare(config(), files, [&](const PrepareProgress& progress) {
-        if (progress.documents == 0 || std::exchange(tried, true)) return;
-        test::expect_error(
-            ErrorKind::io, [&] { prepare(config(), files); }, "out.partial: another job writes",
-            "choose another prepare.output");
-    });
-    EXPECT_TRUE(tried);
-    EXPECT_EQ(documents("out"), documents("alone"));
-    EXPECT_FALSE(files.exists(folder / "out.partial"));
-}
-
-TEST_F(PrepareTest, APreparationWhoseLockWasTakenMakesNoDataSet) {
-    write_jsonl("a.jsonl", random_texts(200, 7));
-    const std::string lock = folder / "out.partial/run.lock";
-    test::expect_error(
-        ErrorKind::io,
-        [&] {
-            prepare(config(), files, [&](const PrepareProgress&) {
-                if (files.exists(lock)) files.remove(lock);
-            });
-        },
-        "lock was removed", "makes no data set");
-    EXPECT_FALSE(files.exists(folder / "out"));
 }
 
 TEST_F(PrepareTest, ProgressReachesTheEndOfBothPhases) {

@@ -6,7 +6,7 @@
 #include "core/data/binary_file.h"
 #include "core/data/input_files.h"
 #include "core/data/labelled_text.h"
-#include "core/io/compressed.h"
+#include "tests/support/compressed_text.h"
 #include "tests/support/expect_error.h"
 #include "tests/support/memory_files.h"
 
@@ -65,9 +65,9 @@ TEST_F(TextSourceTest, FoldersAreWalkedSorted) {
 TEST_F(TextSourceTest, CompressionIsFoundByContent) {
     const std::string lines = "{\"text\": \"one\"}\n{\"text\": \"two\"}\n";
     write("d/plain.jsonl", lines);
-    write("d/gzip.jsonl.gz", io::compress_gzip(lines));
-    write("d/zstd.jsonl.zst", io::compress_zstd(lines));
-    write("d/unnamed.jsonl", io::compress_zstd(lines));
+    write("d/gzip.jsonl.gz", test::compress_gzip(lines));
+    write("d/zstd.jsonl.zst", test::compress_zstd(lines));
+    write("d/unnamed.jsonl", test::compress_zstd(lines));
     const Texts expected = read({.inputs = {"d/plain.jsonl"}});
     EXPECT_EQ(expected, (Texts{"one", "two"}));
     for (const char* name : {"d/gzip.jsonl.gz", "d/zstd.jsonl.zst", "d/unnamed.jsonl"}) {
@@ -179,7 +179,7 @@ TEST_F(TextSourceTest, BinaryFilesOfAFolderAreLeftOutAndOneThatIsNamedIsAnError)
     write("d/a.txt", "text");
     write("d/b.bin", machine_bytes(100'000));
     write("d/c.jsonl", machine_bytes(3000));
-    write("d/d.zst", io::compress_zstd(machine_bytes(3000)));
+    write("d/d.zst", test::compress_zstd(machine_bytes(3000)));
     write("d/latin.txt", "caf\xE9 cr\xE8me");
     write("d/z.txt", "more");
     for (const char* input : {"d", "d/*"}) {

@@ -6,12 +6,15 @@
 #include <random>
 #include <vector>
 
+#include "tests/support/compressed_text.h"
 #include "tests/support/expect_error.h"
 #include "tests/support/memory_file.h"
 
 namespace plinth::core::io {
 namespace {
 
+using test::compress_gzip;
+using test::compress_zstd;
 using test::expect_error;
 using test::MemoryFile;
 
