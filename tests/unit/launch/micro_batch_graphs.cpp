@@ -5,63 +5,14 @@
 
 #include <gtest/gtest.h>
 
-#include <cmath>
-
-#include "parallel/comm/self.h"
-#include "tests/support/late_queue.h"
-#include "tests/unit/launch/engine_runs.h"
+#include "tests/unit/launch/late_runs.h"
 
 namespace plinth::launch::test {
 namespace {
 
-struct Trained {
-    EngineRun run;
-    size_t graphs = 0;
-    int64_t launches = 0, updates = 0;
-};
-
-using Alter = std::function<void(EngineRank&, int step)>;
-
-/// As a training does, one step behind. `batches` of each step in turn; empty: as many as ever.
-Trained train(RunConfig config, bool uses_graphs, int steps = 5,
-              const std::vector<int64_t>& batches = {}, const Alter& before_end = {}) {
+LateRun train(RunConfig config, bool uses_graphs, const LateOptions& options = {}) {
     config.run.graphs = uses_graphs;
-    parallel::SelfCommunicator world;
-    EngineRank rank(config, world);
-    rank.engine.initialize(rank.step.seed);
-    rank.engine.decide_on_device();
-    std::vector<plinth::test::QueueCall> calls;
-    rank.session.stream().set_queue(std::make_unique<plinth::test::LateQueue>(calls));
-    Trained trained;
-    const auto take = [&] {
-        const std::optional<StepMeans> means = rank.engine.take_means(/*waits=*/true);
-        if (!means) return false;
-        trained.run.losses.push_back(means->loss);
-        trained.run.norms.push_back(std::isnan(means->gradient_norm) ? -1.0 : means->gradient_norm);
-        return true;
-    };
-    for (int step = 0; step < steps; ++step) {
-        if (!batches.empty())
-            rank.config.train.global_batch = batches[static_cast<size_t>(step) % batches.size()];
-        parallel::StepScalars scalars(0, world);
-        rank.engine.run_micro_batches(
-            rank.model->phases().front(), rank.plan(), rank.step,
-            [&](int64_t slot) { return rank.batch(slot); }, scalars);
-        scalars.reduce(world);
-        if (before_end) before_end(rank, step);
-        rank.engine.end_step(scalars, 1e-2 / (1.0 + step));
-        ++rank.step.step;
-        if (step > 0) CHECK(take(), "a step without means");
-    }
-    while (take()) {
-    }
-    collect(rank, trained.run);
-    trained.updates = rank.engine.update_count();
-    if (const MicroBatchGraphs* graphs = rank.engine.graphs()) {
-        trained.graphs = graphs->graphs();
-        trained.launches = graphs->launches();
-    }
-    return trained;
+    return run_late(config, options);
 }
 
 RunConfig without_dropout(const std::string& file, std::vector<std::string> words = {}) {
@@ -75,7 +26,7 @@ TEST(MicroBatchGraphs, ChangeNoBit) {
         for (const char* dtype : {"train.dtype=fp32", "train.dtype=bf16"}) {
             const RunConfig config =
                 without_dropout(file, {dtype, "train.lanes=3", "optimizer.z_loss=1e-4"});
-            const Trained plain = train(config, false), captured = train(config, true);
+            const LateRun plain = train(config, false), captured = train(config, true);
             EXPECT_EQ(difference(plain.run, captured.run), "") << file << ' ' << dtype;
             EXPECT_EQ(plain.graphs, 0u);
             // Lanes of 2, 3 and 3 slots: the first, the middle and the last slot of a lane, in the
@@ -92,7 +43,8 @@ TEST(MicroBatchGraphs, ChangeNoBitForAnyLanesAndRecompute) {
                 without_dropout("gpt/tiny.yaml",
                                 {fmt::format("train.lanes={}", lanes),
                                  fmt::format("train.recompute={}", recompute), "train.dtype=bf16"});
-            const Trained plain = train(config, false, 3), captured = train(config, true, 3);
+            const LateRun plain = train(config, false, {.steps = 3}),
+                          captured = train(config, true, {.steps = 3});
             EXPECT_EQ(difference(plain.run, captured.run), "") << lanes << ' ' << recompute;
             EXPECT_GT(captured.launches, 8);
         }
@@ -100,21 +52,16 @@ TEST(MicroBatchGraphs, ChangeNoBitForAnyLanesAndRecompute) {
 
 TEST(MicroBatchGraphs, FollowABatchThatGrowsAndShrinks) {
     const RunConfig config = without_dropout("gpt/tiny.yaml", {"train.lanes=2"});
-    const std::vector<int64_t> batches{2, 8, 2, 4, 8};
-    const Trained plain = train(config, false, 10, batches),
-                  captured = train(config, true, 10, batches);
+    const LateOptions options{.steps = 10, .batches = {2, 8, 2, 4, 8}};
+    const LateRun plain = train(config, false, options), captured = train(config, true, options);
     EXPECT_EQ(difference(plain.run, captured.run), "");
     EXPECT_GT(captured.launches, 30);
 }
 
 TEST(MicroBatchGraphs, StepsThatAreNotFiniteAreSkipped) {
     const RunConfig config = without_dropout("gpt/tiny.yaml");
-    const Alter spoil = [](EngineRank& rank, int step) {
-        if (step == 2 || step == 3)
-            static_cast<float*>(rank.engine.gradients().back().data)[0] = std::nanf("");
-    };
-    const Trained plain = train(config, false, 6, {}, spoil),
-                  captured = train(config, true, 6, {}, spoil);
+    const LateOptions options{.steps = 6, .before_end = spoiling({2, 3})};
+    const LateRun plain = train(config, false, options), captured = train(config, true, options);
     EXPECT_EQ(difference(plain.run, captured.run), "");
     EXPECT_EQ(captured.updates, 4);
 }
@@ -123,7 +70,7 @@ TEST(MicroBatchGraphs, StepsThatAreNotFiniteAreSkipped) {
 TEST(MicroBatchGraphs, AMutantWithDropoutIsSeen) {
     const RunConfig config = tiny_config("gpt/tiny.yaml", {});
     ASSERT_GT(config.model.dropout, 0.0);
-    const Trained plain = train(config, false), captured = train(config, true);
+    const LateRun plain = train(config, false), captured = train(config, true);
     EXPECT_EQ(plain.run.losses.front(), captured.run.losses.front()) << "nothing captured yet";
     EXPECT_NE(difference(plain.run, captured.run), "");
 }

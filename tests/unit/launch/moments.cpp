@@ -10,35 +10,19 @@
 #include "launch/training_state.h"
 #include "tests/support/memory_files.h"
 #include "tests/unit/launch/engine_checkpoints.h"
+#include "tests/unit/launch/layouts.h"
 
 namespace plinth::launch::test {
 namespace {
 
-using Words = std::vector<std::string>;
+const Layout tensor_2{"tensor", 2, {"parallel.tensor=2"}},
+    offload_zero_1{"offload, zero 1", 2, {"parallel.zero=1", "optimizer.offload=states"}};
+const Layout layouts[] = {
+    data_2,        data_3,     zero_1,          zero_2,
+    zero_3,        pipeline_2, pipeline_zero_1, {"offload", 1, {"optimizer.offload=states"}},
+    offload_zero_1};
 
-struct Case {
-    std::string name;
-    int ranks = 1;
-    Words words = {};
-};
-
-const Case alone{"one rank"}, tensor{"tensor", 2, {"parallel.tensor=2"}};
-const Case layouts[] = {
-    {"data 2", 2},
-    {"data 3", 3},
-    {"zero 1", 3, {"parallel.zero=1"}},
-    {"zero 2", 2, {"parallel.zero=2"}},
-    {"zero 3", 3, {"parallel.zero=3"}},
-    {"pipeline", 2, {"parallel.pipeline=2"}},
-    {"pipeline, data, zero 1",
-     4,
-     {"parallel.pipeline=2", "parallel.data=2", "parallel.zero=1",
-      "parallel.schedule=zero_bubble"}},
-    {"offload", 1, {"optimizer.offload=states"}},
-    {"offload, zero 1", 2, {"parallel.zero=1", "optimizer.offload=states"}},
-};
-
-RunConfig config_of(const Case& layout, const Words& more = {}) {
+RunConfig config_of(const Layout& layout, const Words& more = {}) {
     Words words{"train.global_batch=6", "train.lanes=6", "data.sequence_length=16",
                 "optimizer.moments=bf16", "optimizer.beta2=0.999"};
     words.insert(words.end(), layout.words.begin(), layout.words.end());
@@ -46,14 +30,14 @@ RunConfig config_of(const Case& layout, const Words& more = {}) {
     return tiny_config("gpt/tiny.yaml", words);
 }
 
-EngineRun trained(const Case& layout, const Words& more = {}, int steps = 4) {
+EngineRun trained(const Layout& layout, const Words& more = {}, int steps = 4) {
     return run_engine(config_of(layout, more), {.ranks = layout.ranks, .steps = steps});
 }
 
 TEST(RoundedMoments, EveryLayoutHasTheSameBits) {
     for (const char* dtype : {"train.dtype=fp32", "train.dtype=bf16"}) {
         const EngineRun one = trained(alone, {dtype});
-        for (const Case& layout : layouts)
+        for (const Layout& layout : layouts)
             EXPECT_EQ(difference(one, trained(layout, {dtype})), "")
                 << layout.name << ", " << dtype;
         EXPECT_NE(difference(one, trained(alone, {dtype, "optimizer.moments=fp32"})), "");
@@ -63,7 +47,7 @@ TEST(RoundedMoments, EveryLayoutHasTheSameBits) {
 }
 
 TEST(RoundedMoments, DataRanksBesideTensorRanksChangeNoBit) {
-    const EngineRun one = trained(tensor);
+    const EngineRun one = trained(tensor_2);
     for (const char* zero : {"parallel.zero=0", "parallel.zero=1", "parallel.zero=3"})
         EXPECT_EQ(
             difference(one, trained({"", 4, {"parallel.tensor=2", "parallel.data=2"}}, {zero})), "")
@@ -72,7 +56,7 @@ TEST(RoundedMoments, DataRanksBesideTensorRanksChangeNoBit) {
 
 /// A bit of one moment of one rank, after the second step.
 TEST(RoundedMoments, AMomentRoundedTheOtherWayOnOneRankIsSeen) {
-    const Case& layout = layouts[2];
+    const Layout& layout = zero_1;
     const EngineRun sound = trained(layout);
     for (const char* moment : {"optimizer.m.", "optimizer.v."}) {
         const auto mutate = [&](EngineRank& rank) {
@@ -92,14 +76,14 @@ TEST(RoundedMoments, AMomentRoundedTheOtherWayOnOneRankIsSeen) {
 // --- checkpoints --------------------------------------------------------------------------------
 
 /// Two steps on `writer`, whose state is saved.
-EngineRun saved_run(const Case& writer, core::io::FileSystem& files, const Words& more = {}) {
+EngineRun saved_run(const Layout& writer, core::io::FileSystem& files, const Words& more = {}) {
     return run_engine(config_of(writer, more),
                       {.ranks = writer.ranks, .steps = 2, .after_step = [&](EngineRank& rank) {
                            if (rank.step.step == 2) save(rank, files);
                        }});
 }
 
-EngineRun resumed_run(const Case& reader, core::io::FileSystem& files, int steps,
+EngineRun resumed_run(const Layout& reader, core::io::FileSystem& files, int steps,
                       const Words& more = {}) {
     return run_engine(config_of(reader, more),
                       {.ranks = reader.ranks, .steps = steps, .begin = [&](EngineRank& rank) {
@@ -109,9 +93,12 @@ EngineRun resumed_run(const Case& reader, core::io::FileSystem& files, int steps
 
 TEST(RoundedMoments, AnyLayoutGoesOnWithTheCheckpointOfAnyOther) {
     const EngineRun straight = trained(alone, {}, 5);
-    const std::pair<const Case*, const Case*> pairs[] = {
-        {&alone, &layouts[4]},      {&layouts[4], &layouts[6]}, {&layouts[6], &layouts[8]},
-        {&layouts[8], &layouts[2]}, {&layouts[2], &alone},      {&layouts[5], &layouts[1]}};
+    const std::pair<const Layout*, const Layout*> pairs[] = {{&alone, &zero_3},
+                                                             {&zero_3, &pipeline_zero_1},
+                                                             {&pipeline_zero_1, &offload_zero_1},
+                                                             {&offload_zero_1, &zero_1},
+                                                             {&zero_1, &alone},
+                                                             {&pipeline_2, &data_3}};
     for (const auto& [writer, reader] : pairs) {
         plinth::test::MemoryFiles files;
         const EngineRun before = saved_run(*writer, files);
@@ -141,8 +128,9 @@ TEST(RoundedMoments, ACheckpointOfTheOtherTypeIsConverted) {
                 if (is_moment(name)) value = static_cast<float>(BFloat16(value));
         return run;
     };
-    for (const Case* writer : {&alone, &layouts[2], &tensor})
-        for (const Case* reader : {&alone, &layouts[4], &layouts[6], &layouts[8], &tensor}) {
+    for (const Layout* writer : {&alone, &zero_1, &tensor_2})
+        for (const Layout* reader :
+             {&alone, &zero_3, &pipeline_zero_1, &offload_zero_1, &tensor_2}) {
             const std::string what = writer->name + " to " + reader->name;
             plinth::test::MemoryFiles from_wide, from_rounded;
             const EngineRun was_wide = saved_run(*writer, from_wide, wide),
@@ -154,7 +142,7 @@ TEST(RoundedMoments, ACheckpointOfTheOtherTypeIsConverted) {
     // What goes on from there is one run, whatever its layout.
     plinth::test::MemoryFiles files;
     saved_run(alone, files, wide);
-    EXPECT_EQ(difference(resumed_run(alone, files, 3), resumed_run(layouts[4], files, 3)), "");
+    EXPECT_EQ(difference(resumed_run(alone, files, 3), resumed_run(zero_3, files, 3)), "");
 }
 
 // --- a training ---------------------------------------------------------------------------------

@@ -10,31 +10,21 @@
 #include "tests/support/expect_error.h"
 #include "tests/support/memory_files.h"
 #include "tests/unit/launch/engine_checkpoints.h"
+#include "tests/unit/launch/layouts.h"
 
 namespace plinth::launch::test {
 namespace {
 
 using plinth::test::expect_error;
-using Words = std::vector<std::string>;
 
-struct Layout {
-    std::string name;
-    int ranks = 1;
-    Words words = {};
-};
-
-const Layout alone{"one rank"};
 const Layout layouts[] = {
     alone,
-    {"data 2", 2},
-    {"zero 1", 3, {"parallel.zero=1"}},
-    {"zero 2", 2, {"parallel.zero=2"}},
-    {"zero 3", 3, {"parallel.zero=3"}},
-    {"pipeline", 2, {"parallel.pipeline=2"}},
-    {"pipeline, data, zero 1",
-     4,
-     {"parallel.pipeline=2", "parallel.data=2", "parallel.zero=1",
-      "parallel.schedule=zero_bubble"}},
+    data_2,
+    zero_1,
+    zero_2,
+    zero_3,
+    pipeline_2,
+    pipeline_zero_1,
     {"tensor, zero 1", 4, {"parallel.tensor=2", "parallel.data=2", "parallel.zero=1"}},
     {"context, zero 2", 4, {"parallel.context=2", "parallel.data=2", "parallel.zero=2"}},
 };
@@ -49,7 +39,7 @@ RunConfig config_of(const Layout& layout, bool offloads, const Words& more = {})
 
 TEST(OffloadEquality, FiftyStepsHaveTheSameBits) {
     for (const char* dtype : {"train.dtype=fp32", "train.dtype=bf16"})
-        for (const Layout& layout : {alone, layouts[2]}) {
+        for (const Layout& layout : {alone, zero_1}) {
             const RunOptions options{.ranks = layout.ranks, .steps = 50};
             const EngineRun off = run_engine(config_of(layout, false, {dtype}), options);
             const EngineRun on = run_engine(config_of(layout, true, {dtype}), options);
@@ -132,7 +122,7 @@ TEST(OffloadEquality, ARunWithOffloadedActivationsGoesOnInAnyLayout) {
     const Words words{"train.dtype=bf16", "model.layers=4"};
     const EngineRun straight = run_engine(config_of(alone, false, words), {.steps = 6});
     const std::vector<std::pair<Layout, Layout>> ways{
-        {alone, layouts[5]}, {layouts[5], alone}, {layouts[5], layouts[6]}};
+        {alone, pipeline_2}, {pipeline_2, alone}, {pipeline_2, pipeline_zero_1}};
     for (const auto& [writer, reader] : ways) {
         plinth::test::MemoryFiles files;
         const EngineRun saved =
@@ -176,15 +166,15 @@ TEST(OffloadEquality, CheckpointsGoFromOneToTheOther) {
             for (const bool to : {false, true})
                 if (from || to) {
                     expect_same(alone, from, alone, to);
-                    expect_same(layouts[4], from, layouts[2], to);
-                    expect_same(layouts[2], from, alone, to);
-                    expect_same(alone, from, layouts[6], to);
+                    expect_same(zero_3, from, zero_1, to);
+                    expect_same(zero_1, from, alone, to);
+                    expect_same(alone, from, pipeline_zero_1, to);
                 }
     }
 }
 
 TEST(OffloadEquality, AStepThatIsNotFiniteChangesNothing) {
-    for (const Layout& layout : {alone, layouts[3]}) {
+    for (const Layout& layout : {alone, zero_2}) {
         std::mutex mutex;
         EngineRun before, after;
         run_engine(config_of(layout, true),
@@ -227,7 +217,7 @@ const core::StateTensor& piece_of(const std::vector<core::StateTensor>& state, c
 }
 
 TEST(OffloadMutants, StaleMomentsAndMastersAreSeen) {
-    for (const Layout& layout : {alone, layouts[2]}) {
+    for (const Layout& layout : {alone, zero_1}) {
         const EngineRun sound =
             run_engine(config_of(layout, true), {.ranks = layout.ranks, .steps = 3});
         for (const char* stale : {"optimizer.m.", "optimizer.v.", "model."}) {
@@ -252,7 +242,7 @@ TEST(OffloadMutants, AReplicaWithOtherMastersOrOtherCopiesOfThemIsNamed) {
         expect_error(
             ErrorKind::ranks,
             [&] {
-                run_engine(config_of({"data 2", 2}, true, {"train.dtype=bf16"}),
+                run_engine(config_of(data_2, true, {"train.dtype=bf16"}),
                            {.ranks = 2, .steps = 1, .after_step = [&](EngineRank& rank) {
                                 if (rank.session.world().rank() == 0) return;
                                 core::Parameter& parameter =

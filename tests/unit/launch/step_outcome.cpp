@@ -4,13 +4,8 @@
 
 #include <gtest/gtest.h>
 
-#include <cmath>
-#include <set>
-
-#include "parallel/comm/self.h"
 #include "tests/support/expect_error.h"
-#include "tests/support/late_queue.h"
-#include "tests/unit/launch/engine_runs.h"
+#include "tests/unit/launch/late_runs.h"
 
 namespace plinth::launch::test {
 namespace {
@@ -19,75 +14,19 @@ using plinth::test::LateQueue;
 using plinth::test::NotedMemory;
 using plinth::test::QueueCall;
 
-/// Trains as a training does; `ahead` steps end before the host asks for the means of the first.
-struct Decided {
-    EngineRun run;
-    int64_t updates = 0;
-};
-
-Decided train(const RunConfig& config, int steps, bool on_device, size_t ahead,
-              const std::function<void(EngineRank&, int)>& before_end = {}) {
-    parallel::SelfCommunicator world;
-    EngineRank rank(config, world);
-    rank.engine.initialize(rank.step.seed);
-    if (on_device) {
-        rank.engine.decide_on_device();
-        CHECK(rank.engine.decides_on_device(), "the device does not decide");
-    }
-    std::vector<QueueCall> calls;
-    rank.session.stream().set_queue(std::make_unique<LateQueue>(calls));
-    Decided result;
-    size_t pending = 0;
-    const auto take = [&](bool waits) {
-        const std::optional<StepMeans> means = rank.engine.take_means(waits);
-        if (!means) return false;
-        result.run.losses.push_back(means->loss);
-        result.run.norms.push_back(means->gradient_norm);
-        --pending;
-        return true;
-    };
-    for (int step = 0; step < steps; ++step) {
-        parallel::StepScalars scalars(on_device ? 0 : rank.plan().slots, world);
-        rank.engine.run_micro_batches(
-            rank.model->phases().front(), rank.plan(), rank.step,
-            [&](int64_t slot) { return rank.batch(slot); }, scalars);
-        scalars.reduce(world);
-        if (before_end) before_end(rank, step);
-        rank.engine.end_step(scalars, 1e-2 / (1.0 + step));
-        ++rank.step.step;
-        ++pending;
-        while (pending > ahead)
-            CHECK(take(true), "a step without means");
-    }
-    while (take(true)) {
-    }
-    collect(rank, result.run);
-    result.updates = rank.engine.update_count();
-    return result;
-}
-
-/// A gradient that is not finite in these steps.
-std::function<void(EngineRank&, int)> spoiling(std::set<int> steps) {
-    return [steps = std::move(steps)](EngineRank& rank, int step) {
-        if (!steps.contains(step)) return;
-        static_cast<float*>(rank.engine.gradients().back().data)[0] = std::nanf("");
-    };
-}
-
-/// NaNs are what they are.
-EngineRun without_norms(EngineRun run) {
-    for (double& norm : run.norms)
-        if (std::isnan(norm)) norm = -1.0;
-    return run;
+LateRun train(const RunConfig& config, int steps, bool on_device, size_t ahead,
+              const BeforeEnd& before_end = {}) {
+    return run_late(
+        config, {.steps = steps, .on_device = on_device, .ahead = ahead, .before_end = before_end});
 }
 
 TEST(StepOutcomes, HaveTheBitsOfWhatTheHostDecides) {
     for (const char* file : {"gpt/tiny.yaml", "llama/tiny.yaml"})
         for (const char* dtype : {"train.dtype=fp32", "train.dtype=bf16"}) {
             const RunConfig config = tiny_config(file, {dtype, "optimizer.z_loss=1e-4"});
-            const Decided host = train(config, 5, false, 0);
+            const LateRun host = train(config, 5, false, 0);
             for (const size_t ahead : {0u, 1u}) {
-                const Decided device = train(config, 5, true, ahead);
+                const LateRun device = train(config, 5, true, ahead);
                 EXPECT_EQ(difference(host.run, device.run), "") << file << ' ' << ahead;
                 EXPECT_EQ(device.updates, 5);
             }
@@ -99,14 +38,14 @@ TEST(StepOutcomes, HaveTheBitsOfWhatTheHostDecides) {
 
 TEST(StepOutcomes, StepsThatAreNotFiniteAreSkippedAndNotCounted) {
     const RunConfig config = tiny_config("gpt/tiny.yaml", {});
-    const Decided clean = train(config, 6, false, 0);
+    const LateRun clean = train(config, 6, false, 0);
     for (const std::set<int>& bad : {std::set{0}, std::set{2}, std::set{1, 2}, std::set{5}}) {
-        const Decided host = train(config, 6, false, 0, spoiling(bad)),
+        const LateRun host = train(config, 6, false, 0, spoiling(bad)),
                       device = train(config, 6, true, 1, spoiling(bad));
-        EXPECT_EQ(difference(without_norms(host.run), without_norms(device.run)), "");
+        EXPECT_EQ(difference(host.run, device.run), "");
         EXPECT_EQ(host.updates, 6 - static_cast<int64_t>(bad.size()));
         EXPECT_EQ(device.updates, host.updates);
-        EXPECT_NE(difference(without_norms(clean.run), without_norms(device.run)), "");
+        EXPECT_NE(difference(clean.run, device.run), "");
     }
 }
 
@@ -138,7 +77,7 @@ TEST(StepOutcomes, GoOnFromACountOfUpdates) {
         return train(config, 1, on_device, 0,
                      [&](EngineRank& rank, int) { rank.engine.set_update_count(count); });
     };
-    const Decided host = from(false, 1000), device = from(true, 1000);
+    const LateRun host = from(false, 1000), device = from(true, 1000);
     EXPECT_EQ(difference(host.run, device.run), "");
     EXPECT_EQ(device.updates, 1001);
     EXPECT_NE(difference(host.run, from(true, 0).run), "");

@@ -1,0 +1,93 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <cmath>
+#include <functional>
+#include <memory>
+#include <optional>
+#include <set>
+#include <utility>
+#include <vector>
+
+#include "launch/micro_batch_graphs.h"
+#include "parallel/comm/self.h"
+#include "tests/support/late_queue.h"
+#include "tests/unit/launch/engine_runs.h"
+
+// Training steps of one rank whose results the host learns late, over a queue that does its work
+// when it is waited for.
+namespace plinth::launch::test {
+
+struct LateRun {
+    EngineRun run;  ///< norms that are no numbers are -1, which equals itself
+    int64_t updates = 0;
+    size_t graphs = 0;  ///< captured
+    int64_t launches = 0;
+};
+
+using BeforeEnd = std::function<void(EngineRank&, int step)>;
+
+struct LateOptions {
+    int steps = 5;
+    bool on_device = true;  ///< which decides whether a step counts
+    size_t ahead = 1;       ///< steps that end before the host asks for the means of the first
+    std::vector<int64_t> batches = {};  ///< of each step in turn; empty: as many as ever
+    BeforeEnd before_end = {};
+};
+
+/// Trains as a training does.
+inline LateRun run_late(const RunConfig& config, const LateOptions& options) {
+    parallel::SelfCommunicator world;
+    EngineRank rank(config, world);
+    rank.engine.initialize(rank.step.seed);
+    if (options.on_device) {
+        rank.engine.decide_on_device();
+        CHECK(rank.engine.decides_on_device(), "the device does not decide");
+    }
+    std::vector<plinth::test::QueueCall> calls;
+    rank.session.stream().set_queue(std::make_unique<plinth::test::LateQueue>(calls));
+    LateRun found;
+    size_t pending = 0;
+    const auto take = [&] {
+        const std::optional<StepMeans> means = rank.engine.take_means(/*waits=*/true);
+        if (!means) return false;
+        found.run.losses.push_back(means->loss);
+        found.run.norms.push_back(std::isnan(means->gradient_norm) ? -1.0 : means->gradient_norm);
+        --pending;
+        return true;
+    };
+    for (int step = 0; step < options.steps; ++step) {
+        if (const auto& batches = options.batches; !batches.empty())
+            rank.config.train.global_batch = batches[static_cast<size_t>(step) % batches.size()];
+        parallel::StepScalars scalars(options.on_device ? 0 : rank.plan().slots, world);
+        rank.engine.run_micro_batches(
+            rank.model->phases().front(), rank.plan(), rank.step,
+            [&](int64_t slot) { return rank.batch(slot); }, scalars);
+        scalars.reduce(world);
+        if (options.before_end) options.before_end(rank, step);
+        rank.engine.end_step(scalars, 1e-2 / (1.0 + step));
+        ++rank.step.step;
+        ++pending;
+        while (pending > options.ahead)
+            CHECK(take(), "a step without means");
+    }
+    while (take()) {
+    }
+    collect(rank, found.run);
+    found.updates = rank.engine.update_count();
+    if (const MicroBatchGraphs* graphs = rank.engine.graphs()) {
+        found.graphs = graphs->graphs();
+        found.launches = graphs->launches();
+    }
+    return found;
+}
+
+/// A gradient that is not finite in these steps.
+inline BeforeEnd spoiling(std::set<int> steps) {
+    return [steps = std::move(steps)](EngineRank& rank, int step) {
+        if (!steps.contains(step)) return;
+        static_cast<float*>(rank.engine.gradients().back().data)[0] = std::nanf("");
+    };
+}
+
+}  // namespace plinth::launch::test
