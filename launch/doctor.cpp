@@ -190,9 +190,10 @@ std::string disk_text(Session& session, const std::string& folder) {
         return fmt::format("disk: the current folder: {}; folder=PATH measures another",
                            disk_text(session, ".", 8));
     } catch (const Error& error) {
-        return fmt::format("disk: not measured in the current folder ({}); folder=PATH measures "
-                           "another",
-                           error.what());
+        return fmt::format(
+            "disk: not measured in the current folder ({}); folder=PATH measures "
+            "another",
+            error.what());
     }
 }
 
@@ -340,8 +341,7 @@ int doctor(const std::vector<std::string>& words) {
             ranks.push_back(decode(text));
         session.print_result(devices_text(ranks));
         session.print_result(table_of(ranks));
-        if (session.speaks())
-            session.print_result(disk_text(session, folder));
+        if (session.speaks()) session.print_result(disk_text(session, folder));
         const std::vector<std::string> problems = problems_of(ranks);
         for (const std::string& problem : problems)
             session.warn(problem);

@@ -20,8 +20,7 @@ TEST(PageCache, AFileInMemoryIsNotDropped) {
     const int file = ::memfd_create("page_cache", MFD_CLOEXEC);
     ASSERT_GE(file, 0);
     const std::string content(1 << 16, 'x');
-    ASSERT_EQ(::write(file, content.data(), content.size()),
-              static_cast<ssize_t>(content.size()));
+    ASSERT_EQ(::write(file, content.data(), content.size()), static_cast<ssize_t>(content.size()));
     EXPECT_FALSE(drop_from_page_cache(fmt::format("/proc/self/fd/{}", file)));
     ::close(file);
 }
