@@ -132,7 +132,7 @@ std::string to_bytes(const std::vector<int32_t>& tokens) {
 
 std::vector<int32_t> to_tokens(const std::string& bytes) {
     std::vector<int32_t> tokens(bytes.size() / sizeof(int32_t));
-    std::memcpy(tokens.data(), bytes.data(), bytes.size());
+    if (!tokens.empty()) std::memcpy(tokens.data(), bytes.data(), bytes.size());
     return tokens;
 }
 

@@ -17,8 +17,8 @@ bool offloads(const RunConfig& config);
 struct HostShare {
     std::string machine;  ///< its name
     int64_t needed = 0;   ///< bytes, see MemoryPlan::on_host
-    std::optional<int64_t>
-        free;  ///< bytes there before any rank has taken its share; none: unknown
+    /// Bytes there before any rank has taken its share; none: unknown.
+    std::optional<int64_t> free;
 };
 
 /// Collective. Refuses a run (kind io) whose ranks on one machine together need more host memory

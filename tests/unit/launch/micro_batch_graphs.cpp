@@ -77,6 +77,9 @@ TEST(MicroBatchGraphs, AMutantWithDropoutIsSeen) {
 
 // Slopes are copied from host memory that is another's when the graph is launched.
 TEST(MicroBatchGraphs, AMutantWithAlibiIsSeen) {
+#ifdef __SANITIZE_ADDRESS__
+    GTEST_SKIP() << "the mutant reads memory that was given back, which ends the process here";
+#endif
     const RunConfig config = without_dropout("bloom/tiny.yaml");
     EXPECT_NE(difference(train(config, false).run, train(config, true).run), "");
 }
