@@ -12,8 +12,25 @@
 
 namespace plinth::launch {
 
+namespace {
+
+/// Text is a file, too, but one that another evaluate.format reads.
+void require_folder(core::io::FileSystem& files, const std::string& path) {
+    using Kind = core::io::FileStatus::Kind;
+    const Kind kind = files.status(path).kind;
+    REQUIRE(data, kind != Kind::none, "evaluate.data: {}: no such file or folder", path);
+    REQUIRE(data, kind == Kind::folder,
+            "evaluate.data: {} is a file, but evaluate.format=shards reads folders that `plinth "
+            "data prepare` wrote; files are read with evaluate.format=text, jsonl or "
+            "classification",
+            path);
+}
+
+}  // namespace
+
 TokenRow open_shards(core::io::FileSystem& files, const std::string& folder,
                      const std::string& split, const core::data::Tokenizer& tokenizer) {
+    require_folder(files, folder);
     const auto set = core::data::Dataset::open(files, folder, split);
     REQUIRE(data, set->manifest().tokenizer_hash == tokenizer.content_hash(),
             "{}: was prepared with another tokenizer ({}) than the checkpoint's ({}); prepare the "

@@ -158,9 +158,19 @@ DatasetManifest DatasetManifest::from_json(const Json& json, const std::string& 
 
 DatasetManifest DatasetManifest::load(io::FileSystem& files, const std::string& folder) {
     const std::string path = io::join(folder, kFileName);
-    REQUIRE(data, files.exists(path),
-            "{}: no such file: {} holds no finished data set; run `plinth data prepare`", path,
-            folder);
+    if (!files.exists(path)) {
+        const io::FileStatus::Kind kind = files.status(folder).kind;
+        REQUIRE(data, kind != io::FileStatus::Kind::none,
+                "{}: no such file or folder; a data set is a folder that `plinth data prepare` "
+                "wrote",
+                folder);
+        REQUIRE(data, kind == io::FileStatus::Kind::folder,
+                "{}: is a file, no data set: make one of its text with `plinth data prepare` and "
+                "name that folder",
+                folder);
+        FAIL(data, "{}: no such file: {} holds no finished data set; run `plinth data prepare`",
+             path, folder);
+    }
     return from_json(Json::parse(io::read_all(files, path), path), path);
 }
 

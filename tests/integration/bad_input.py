@@ -126,9 +126,10 @@ def damaged_copy(lab, name, damage):
 
 
 def data(lab, options):
-    refuse(lab, "no such data set", DATA, ["nowhere"], {"data.sources.0.path": lab.folder / "nowhere"})
-    refuse(lab, "a file where a data set is expected", DATA, ["corpus.jsonl"],
-           {"data.sources.0.path": lab.folder / "corpus.jsonl"})
+    refuse(lab, "no such data set", DATA, ["nowhere: no such file"], {"data.sources.0.path": lab.folder / "nowhere"})
+    for key in ("data.sources.0.path", "data.held_out"):
+        refuse(lab, f"a file where a data set is expected, {key}", DATA, ["corpus.jsonl: is a file", "plinth data prepare"],
+               {key: lab.folder / "corpus.jsonl"})
     refuse(lab, "vocabulary larger than the model's", CONFIG, ["model.vocab_size", "100", "257"],
            {"model.vocab_size": 100})
     for what, damage in (("truncated shard", lambda content: content[:len(content) // 2]),
@@ -279,6 +280,8 @@ def dry_run(lab, options):
     expect_refusal("dry run, 8-bit products beside fp32", start("planned", {"train.fp8": "current", "train.dtype": "fp32"}),
                    CONFIG, ["train.fp8", "train.dtype=bf16"])
     expect_refusal("dry run, another tokenizer", start("planned", {"data.tokenizer": "byte256"}), CONFIG, ["data.tokenizer"])
+    expect_refusal("dry run, a file where a data set is expected",
+                   start("planned", {"data.sources.0.path": lab.folder / "corpus.jsonl"}), DATA, ["corpus.jsonl: is a file"])
     expect_refusal("dry run, long samples", start("planned", {"data.sequence_length": 1 << 20, "model.max_positions": 1 << 20}),
                    CONFIG, ["one sequence of 1048576"])
     expect_refusal("dry run, resume with another seed", start("trained", {"train.seed": 2}), CHECKPOINT, ["train.seed"])

@@ -192,6 +192,12 @@ def check_evaluate_errors(folder):
     data = f"evaluate.data=[{folder}/data]"
     refuses("over the 64 positions", 2, "evaluate", checkpoint, data, "evaluate.sequence_length=65")
     refuses("evaluate.stride", 2, "evaluate", checkpoint, data, "evaluate.stride=65")
+    refuses("/none: no such file", 3, "evaluate", checkpoint, f"evaluate.data=[{folder}/none]")
+    for name in ("plain.txt", "text.jsonl"):
+        refuses(f"{name} is a file, but evaluate.format=shards reads folders that `plinth data prepare` wrote; files are read "
+                "with evaluate.format=text, jsonl or classification", 3, "evaluate", checkpoint, f"evaluate.data=[{folder}/{name}]")
+    refuses("evaluate.data: \"" + f"{folder}/none" + "\" names no file", 2, "evaluate", checkpoint, f"evaluate.data=[{folder}/none]",
+            "evaluate.format=text")
     run(
         "data", "prepare", f"prepare.inputs=[{folder}/text.jsonl]", f"prepare.output={folder}/other",
         "prepare.tokenizer=byte256", "prepare.threads=1", "prepare.held_out=0.2",

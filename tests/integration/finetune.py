@@ -142,6 +142,9 @@ def text(lab, _):
         runs.fail("no evaluation on the held-out split of a data set")
     refused(lab, "shards beside raw text", "text", {"finetune.files": f"[{lab.data}, {lab.folder}/train_text.jsonl]"},
             "1 of 2 inputs are data sets")
+    refused(lab, "raw text held out of shards", "text",
+            {"finetune.files": f"[{lab.data}]", "finetune.held_out": f"[{lab.folder}/dev_text.jsonl]"},
+            "dev_text.jsonl: is a file", "plinth data prepare")
     refused(lab, "a longer sequence than the positions", "text", {"finetune.sequence_length": 257}, "sequence_length")
 
 

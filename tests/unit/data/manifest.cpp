@@ -90,6 +90,14 @@ TEST(DatasetManifest, MissingFileAndSplit) {
     expect_error(
         ErrorKind::data, [&] { DatasetManifest::load(io::posix(), folder.path()); },
         folder / "manifest.json", "data prepare");
+    const std::string file = folder / "text.txt";
+    expect_error(
+        ErrorKind::data, [&] { DatasetManifest::load(io::posix(), file); },
+        file + ": no such file or folder", "data prepare");
+    io::write_atomically(io::posix(), file, "text");
+    expect_error(
+        ErrorKind::data, [&] { DatasetManifest::load(io::posix(), file); }, file + ": is a file",
+        "data prepare");
     expect_error(
         ErrorKind::data, [&] { example().split("test", "m.json"); }, "m.json", "'test'",
         "heldout, train");

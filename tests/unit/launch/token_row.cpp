@@ -6,6 +6,7 @@
 #include "core/data/dataset.h"
 #include "core/data/prepare.h"
 #include "kernels/runtime/error.h"
+#include "tests/support/expect_error.h"
 #include "tests/support/temporary_folder.h"
 
 namespace plinth::launch {
@@ -91,6 +92,12 @@ TEST_F(TextRow, EqualsTheShardsOfTheSameText) {
         EXPECT_EQ(one.positions, other.positions);
         EXPECT_EQ(one.documents, other.documents);
     }
+    test::expect_error(
+        ErrorKind::data, [&] { open_shards(files_, path("none"), "train", *tokenizer_); },
+        "evaluate.data", path("none") + ": no such file");
+    test::expect_error(
+        ErrorKind::data, [&] { open_shards(files_, path("text.jsonl"), "train", *tokenizer_); },
+        path("text.jsonl") + " is a file", "evaluate.format=text, jsonl or classification");
     const auto plain_bytes = core::data::load_tokenizer(files_, "byte256");
     EXPECT_THROW(open_shards(files_, path("shards"), "train", *plain_bytes), Error);
 }
