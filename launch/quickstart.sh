@@ -4,13 +4,20 @@
 #   launch/quickstart.sh [options]
 #     --input PATH     train on this file, folder or pattern instead of text found on the machine (may be repeated)
 #     --folder FOLDER  where everything is written (default runs/quickstart; what an earlier quickstart left there is removed)
-#     --program FILE   use this program: nothing is installed or built
+#     --program FILE   use this program (a plain name: in the caller's folder, else in PATH): nothing is installed or built
 #     --quick          a rehearsal in seconds: less text, a tenth of the steps; the model is not asked to be any good
 #     --help
-# Asks nothing. Exit 1 when a step fails: among them a resumed run whose losses differ in one bit from those of the run that was
-# killed, and a model that predicts held-out text no better than a table of byte pairs does.
+# Relative paths are relative to the folder that it is called from. Asks nothing. Exit 1 when a step fails: among them a resumed
+# run whose losses differ in one bit from those of the run that was killed, and a model that predicts held-out text no better
+# than a table of byte pairs does.
 set -euo pipefail
+caller=$PWD
 cd "$(dirname "$0")/.."
+
+# from_caller PATH: a relative one as it is from here; a pattern stays one.
+from_caller() {
+    case $1 in /*) printf '%s' "$1" ;; *) printf '%s/%s' "${caller%/}" "$1" ;; esac
+}
 
 inputs=()
 folder=runs/quickstart
@@ -18,12 +25,15 @@ program=
 quick=no
 while [ $# -gt 0 ]; do
     case "$1" in
-        --input | --folder | --program) [ $# -gt 1 ] || { echo "quickstart: $1 needs a value" >&2; exit 2; } ;;&
-        --input) inputs+=("$2"); shift 2 ;;
-        --folder) folder=$2; shift 2 ;;
-        --program) program=$2; shift 2 ;;
+        --input | --folder | --program) [ -n "${2:-}" ] || { echo "quickstart: $1 needs a value" >&2; exit 2; } ;;&
+        --input) inputs+=("$(from_caller "$2")"); shift 2 ;;
+        --folder) folder=$(from_caller "$2"); shift 2 ;;
+        --program)
+            program=$2
+            if [[ $2 == */* || -f $caller/$2 ]]; then program=$(from_caller "$2"); fi
+            shift 2 ;;
         --quick) quick=yes; shift ;;
-        --help | -h) sed -n '3,12s/^# \{0,1\}//p' "$0"; exit 0 ;;
+        --help | -h) sed -n '3,13s/^# \{0,1\}//p' launch/quickstart.sh; exit 0 ;;
         *) echo "quickstart: unknown option '$1' (--help lists them)" >&2; exit 2 ;;
     esac
 done

@@ -74,4 +74,18 @@ stand_in 0x1p+1 3.4 || fail "a whole run with a good model"
 stand_in 0x1p+1 3.6 && fail "a model that is worse than a table of byte pairs went unnoticed"
 grep -q '3.6 bits per byte are not below 3.5' "$folder/log" || fail "the bad model has no message"
 
+# Called from another folder: relative paths are that folder's, patterns stay patterns, and nothing is written anywhere else.
+root=$PWD
+mkdir -p "$folder/caller/texts"
+touch "$folder/caller/texts/one.txt" "$folder/caller/texts/two.txt"
+echo 0x1p+1 >"$folder/second_loss"
+echo 3.0 >"$folder/bits"
+(cd "$folder/caller" && "$root/launch/quickstart.sh" --quick --program ../plinth --folder out --input texts/one.txt --input 'texts/*.txt') \
+    >"$folder/log" 2>&1 || fail "relative paths from another folder"
+printf '%s\n' "$folder/caller/texts/one.txt" "$folder/caller/texts/*.txt" | cmp -s - "$folder/caller/out/files.txt" ||
+    fail "the inputs are not those of the caller: $(cat "$folder/caller/out/files.txt")"
+[ -s "$folder/caller/out/run/metrics.jsonl" ] || fail "the run is not in the caller's folder"
+grep -qx "\$ $folder/caller/../plinth data prepare .*" "$folder/log" || fail "the program is not the caller's"
+(cd "$folder/caller" && "$root/launch/quickstart.sh" --help) | grep -q -- '--input PATH' || fail "no help from another folder"
+
 echo "passed"
