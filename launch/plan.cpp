@@ -96,6 +96,23 @@ std::string device_memory_text(const RunConfig& config, const MemoryPlan& memory
     return text;
 }
 
+/// Tokens of all steps of the run; a double, as the longest runs that keys allow have more than 64
+/// bits can count.
+double total_tokens(const TrainSection& train, int64_t sequence_length) {
+    int64_t steps = total_steps(train, sequence_length), consumed = 0;
+    // Each stage is crossed in whole steps, see total_steps.
+    for (const BatchRampStage& stage : train.batch_ramp) {
+        if (consumed >= stage.samples) continue;
+        const int64_t batch = global_batch_at(train, consumed);
+        const int64_t crossed = std::min(steps, (stage.samples - consumed + batch - 1) / batch);
+        steps -= crossed;
+        consumed += crossed * batch;
+    }
+    const auto batch = static_cast<double>(global_batch_at(train, consumed));
+    return (static_cast<double>(consumed) + static_cast<double>(steps) * batch) *
+           static_cast<double>(sequence_length);
+}
+
 /// Where the full batch begins, if a ramp leads there.
 std::string ramp_text(const RunConfig& config) {
     const auto& ramp = config.train.batch_ramp;
@@ -164,8 +181,9 @@ std::string plan_text(const RunConfig& config, int64_t ranks) {
     text += fmt::format("# buckets             {}\n", fmt::join(bucket_counts(config), ", "));
     text += pipeline_text(config, ranks);
     text += fmt::format("# steps               {}\n", steps);
-    text += fmt::format("# tokens              {} a step{}\n",
-                        config.train.global_batch * config.data.sequence_length, ramp_text(config));
+    text += fmt::format("# tokens              {} a step{}, {:.0f} in all\n",
+                        config.train.global_batch * config.data.sequence_length, ramp_text(config),
+                        total_tokens(config.train, config.data.sequence_length));
     text += fmt::format(
         "# slots, lanes        {} micro-batches in {} lanes, {:.1f} % of rank time idle{}\n", slots,
         config.train.lanes, 100.0 * lanes.idle_share(),

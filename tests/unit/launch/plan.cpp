@@ -213,14 +213,46 @@ TEST(Plan, SaysWhenTheFullBatchIsReached) {
     const auto text_of = [&](const std::vector<std::string>& overrides) {
         return plan_text(load<RunConfig>(core::io::posix(), file, overrides), 1);
     };
-    EXPECT_NE(text_of({}).find("512 a step\n"), std::string::npos);
+    EXPECT_NE(text_of({"train.steps=30"}).find("512 a step, 15360 in all\n"), std::string::npos);
     EXPECT_EQ(text_of({}).find("full batch"), std::string::npos);
-    const std::string ramp =
-        text_of({"train.batch_ramp=[{samples: 0, global_batch: 2}, {samples: "
-                 "6, global_batch: 4}, {samples: 20, global_batch: 8}]"});
-    EXPECT_NE(ramp.find("512 a step from sample 20 on, 128 in the first step\n"), std::string::npos)
+    const std::string ramp = text_of({"train.steps=30",
+                                      "train.batch_ramp=[{samples: 0, global_batch: 2}, {samples: "
+                                      "6, global_batch: 4}, {samples: 20, global_batch: 8}]"});
+    // 3 steps of 2 samples, 4 of 4, and 23 of 8 samples of 64 tokens.
+    EXPECT_NE(ramp.find("512 a step from sample 20 on, 128 in the first step, 13184 in all\n"),
+              std::string::npos)
         << ramp;
     EXPECT_NE(ramp.find("idle, at the full batch\n"), std::string::npos) << ramp;
+}
+
+TEST(Plan, CountsTheTokensOfTheRun) {
+    const std::string file = std::string(PLINTH_SOURCE_DIR) + "/configs/gpt/tiny.yaml";
+    const auto expect_tokens = [&](std::vector<std::string> overrides, const std::string& length,
+                                   int64_t samples) {
+        overrides.insert(overrides.end(), {length, "optimizer.warmup_steps=0"});
+        const std::string text = plan_text(load<RunConfig>(core::io::posix(), file, overrides), 1);
+        EXPECT_NE(text.find(fmt::format(", {} in all\n", 64 * samples)), std::string::npos)
+            << length << ", expected " << samples << " samples of 64 tokens: " << text;
+    };
+    for (const bool is_ramped : {false, true}) {
+        std::vector<std::string> overrides{"data.sequence_length=64"};
+        if (is_ramped)
+            overrides.push_back(
+                "train.batch_ramp=[{samples: 0, global_batch: 2}, {samples: 5, global_batch: 4}, "
+                "{samples: 12, global_batch: 8}]");
+        const RunConfig config = load<RunConfig>(core::io::posix(), file, overrides);
+        int64_t samples = 0;
+        for (int64_t steps = 1; steps < 12; ++steps) {
+            samples += global_batch_at(config.train, samples);
+            expect_tokens(overrides, fmt::format("train.steps={}", steps), samples);
+            overrides.emplace_back("train.steps=null");
+            for (const int64_t less : {0, 127})  // as many steps: the last one is whole
+                expect_tokens(overrides, fmt::format("train.tokens={}", 64 * samples - less),
+                              samples);
+            overrides.pop_back();
+        }
+    }
+    expect_tokens({"data.sequence_length=64"}, "train.steps=1000000000000", 8'000'000'000'000);
 }
 
 }  // namespace
