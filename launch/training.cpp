@@ -294,7 +294,7 @@ int Training::finish() {
     const bool asked = !session_.ranks().all_agree(!signal_.requested());
     state.fp8_history = engine_.fp8_history();
     checkpoints_.finish(state);
-    if (steps_here_ > 0)
+    if (steps_here_ > 0 && groups_.size(parallel::Axis::data) > 1)
         session_.say(
             fmt::format("gradient exchange hidden behind the backward pass: {:.1f}% of bytes",
                         100.0 * hidden_share_sum_ / static_cast<double>(steps_here_)));

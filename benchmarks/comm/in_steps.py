@@ -72,6 +72,8 @@ def main():
     parser.add_argument("--ranks", type=int, default=2)
     parser.add_argument("--rounds", type=int, default=3)
     options = parser.parse_args()
+    if options.ranks < 2:
+        parser.error("--ranks: one rank exchanges nothing")
     with tempfile.TemporaryDirectory(prefix="plinth-exchange-") as work:
         run([options.plinth, "data", "prepare", f"prepare.inputs=[{ROOT}/core, {ROOT}/docs, {ROOT}/kernels]", f"prepare.output={work}/text", "prepare.held_out=0"])
         {"hidden": hidden, "summation": summation}[options.part](options, work)

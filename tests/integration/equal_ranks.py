@@ -168,6 +168,13 @@ def expect_same_text(lab, name, other, after=0):
     print(f"equal: {len(texts[0])} text samples of {name} and {other}", flush=True)
 
 
+def expect_hidden_share(lab, says):
+    """A run says at its end how much of the gradient exchange was hidden where data ranks exchange, and only there."""
+    for name, expected in says.items():
+        if any("gradient exchange hidden behind" in line for line in lab.printed[name]) != expected:
+            runs.fail(f"run {name} must {'' if expected else 'not '}speak of its exchange", lab.printed[name])
+
+
 def train_on(lab, name, config, overrides, ranks, changed):
     """A resume to its end. It warns of each of the `changed` keys and of nothing else."""
     lab.train(name, config, overrides, ranks)
@@ -192,6 +199,7 @@ def shared_tokens(lab, options):
         expect_same_text(lab, f"{name}-1", f"{name}-2")
         four = lab.train(f"{name}-4", config, {**overrides, key: 2, "parallel.zero": 1}, 4)
         runs.expect_equal(lab, f"{key}=2 with 2 data ranks and zero 1, and without", two, four)
+        expect_hidden_share(lab, {f"{name}-1": False, f"{name}-2": False, f"{name}-4": True})
         back = lab.fork(two, f"{name}-2-1", 10)
         train_on(lab, f"{name}-2-1", config, overrides, 1, [key])
         runs.expect_close(f"{key}=2, then 1 rank from step 10 on", one, back, tolerance, after=10)
