@@ -21,6 +21,36 @@ void declare_rope(Schema& schema, RopeScaling& scaling) {
                {.doc = "Positions before the stretching.", .unit = "tokens", .min = 1});
 }
 
+/// How a block normalises, and how it sees order.
+void declare_norm_and_positions(Schema& schema, ModelSection& model) {
+    schema.choice("model.norm", &model.norm, {{"layer", NormKind::layer}, {"rms", NormKind::rms}},
+                  {.doc = "Normalisation: layer norm (weight and bias) or RMS norm (weight)."});
+    schema.key("model.norm_eps", &model.norm_eps,
+               {.doc = "Added to the variance (or mean square).", .above = 0, .below = 1});
+    schema.choice("model.positions", &model.positions,
+                  {{"learned", PositionKind::learned},
+                   {"rotary", PositionKind::rotary},
+                   {"alibi", PositionKind::alibi},
+                   {"none", PositionKind::none}},
+                  {.doc = "How attention sees order."});
+    schema.key("model.rope_theta", &model.rope_theta,
+               {.doc = "Base of the rotary frequencies.", .above = 0});
+    declare_rope(schema, model.rope_scaling);
+}
+
+/// Biases and norms that some families have.
+void declare_biases_and_norms(Schema& schema, ModelSection& model) {
+    schema.key("model.attention_bias", &model.attention_bias,
+               {.doc = "Bias on attention's output projection."});
+    schema.key("model.qkv_bias", &model.qkv_bias,
+               {.doc = "Bias on the query, key and value projections."});
+    schema.key("model.mlp_bias", &model.mlp_bias, {.doc = "Bias on the MLP's projections."});
+    schema.key("model.qk_norm", &model.qk_norm,
+               {.doc = "RMS norm over each head's queries and keys."});
+    schema.key("model.embedding_norm", &model.embedding_norm,
+               {.doc = "Norm right after the token embedding (BLOOM)."});
+}
+
 }  // namespace
 
 void declare(Schema& schema, ModelSection& model) {
@@ -56,19 +86,7 @@ void declare(Schema& schema, ModelSection& model) {
          .unit = "tokens",
          .min = 1,
          .max = largest_dim});
-    schema.choice("model.norm", &model.norm, {{"layer", NormKind::layer}, {"rms", NormKind::rms}},
-                  {.doc = "Normalisation: layer norm (weight and bias) or RMS norm (weight)."});
-    schema.key("model.norm_eps", &model.norm_eps,
-               {.doc = "Added to the variance (or mean square).", .above = 0, .below = 1});
-    schema.choice("model.positions", &model.positions,
-                  {{"learned", PositionKind::learned},
-                   {"rotary", PositionKind::rotary},
-                   {"alibi", PositionKind::alibi},
-                   {"none", PositionKind::none}},
-                  {.doc = "How attention sees order."});
-    schema.key("model.rope_theta", &model.rope_theta,
-               {.doc = "Base of the rotary frequencies.", .above = 0});
-    declare_rope(schema, model.rope_scaling);
+    declare_norm_and_positions(schema, model);
     schema.choice("model.activation", &model.activation,
                   {{"gelu_tanh", Activation::gelu_tanh},
                    {"gelu_erf", Activation::gelu_erf},
@@ -76,15 +94,7 @@ void declare(Schema& schema, ModelSection& model) {
                   {.doc = "Nonlinearity of the MLP; swiglu has a gate and an up projection."});
     schema.key("model.tied_head", &model.tied_head,
                {.doc = "The output head uses the token embedding's weight."});
-    schema.key("model.attention_bias", &model.attention_bias,
-               {.doc = "Bias on attention's output projection."});
-    schema.key("model.qkv_bias", &model.qkv_bias,
-               {.doc = "Bias on the query, key and value projections."});
-    schema.key("model.mlp_bias", &model.mlp_bias, {.doc = "Bias on the MLP's projections."});
-    schema.key("model.qk_norm", &model.qk_norm,
-               {.doc = "RMS norm over each head's queries and keys."});
-    schema.key("model.embedding_norm", &model.embedding_norm,
-               {.doc = "Norm right after the token embedding (BLOOM)."});
+    declare_biases_and_norms(schema, model);
     schema.key(
         "model.causal", &model.causal,
         {.doc = "A token sees only itself and earlier tokens. Only a classifier's model may go "

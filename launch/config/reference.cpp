@@ -26,19 +26,20 @@ On the command line, after the file:
 |---|---|
 | `train.steps=200` | set a key; everything after `=` is taken as it stands |
 | `run.name="a, b"` | a value that starts with a quote, `[` or `{` is read as YAML |
-| `data.sources=[a, {path: b, weight: 2}]` | a list (quote the word for the shell); `a` stands for `{path: a}` |
+| `data.sources=[a, {path: b}]` | a list (quote the word for the shell); `a` is `{path: a}` |
 | `data.sources.0.weight=2` | one element of a list, counted from 0 |
 | `train.tokens=null` | no value, where a key allows it |
 | `~optimizer.lr` | back to the default; also for a whole section |
 
 Unknown keys, wrong types and values out of range are errors that name file, line, column and the
 nearest valid key. `true` and `false` are the only bools. Sizes are `4096`, `512MiB` (powers of
-1024) or `2GB` (powers of 1000); durations are `90`, `90s` or `2h30m`. Aliases, anchors, tags, merge keys, duplicate
-keys, more than 32 levels and files over 1 MiB are refused.
+1024) or `2GB` (powers of 1000); durations are `90`, `90s` or `2h30m`. Aliases, anchors, tags, merge
+keys, duplicate keys, more than 32 levels and files over 1 MiB are refused.
 
-*Resume* says what a key that changed since the checkpoint means when a run goes on: **free** changes
-no bit of the training; **recorded** is allowed with a warning, and bitwise comparability with the old run ends
-there; **refused** would be another run: start it with `checkpoint.init` instead.
+*Resume* says what a key that changed since the checkpoint means when a run goes on: **free**
+changes no bit of the training; **recorded** is allowed with a warning, and bitwise comparability
+with the old run ends there; **refused** would be another run: start it with `checkpoint.init`
+instead.
 )";
 
 std::string escape_cell(const std::string& text) {

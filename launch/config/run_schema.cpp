@@ -1,15 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0
-// What every key of a run is called, means and may be; the model's stand in model_schema.cpp.
-// docs/configuration.md is printed from here.
+// What every key of a run is called, means and may be; the model's stand in model_schema.cpp, those
+// of the process and its checkpoints in process_schema.cpp. docs/configuration.md is printed from
+// here.
 #include "launch/config/run_config.h"
 
 namespace plinth::launch {
 namespace {
 
 const Names<ComputeType> compute_types{{"fp32", ComputeType::fp32}, {"bf16", ComputeType::bf16}};
-const Names<DeviceExchange> device_exchanges{{"auto", DeviceExchange::automatic},
-                                             {"host", DeviceExchange::host},
-                                             {"nccl", DeviceExchange::nccl}};
 const Names<PipelineSchedule> pipeline_schedules{{"gpipe", PipelineSchedule::gpipe},
                                                  {"1f1b", PipelineSchedule::one_f_one_b},
                                                  {"interleaved", PipelineSchedule::interleaved},
@@ -40,31 +38,7 @@ void declare_stage_layers(Schema& schema, ParallelSection& parallel) {
                 .max = 1 << 20});
 }
 
-void declare_watch(Schema& schema, RunSection& run) {
-    schema.seconds("run.timeout", &run.timeout,
-                   {.doc = "A collective that takes longer ends the run with a report.",
-                    .unit = "seconds",
-                    .above = 0});
-    schema.seconds(
-        "run.hang_seconds", &run.hang_seconds,
-        {.doc = "A rank that is dead, stopped, out of reach, without progress or in another "
-                "collective is reported within this time and ends the run with exit code 162; 0 "
-                "means that only run.timeout ends it.",
-         .unit = "seconds",
-         .min = 0});
-}
-
-}  // namespace
-
-const Names<DeviceKind>& device_names() {
-    static const Names<DeviceKind> names{
-        {"auto", DeviceKind::automatic}, {"cpu", DeviceKind::cpu}, {"cuda", DeviceKind::cuda}};
-    return names;
-}
-
-void declare(Schema& schema, DataSection& data) {
-    schema.section("data", "What the model reads: data sets that `plinth data prepare` wrote.",
-                   Resume::recorded);
+void declare_sources(Schema& schema, DataSection& data) {
     schema.list<BlendSource>(
         "data.sources", &data.sources,
         {.doc =
@@ -81,6 +55,71 @@ void declare(Schema& schema, DataSection& data) {
                                 "the one in its manifest."});
         },
         "path");
+}
+
+void declare_ramp(Schema& schema, TrainSection& train) {
+    schema.list<BatchRampStage>(
+        "train.batch_ramp", &train.batch_ramp,
+        {.doc = "Smaller batches at the start: stages in order of samples. The first begins at 0, "
+                "the last has train.global_batch and holds to the end of the run."},
+        [](Schema& element, BatchRampStage& stage) {
+            element.section("", "", Resume::recorded);
+            element.key("samples", &stage.samples,
+                        {.doc = "Consumed samples from which the stage holds.",
+                         .unit = "samples",
+                         .min = 0,
+                         .max = 1e17});
+            element.key("global_batch", &stage.global_batch,
+                        {.doc = "Samples in one optimizer step.",
+                         .unit = "samples",
+                         .min = 1,
+                         .max = largest_dim});
+        });
+}
+
+/// In what types a step computes, and what its backward pass keeps.
+void declare_arithmetic(Schema& schema, TrainSection& train) {
+    schema.choice("train.dtype", &train.dtype, compute_types,
+                  {.doc = "Type of activations and compute weights; master weights are fp32."});
+    schema.choice(
+        "train.fp8", &train.fp8,
+        {{"none", Fp8Scaling::none},
+         {"current", Fp8Scaling::current},
+         {"delayed", Fp8Scaling::delayed}},
+        {.doc =
+             "Products of attention's and the MLP's linear layers with operands of 8 bits, beside "
+             "train.dtype bf16: E4M3 for inputs and weights, E5M2 for gradients, one scale a "
+             "tensor, from its own largest magnitude (current) or from those of the 16 steps "
+             "before (delayed). Extents must be multiples of 16. The CPU emulates it, slowly."});
+    schema.key("train.seed", &train.seed,
+               {.doc = "Keys initial weights and dropout.", .min = 0, .resume = Resume::refused});
+    schema.key(
+        "train.tf32", &train.tf32,
+        {.doc = "On a GPU, products of fp32 matrices with 10-bit mantissas (TF32): several times "
+                "faster, less exact."});
+    schema.choice(
+        "train.recompute", &train.recompute,
+        {{"none", Recompute::none}, {"selective", Recompute::selective}, {"full", Recompute::full}},
+        {.doc = "What the backward pass makes again instead of keeping it; the same bits. "
+                "selective: outputs of norms and activation functions; full: whole "
+                "blocks, of which only the inputs are kept.",
+         .resume = Resume::free});
+    schema.key(
+        "train.offload_activations", &train.offload_activations,
+        {.doc =
+             "Keeps the inputs of blocks, which train.recompute=full needs again, in pinned host "
+             "memory: they leave and come beside the computation, and a GPU then holds three of "
+             "them at most. It changes no bit. On the CPU it goes the same way and saves "
+             "nothing.",
+         .resume = Resume::free});
+}
+
+}  // namespace
+
+void declare(Schema& schema, DataSection& data) {
+    schema.section("data", "What the model reads: data sets that `plinth data prepare` wrote.",
+                   Resume::recorded);
+    declare_sources(schema, data);
     schema.key("data.held_out", &data.held_out,
                {.doc = "Data set whose held-out split is evaluated during training; empty means "
                        "the held-out splits of all sources that have one, each by its size.",
@@ -148,56 +187,8 @@ void declare(Schema& schema, TrainSection& train) {
                        "share a step; 0 means min(global_batch / micro_batch, 8).",
                 .min = 0,
                 .max = 1 << 20});
-    schema.list<BatchRampStage>(
-        "train.batch_ramp", &train.batch_ramp,
-        {.doc = "Smaller batches at the start: stages in order of samples. The first begins at 0, "
-                "the last has train.global_batch and holds to the end of the run."},
-        [](Schema& element, BatchRampStage& stage) {
-            element.section("", "", Resume::recorded);
-            element.key("samples", &stage.samples,
-                        {.doc = "Consumed samples from which the stage holds.",
-                         .unit = "samples",
-                         .min = 0,
-                         .max = 1e17});
-            element.key("global_batch", &stage.global_batch,
-                        {.doc = "Samples in one optimizer step.",
-                         .unit = "samples",
-                         .min = 1,
-                         .max = largest_dim});
-        });
-    schema.choice("train.dtype", &train.dtype, compute_types,
-                  {.doc = "Type of activations and compute weights; master weights are fp32."});
-    schema.choice(
-        "train.fp8", &train.fp8,
-        {{"none", Fp8Scaling::none},
-         {"current", Fp8Scaling::current},
-         {"delayed", Fp8Scaling::delayed}},
-        {.doc =
-             "Products of attention's and the MLP's linear layers with operands of 8 bits, beside "
-             "train.dtype bf16: E4M3 for inputs and weights, E5M2 for gradients, one scale a "
-             "tensor, from its own largest magnitude (current) or from those of the 16 steps "
-             "before (delayed). Extents must be multiples of 16. The CPU emulates it, slowly."});
-    schema.key("train.seed", &train.seed,
-               {.doc = "Keys initial weights and dropout.", .min = 0, .resume = Resume::refused});
-    schema.key(
-        "train.tf32", &train.tf32,
-        {.doc = "On a GPU, products of fp32 matrices with 10-bit mantissas (TF32): several times "
-                "faster, less exact."});
-    schema.choice(
-        "train.recompute", &train.recompute,
-        {{"none", Recompute::none}, {"selective", Recompute::selective}, {"full", Recompute::full}},
-        {.doc = "What the backward pass makes again instead of keeping it; the same bits. "
-                "selective: outputs of norms and activation functions; full: whole "
-                "blocks, of which only the inputs are kept.",
-         .resume = Resume::free});
-    schema.key(
-        "train.offload_activations", &train.offload_activations,
-        {.doc =
-             "Keeps the inputs of blocks, which train.recompute=full needs again, in pinned host "
-             "memory: they leave and come beside the computation, and a GPU then holds three of "
-             "them at most. It changes no bit. On the CPU it goes the same way and saves "
-             "nothing.",
-         .resume = Resume::free});
+    declare_ramp(schema, train);
+    declare_arithmetic(schema, train);
     schema.key(
         "train.eval_every", &train.eval_every,
         {.doc = "Steps between evaluations on held-out data, which must be there; the last step is "
@@ -313,94 +304,6 @@ void declare(Schema& schema, ParallelSection& parallel) {
          .resume = Resume::recorded});
 }
 
-void declare(Schema& schema, CheckpointSection& checkpoint) {
-    schema.section("checkpoint", "When and where the run's state is saved.", Resume::free);
-    schema.key("checkpoint.folder", &checkpoint.folder,
-               {.doc = "Where checkpoints lie; empty means `checkpoints` in run.folder."});
-    schema.key(
-        "checkpoint.every", &checkpoint.every,
-        {.doc = "Steps between checkpoints; 0 means only at the end.", .unit = "steps", .min = 0});
-    schema.seconds("checkpoint.every_seconds", &checkpoint.every_seconds,
-                   {.doc = "Time between checkpoints, besides `every`; 0 means no such limit.",
-                    .unit = "seconds",
-                    .min = 0});
-    schema.key("checkpoint.keep", &checkpoint.keep,
-               {.doc = "Newest checkpoints that are kept; 0 keeps all.", .min = 0});
-    schema.key("checkpoint.keep_every", &checkpoint.keep_every,
-               {.doc = "Checkpoints whose step this divides are kept besides, for good; 0 means "
-                       "none. Of use where it is a multiple of `every`.",
-                .unit = "steps",
-                .min = 0});
-    schema.key("checkpoint.verify", &checkpoint.verify,
-               {.doc = "Before an older checkpoint is removed, read a kept one back, every byte, "
-                       "beside the training; false: only its manifest and indexes."});
-    schema.key("checkpoint.async", &checkpoint.async,
-               {.doc = "Write in the background while training goes on."});
-    schema.key("checkpoint.init", &checkpoint.init,
-               {.doc = "Start a new run from this checkpoint's weights; empty means from fresh "
-                       "weights. A resume does not read it."});
-}
-
-void declare(Schema& schema, RunSection& run) {
-    schema.section("run", "The process: where it writes, how long it lives, what it reports.",
-                   Resume::free);
-    schema.key("run.folder", &run.folder, {.doc = "Folder of the run's checkpoints and metrics."});
-    schema.key(
-        "run.name", &run.name,
-        {.doc =
-             "Name in the line that begins a run's log; empty means the last part of run.folder."});
-    schema.seconds("run.time_limit", &run.time_limit,
-                   {.doc = "Save and exit before this much time has passed; 0 means no limit.",
-                    .unit = "seconds",
-                    .min = 0});
-    schema.choice(
-        "run.device", &run.device, device_names(),
-        {.doc = "Where ranks compute: `auto` on a GPU where the machine has one, else on the "
-                "CPU. The ranks of a machine take its GPUs in turn."});
-    schema.choice(
-        "run.device_exchange", &run.device_exchange, device_exchanges,
-        {.doc = "How GPUs exchange: `host` by way of host memory and MPI; `nccl` directly, which "
-                "needs a GPU for each rank and has not been run on several GPUs; `auto` is `host` "
-                "until that has been done."});
-    schema.key("run.reproducible", &run.reproducible,
-               {.doc = "On a GPU use only kernels with one result for one input, so that a run "
-                       "repeats bit for bit; costs speed. The CPU always does."});
-    schema.key("run.graphs", &run.graphs,
-               {.doc = "Capture the work of each kind of micro-batch, and of the update, once, and "
-                       "launch it again from then on: on a GPU as CUDA graphs, which have not been "
-                       "run on a card yet. For one rank, without dropout, ALiBi, 8-bit "
-                       "products, moments in bf16, offload, ZeRO and a narrow wire. Changes no "
-                       "bit."});
-    schema.key("run.algorithm_cache", &run.algorithm_cache,
-               {.doc = "Folder of the files that keep which algorithm each matrix product on a GPU "
-                       "took, by GPU and library version, so that a later run times none again; "
-                       "empty means `plinth` in the user's cache folder (`$XDG_CACHE_HOME`, else "
-                       "`~/.cache`); `off` keeps none."});
-    schema.key("run.threads", &run.threads,
-               {.doc = "CPU threads of one rank; 0 means the cores that it may use.",
-                .min = 0,
-                .max = 1024});
-    declare_watch(schema, run);
-    schema.key("run.hash_check_every", &run.hash_check_every,
-               {.doc = "Steps between comparisons of the replicas' parameters; 0 means never.",
-                .unit = "steps",
-                .min = 0});
-    schema.key("run.log_every", &run.log_every,
-               {.doc = "Steps between progress lines; metrics files get every step.",
-                .unit = "steps",
-                .min = 1});
-    schema.key("run.metrics.jsonl", &run.metrics.jsonl,
-               {.doc = "Write metrics.jsonl in run.folder."});
-    schema.key("run.metrics.tensorboard", &run.metrics.tensorboard,
-               {.doc = "Write TensorBoard event files in run.folder."});
-    schema.key(
-        "run.peak_flops", &run.peak_flops,
-        {.doc = "One rank's peak for the utilisation figure; 0 means the data sheet's for a known "
-                "GPU, else that of a short matrix product at the start.",
-         .unit = "FLOP/s",
-         .min = 0});
-}
-
 void declare_for_reading(Schema& schema, ParallelSection& parallel) {
     schema.section(
         "parallel",
@@ -413,11 +316,6 @@ void declare_for_reading(Schema& schema, ParallelSection& parallel) {
     schema.key("parallel.zero", &parallel.zero, {.doc = "Of training only: 0.", .min = 0});
     schema.key("parallel.virtual_stages", &parallel.virtual_stages,
                {.doc = "Of training only: 1.", .min = 1});
-}
-
-void declare_for_reading(Schema& schema, RunSection& run) {
-    schema.section("run", "How ranks are watched.", Resume::free);
-    declare_watch(schema, run);
 }
 
 void declare(Schema& schema, RunConfig& config) {
