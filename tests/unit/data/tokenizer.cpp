@@ -101,9 +101,10 @@ TEST(ByteLevelBpe, ReversedRanksChangeTheReferenceIds) {
     EXPECT_GT(differing, 0u);
 }
 
-// GPT-2's own files and corpora of megabytes are no part of the project, so this one runs where
-// PLINTH_SHARED_DATA names a folder with tokenizers/gpt2 and corpora/. What needs neither, a
-// vocabulary of the same size and layout, is in large_vocabulary.cpp.
+// GPT-2's own files and corpora of megabytes are no part of the project (docs/decisions.md), so
+// this one is skipped unless a folder with tokenizers/gpt2 and corpora/ is named:
+//   PLINTH_SHARED_DATA=FOLDER build/dev/tests/unit_data --gtest_filter='ByteLevelBpe.Gpt2*'
+// What needs neither, a vocabulary of the same size and layout, is in large_vocabulary.cpp.
 TEST(ByteLevelBpe, Gpt2CorporaHaveTheReferenceIds) {
     const char* shared = std::getenv("PLINTH_SHARED_DATA");
     if (shared == nullptr) GTEST_SKIP() << "PLINTH_SHARED_DATA names no folder of corpora";
