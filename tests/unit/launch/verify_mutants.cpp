@@ -4,11 +4,11 @@
 #include <gtest/gtest.h>
 
 #include <cmath>
-#include <mutex>
 
-#include "kernels/add.h"
 #include "launch/verify.h"
 #include "tests/support/altered_group.h"
+#include "tests/support/twice_reduced_group.h"
+#include "tests/unit/launch/changed_gradients.h"
 #include "tests/unit/launch/tiny_models.h"
 
 namespace plinth::test {
@@ -25,44 +25,6 @@ Layout over(RunConfig config, int64_t data, int64_t tensor, int64_t context = 1)
     config.parallel.context = context;
     return layout_of(config, static_cast<int>(data * tensor * context));
 }
-
-/// Stands between the parameters of a rank and what collects their gradients; `change` gets each
-/// finished one of a micro-batch.
-class ChangedGradients {
-  public:
-    using Change = std::function<void(int rank, const std::string& name, int use, View dweight)>;
-    explicit ChangedGradients(Change change) : change_(std::move(change)) {}
-
-    LayoutDoubles doubles() {
-        return {.before_training = [this](int rank, core::models::Model& model) {
-            for (core::Parameter* parameter : model.parameters().all()) {
-                const std::lock_guard lock(mutex_);
-                sinks_.push_back(std::make_unique<Sink>(*parameter->sink(), rank, change_));
-                parameter->set_sink(sinks_.back().get());
-            }
-        }};
-    }
-
-  private:
-    struct Sink final : core::GradientSink {
-        Sink(core::GradientSink& to, int of_rank, const Change& how)
-            : sound(to), rank(of_rank), change(how) {}
-        void add(core::Parameter& parameter, int use,
-                 FunctionRef<void(View dweight)> product) override {
-            sound.add(parameter, use, [&](View dweight) {
-                product(dweight);
-                change(rank, parameter.name(), use, dweight);
-            });
-        }
-        core::GradientSink& sound;
-        int rank;
-        const Change& change;
-    };
-
-    Change change_;
-    std::mutex mutex_;
-    std::vector<std::unique_ptr<core::GradientSink>> sinks_;
-};
 
 void multiply(View values, float factor) {
     for (int64_t i = 0; i < values.elements(); ++i)
@@ -88,11 +50,20 @@ void expect_seen(const LayoutVerdict& verdict, const std::string& what) {
     EXPECT_NE(verdict.text.find(' '), std::string::npos) << what;
 }
 
+/// The gradient norm's reduction done once more over all ranks.
+LayoutDoubles norm_reduced_twice() {
+    return {.world = [](parallel::Communicator& world) {
+        return std::make_unique<TwiceReducedGroup>(world, "sum");
+    }};
+}
+
 /// The five faults of sums over ranks in one layout. `compare` is what `plinth verify` does for it.
 struct Faults {
     Layout layout;
     AlteredGroup::Alter dropped, swapped;
     std::function<LayoutVerdict(const LayoutRecord&)> compare;
+    /// Where the head uses the table of tokens.
+    std::function<bool(int rank, int use)> is_head = [](int, int use) { return use == 1; };
 
     void expect_all_seen() {
         const std::string& of = layout.name;
@@ -107,13 +78,11 @@ struct Faults {
             if (rank == 1) multiply(dweight, 1.0f + 1e-4f);
         });
         expect(scaled.doubles(), "the loss of one rank scaled");
-        ChangedGradients untied([](int, const std::string& name, int use, View dweight) {
-            if (name == "embedding.tokens.weight" && use == 1) multiply(dweight, 0.0f);
+        ChangedGradients untied([&](int rank, const std::string& name, int use, View dweight) {
+            if (name == "embedding.tokens.weight" && is_head(rank, use)) multiply(dweight, 0.0f);
         });
         expect(untied.doubles(), "the gradient of the tied head forgotten");
-        const double twice = std::sqrt(static_cast<double>(layout.ranks));
-        expect({.after_norm = [twice](StepMeans& means) { means.gradient_norm *= twice; }},
-               "the squares of the norm summed twice");
+        expect(norm_reduced_twice(), "the squares of the norm reduced twice");
     }
 };
 
@@ -124,6 +93,43 @@ TEST(VerifyMutants, DataParallelFaultsAreSeenInBits) {
            .swapped = swapping("gradients, bucket"),
            .compare = [&](const LayoutRecord& record) { return compare_bits(record, one); }}
         .expect_all_seen();
+}
+
+TEST(VerifyMutants, ZeroFaultsAreSeenInBits) {
+    const LayoutRecord one = train_layout(over(tiny_gpt(), 1, 1), steps);
+    const auto compare = [&](const LayoutRecord& record) { return compare_bits(record, one); };
+    for (const int64_t zero : {1, 2, 3}) {
+        RunConfig config = tiny_gpt();
+        config.parallel.zero = zero;
+        const Layout three = over(config, 3, 1);
+        Faults{.layout = three,
+               .dropped = dropping("gradients, bucket"),
+               .swapped = swapping("gradients, bucket"),
+               .compare = compare}
+            .expect_all_seen();
+        for (const auto& alter : {dropping("weights, bucket"), swapping("weights, bucket")})
+            expect_seen(compare(train_layout(three, steps, altered(alter))),
+                        three.name + ", gathered weights");
+    }
+}
+
+TEST(VerifyMutants, PipelineFaultsAreSeenInBits) {
+    const LayoutRecord one = train_layout(over(tiny_gpt(), 1, 1), steps);
+    RunConfig config = tiny_gpt();
+    config.parallel.pipeline = 2;
+    config.parallel.data = 3;
+    const Layout six = layout_of(config, 6);
+    const auto compare = [&](const LayoutRecord& record) { return compare_bits(record, one); };
+    // The last stage's table serves the head alone; ranks 3 to 5 are there.
+    Faults{.layout = six,
+           .dropped = dropping("gradients, bucket"),
+           .swapped = swapping("gradients, bucket"),
+           .compare = compare,
+           .is_head = [](int rank, int) { return rank >= 3; }}
+        .expect_all_seen();
+    for (const char* message : {"activation of micro-batch", "gradient of micro-batch"})
+        expect_seen(compare(train_layout(six, steps, altered(dropping(message)))),
+                    six.name + ", " + message);
 }
 
 void expect_tensor_faults_seen(const RunConfig& config, const Bounds& bounds) {
