@@ -5,10 +5,15 @@
 
 #include <gtest/gtest.h>
 
+#include <functional>
+#include <map>
+#include <optional>
+
 #include "core/autograd/scope.h"
 #include "kernels/runtime/philox.h"
 #include "parallel/comm/threads.h"
 #include "tests/support/expect_error.h"
+#include "tests/support/observed_group.h"
 
 namespace plinth::test {
 namespace {
@@ -52,6 +57,7 @@ struct WeightsCase {
     int zero;
     DType compute = DType::f32;
     int64_t bucket_bytes = 8192;
+    int ahead = parallel::WeightsOptions{}.ahead;
 };
 
 /// One rank of a group.
@@ -60,11 +66,12 @@ class Rank {
     Rank(Communicator& comm, const WeightsCase& c)
         : compute_(c.compute),
           layout_(model.parameters, c.bucket_bytes),
-          weights(parallel::make_weights(
-              model.parameters, layout_, comm, allocator, stream_,
-              {.zero = c.zero, .compute = c.compute, .in_flight = 3, .before_gather = [this] {
-                   ++gathers;
-               }})) {}
+          weights(parallel::make_weights(model.parameters, layout_, comm, allocator, stream_,
+                                         {.zero = c.zero,
+                                          .compute = c.compute,
+                                          .in_flight = 3,
+                                          .ahead = c.ahead,
+                                          .before_gather = [this] { ++gathers; }})) {}
 
     core::Scope::Settings settings() { return {.stream = &stream_, .allocator = &allocator}; }
 
@@ -84,6 +91,7 @@ class Rank {
         Parameter& parameter = *model.parameters.at(p);
         const DType dtype = parameter.read_as(compute_);
         const core::Tensor& found = parameter.acquire(dtype);
+        if (on_read) on_read(layout_.entries()[layout_.entry_of(parameter, 0)].unit);
         CHECK(found.shape() == parameter.local_shape(), "shape of {}", parameter.name());
         for (int64_t i = 0; i < found.elements(); ++i) {
             const float expected = value_of(p, i, version_);
@@ -118,6 +126,14 @@ class Rank {
     CachingAllocator allocator{host_memory()};  // outlives the parameters' tensors
     Model model;
     int gathers = 0;
+    std::function<void(size_t unit)> on_read;  ///< once it was acquired
+    /// Of each bucket's label.
+    std::map<std::string, size_t> units() const {
+        std::map<std::string, size_t> units;
+        for (size_t b = 0; b < layout_.buckets(); ++b)
+            units[layout_.label(b)] = layout_.unit_of(b);
+        return units;
+    }
 
   private:
     DType compute_;
@@ -215,6 +231,86 @@ TEST(ZeroWeights, StageThreeHoldsAFewUnitsAndGathersAhead) {
         CHECK(rank.allocator.use().peak <= resting + 4 * 32 * 1024, "{} bytes over {} at rest",
               rank.allocator.use().peak - resting, resting);
     });
+}
+
+/// Begun gathers and reads of units, in their order.
+struct UnitEvent {
+    bool is_read = false;
+    size_t unit = 0;
+};
+
+/// Of one learned micro-batch on rank 0 of three.
+std::vector<UnitEvent> events_of_a_pass(int ahead) {
+    std::vector<UnitEvent> events;
+    parallel::run_as_threads(3, [&](Communicator& comm) {
+        std::map<std::string, size_t> units;
+        const auto observer = std::make_shared<plinth::test::GroupObserver>();
+        ObservedGroup observed(comm, observer);
+        Rank rank(observed, {.zero = 3, .ahead = ahead});
+        rank.change(1);
+        const auto pass = [&] {
+            rank.weights->begin_micro_batch(3);
+            rank.forward();
+            rank.backward();
+            rank.weights->end_micro_batch();
+        };
+        pass();
+        if (comm.rank() == 0) {
+            units = rank.units();
+            observer->sent = [&](const std::string& label, int64_t) {
+                const std::string prefix = "weights, ";
+                if (!label.starts_with(prefix)) return;
+                const size_t unit = units.at(label.substr(prefix.size()));
+                if (events.empty() || events.back().is_read || events.back().unit != unit)
+                    events.push_back({false, unit});
+            };
+            rank.on_read = [&](size_t unit) { events.push_back({true, unit}); };
+        }
+        pass();
+    });
+    return events;
+}
+
+struct Visits {
+    size_t all = 0;       ///< units read, neighbours once, but the first of the pass
+    size_t gathered = 0;  ///< of those, gathered for it since an earlier visit
+    size_t ahead = 0;     ///< of those, whose gather had begun before the unit before was read
+};
+
+Visits visits_of(const std::vector<UnitEvent>& events) {
+    Visits visits;
+    std::map<size_t, size_t> begun;  // after how many units were read, by unit
+    std::optional<size_t> current;
+    size_t read = 0;
+    for (const UnitEvent& event : events) {
+        if (!event.is_read) {
+            begun[event.unit] = read;
+        } else if (current != event.unit) {
+            current = event.unit;
+            if (++read == 1) continue;
+            ++visits.all;
+            const auto gather = begun.find(event.unit);
+            if (gather == begun.end()) continue;
+            ++visits.gathered;
+            // The unit before was number read - 1: before it was read there were fewer.
+            if (gather->second < read - 1) ++visits.ahead;
+            begun.erase(gather);
+        }
+    }
+    return visits;
+}
+
+TEST(ZeroWeights, StageThreeBeginsToGatherTheNextUnitBeforeThisOneIsRead) {
+    for (const int ahead : {1, 2, 3}) {
+        const Visits visits = visits_of(events_of_a_pass(ahead));
+        EXPECT_GT(visits.all, 8u) << "several units, forward and backward";
+        // Where the backward pass begins the last units are still there.
+        EXPECT_GE(visits.gathered + static_cast<size_t>(ahead), visits.all);
+        EXPECT_EQ(visits.ahead, visits.gathered) << ahead << " ahead";
+    }
+    const Visits mutant = visits_of(events_of_a_pass(0));
+    EXPECT_GT(mutant.gathered, 8u);
+    EXPECT_EQ(mutant.ahead, 0u) << "the mutant: nothing ahead";
 }
 
 TEST(ZeroWeights, AReaderThatStaysIsNamed) {
