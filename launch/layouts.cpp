@@ -36,10 +36,23 @@ std::string name_of(const ParallelSection& parallel) {
     return name.empty() ? "one rank" : name;
 }
 
-std::vector<PipelineSchedule> schedules_of(int64_t pipeline) {
-    if (pipeline == 1) return {PipelineSchedule::one_f_one_b};
-    return {PipelineSchedule::gpipe, PipelineSchedule::one_f_one_b, PipelineSchedule::interleaved,
-            PipelineSchedule::zero_bubble};
+/// With every schedule; interleaved with every number of chunks, two or more, that finds layers.
+std::vector<ParallelSection> schedules_of(const ParallelSection& parallel, int64_t pipeline,
+                                          int64_t layers) {
+    std::vector<ParallelSection> all;
+    const auto add = [&](PipelineSchedule schedule) {
+        all.push_back(with_schedule(parallel, pipeline, schedule));
+    };
+    if (pipeline > 1) add(PipelineSchedule::gpipe);
+    add(PipelineSchedule::one_f_one_b);
+    if (pipeline == 1) return all;
+    add(PipelineSchedule::interleaved);
+    while (pipeline * (all.back().virtual_stages + 1) <= layers) {
+        all.push_back(all.back());
+        ++all.back().virtual_stages;
+    }
+    add(PipelineSchedule::zero_bubble);
+    return all;
 }
 
 void consider(RunConfig config, int ranks, Layouts& layouts) {
@@ -108,8 +121,9 @@ Layouts all_layouts(const RunConfig& config, const std::vector<int64_t>& worlds)
                     candidate.parallel.data = world / others;
                     candidate.parallel.context = context;
                     candidate.parallel.tensor = tensor;
-                    for (const PipelineSchedule schedule : schedules_of(pipeline)) {
-                        candidate.parallel = with_schedule(candidate.parallel, pipeline, schedule);
+                    for (const ParallelSection& parallel :
+                         schedules_of(candidate.parallel, pipeline, config.model.layers)) {
+                        candidate.parallel = parallel;
                         // With one data-parallel rank there is nothing to share.
                         const int64_t stages = world / others > 1 ? 3 : 0;
                         for (int64_t zero = 0; zero <= stages; ++zero) {

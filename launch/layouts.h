@@ -42,8 +42,9 @@ Layout layout_of(const RunConfig& config, int ranks);
 ParallelSection with_schedule(ParallelSection parallel, int64_t pipeline,
                               PipelineSchedule schedule);
 /// Every product of data, tensor, pipeline and context that fills one of the worlds, with every
-/// pipeline schedule and every ZeRO stage where there is something to share; train.lanes is one a
-/// micro-batch where ZeRO 2 and 3 need that.
+/// pipeline schedule (interleaved with two chunks on a stage, and with more where there are layers)
+/// and every ZeRO stage where there is something to share; train.lanes is one a micro-batch where
+/// ZeRO 2 and 3 need that.
 Layouts all_layouts(const RunConfig& config, const std::vector<int64_t>& worlds);
 
 }  // namespace plinth::launch

@@ -19,18 +19,6 @@ std::string gib(int64_t bytes) {
     return fmt::format("{:.3f} GiB", static_cast<double>(bytes) / (1ll << 30));
 }
 
-/// Of the gradients, on a rank of each stage.
-std::vector<size_t> bucket_counts(const RunConfig& config) {
-    std::vector<size_t> counts;
-    for (int stage = 0; stage < static_cast<int>(config.parallel.pipeline); ++stage) {
-        core::models::Transformer model = declared_model(config, stage);
-        const std::vector<core::Parameter*> parameters = model.parameters().all();
-        counts.push_back(
-            parallel::BucketLayout(parameters, config.parallel.bucket_bytes).buckets());
-    }
-    return counts;
-}
-
 /// Empty where nothing is offloaded.
 std::string offload_text(const MemoryPlan& memory) {
     std::string text;
@@ -155,6 +143,17 @@ std::string pipeline_text(const RunConfig& config, int64_t ranks) {
 }
 
 }  // namespace
+
+std::vector<size_t> bucket_counts(const RunConfig& config) {
+    std::vector<size_t> counts;
+    for (int stage = 0; stage < static_cast<int>(config.parallel.pipeline); ++stage) {
+        core::models::Transformer model = declared_model(config, stage);
+        const std::vector<core::Parameter*> parameters = model.parameters().all();
+        counts.push_back(
+            parallel::BucketLayout(parameters, config.parallel.bucket_bytes).buckets());
+    }
+    return counts;
+}
 
 std::string plan_text(const RunConfig& config, int64_t ranks) {
     const MemoryPlan memory = memory_plan(config, ranks);

@@ -2,7 +2,9 @@
 #pragma once
 
 #include <algorithm>
+#include <cstddef>
 #include <string>
+#include <vector>
 
 #include "launch/config/run_config.h"
 
@@ -49,6 +51,9 @@ TrafficPlan traffic_plan(const RunConfig& config, int64_t ranks);
 MemoryPlan memory_plan(const RunConfig& config, int64_t ranks, int stage);
 /// Of the stage that needs the most.
 MemoryPlan memory_plan(const RunConfig& config, int64_t ranks);
+
+/// Into how many buckets the gradients of a rank are cut, by pipeline stage.
+std::vector<size_t> bucket_counts(const RunConfig& config);
 
 /// What `--dry-run` of a training run prints: the resolved configuration, parameters, memory a
 /// rank, steps, tokens, lanes and idle share.

@@ -5,6 +5,7 @@
 #include <chrono>
 
 #include "core/io/print.h"
+#include "launch/plan.h"
 
 namespace plinth::launch {
 
@@ -28,6 +29,20 @@ class Comparison {
         trained_.insert_or_assign(key_of(layout), record);
         if (layout.ranks == 1) return {true, "what the others are compared with"};
         return compare_within(record, trained(undivided(layout, 1, 1)), bounds_of(layout.config));
+    }
+
+    /// What made the comparisons hard, in the words of the undivided run; empty if none was
+    /// trained.
+    std::string undivided_text(const RunConfig& config) const {
+        const Layout one = undivided(layout_of(config, 1), 1, 1);
+        const auto found = trained_.find(key_of(one));
+        if (found == trained_.end()) return "";
+        const double clip = config.optimizer.clip;
+        const auto clipped = std::ranges::count_if(
+            found->second.norms, [clip](double norm) { return clip > 0.0 && norm > clip; });
+        return fmt::format("{}: {} buckets of gradients, dropout {}, {} of {} steps clipped",
+                           one.name, bucket_counts(one.config).front(), config.model.dropout,
+                           clipped, found->second.norms.size());
     }
 
   private:
@@ -125,6 +140,7 @@ int verify(const VerifyConfig& config) {
     }
     say_refused(layouts.refused);
     if (config.verify.layouts == VerifyLayouts::all) say_axes(layouts);
+    if (const std::string text = comparison.undivided_text(config.run); !text.empty()) say(text);
     say(fmt::format("tried {}, refused {}, failed {}{}", tried, layouts.refused.size(), failed,
                     untried_text(layouts)));
     return tried > 0 && failed == 0 ? 0 : 1;

@@ -217,9 +217,11 @@ def shared_tokens(lab, options):
 
 def all_axes(lab, options):
     """Eight ranks, two on each of three axes, share a vocabulary of 257 that two do not divide."""
-    overrides = {**COMMON, "train.steps": 8, "train.eval_every": 4, "train.sample_every": 8, "data.sequence_length": 64}
+    overrides = {**COMMON, "train.steps": 20, "train.eval_every": 10, "train.sample_every": 20, "data.sequence_length": 64}
     divided = {"parallel.tensor": 2, "parallel.pipeline": 2, "parallel.data": 2, "parallel.zero": 1}
     one = lab.train("axes-1", "gpt/tiny.yaml", overrides)
+    expect_clipping(one, COMMON["optimizer.clip"])
+    expect_buckets(lab, "gpt/tiny.yaml", overrides, 5)
     two = lab.train("axes-2", "gpt/tiny.yaml", {**overrides, "parallel.tensor": 2}, 2)
     eight = lab.train("axes-8", "gpt/tiny.yaml", {**overrides, **divided}, 8)
     runs.expect_close("2 tensor ranks and 1 rank", one, two, 1e-6)

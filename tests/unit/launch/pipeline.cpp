@@ -105,6 +105,20 @@ TEST(Pipeline, UntiedFp32FullRecomputeNormedHeadsAndEmbedding) {
                  {{3}, {4, 1, "zero_bubble"}, {2, 1, "interleaved", 2}});
 }
 
+TEST(Pipeline, EightStagesAndFourChunksOnOne) {
+    const std::vector<std::string> overrides = {"model.layers=8", "train.dtype=bf16",
+                                                "model.dropout=0.1"};
+    for (const char* file : {"gpt/tiny.yaml", "llama/tiny.yaml"})
+        over_layouts(file, overrides,
+                     {{8},
+                      {8, 1, "gpipe"},
+                      {8, 1, "zero_bubble"},
+                      {4, 1, "interleaved", 2},
+                      {4, 2, "interleaved", 2},
+                      {2, 1, "interleaved", 3},
+                      {2, 2, "interleaved", 4}});
+}
+
 TEST(Pipeline, FewerMicroBatchesThanStagesAndBf16OnTheWire) {
     const std::vector<std::string> overrides = {"train.global_batch=2", "train.lanes=2",
                                                 "parallel.wire_dtype=bf16"};

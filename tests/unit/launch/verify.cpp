@@ -53,6 +53,20 @@ TEST(Layouts, FillTheWorldsAndNameWhatIsRefused) {
         EXPECT_NE(layout.reason.find(": "), std::string::npos) << layout.reason;
 }
 
+TEST(Layouts, InterleaveAsManyChunksAsThereAreLayersFor) {
+    RunConfig config = tiny();
+    config.model.layers = 8;
+    std::vector<std::string> interleaved;
+    for (const Layout& layout : all_layouts(config, {2, 4}).valid)
+        if (layout.config.parallel.virtual_stages > 1 && layout.config.parallel.data == 1 &&
+            layout.config.parallel.tensor == 1 && layout.config.parallel.context == 1)
+            interleaved.push_back(layout.name);
+    EXPECT_EQ(interleaved, (std::vector<std::string>{"pipeline=2 interleaved virtual_stages=2",
+                                                     "pipeline=2 interleaved virtual_stages=3",
+                                                     "pipeline=2 interleaved virtual_stages=4",
+                                                     "pipeline=4 interleaved virtual_stages=2"}));
+}
+
 TEST(Layouts, CountWhatIsTriedOnEachAxis) {
     const auto counts = [](const RunConfig& config, const std::vector<int64_t>& worlds) {
         std::vector<std::string> texts;
