@@ -119,18 +119,20 @@ def cut_link(lab, options):
         ranks.expect(not left, f"nothing is left on the hosts: {left}")
 
 
-def oversubscribed(lab, options):
+def oversubscribed(layout):
     """A training run of eight ranks on two cores, with evaluations and saves, a sixth of the default limit: no report."""
-    cores = sorted(os.sched_getaffinity(0))[:2]
-    overrides = {"train.steps": 150, "data.sequence_length": 32, "train.global_batch": 16, "train.lanes": 8, "train.eval_every": 10,
-                 "checkpoint.every": 5, "train.sample_every": 50, "run.hang_seconds": "1.5s"}
-    launcher = ["taskset", "-c", ",".join(map(str, cores)), "mpirun", "--oversubscribe", "--bind-to", "none", "-n",
-                str(4 * len(cores))]
-    run = lab.start(f"oversubscribed-{time.monotonic_ns()}", "gpt/tiny.yaml", overrides, 4 * len(cores), launcher)
-    code = run.wait(300)
-    if code != 0 or any("plinth: hang" in line for line in run.lines):
-        runs.fail(f"exit code {code}, or an alarm without a cause", run.lines)
-    print(run.lines[-1], flush=True)
+    def case(lab, options):
+        cores = sorted(os.sched_getaffinity(0))[:2]
+        overrides = {"train.steps": 150, "data.sequence_length": 32, "train.global_batch": 16, "train.lanes": 8,
+                     "train.eval_every": 10, "checkpoint.every": 5, "train.sample_every": 50, "run.hang_seconds": "1.5s", **layout}
+        launcher = ["taskset", "-c", ",".join(map(str, cores)), "mpirun", "--oversubscribe", "--bind-to", "none", "-n",
+                    str(4 * len(cores))]
+        run = lab.start(f"oversubscribed-{time.monotonic_ns()}", "gpt/tiny.yaml", overrides, 4 * len(cores), launcher)
+        code = run.wait(300)
+        if code != 0 or any("plinth: hang" in line for line in run.lines):
+            runs.fail(f"exit code {code}, or an alarm without a cause", run.lines)
+        print(run.lines[-1], flush=True)
+    return case
 
 
 def pids_of_ranks(run):
@@ -235,7 +237,8 @@ CASES = {
     "reading": reading,
     "slow_disk": slow_disk,
     "cut_link": cut_link,
-    "oversubscribed": oversubscribed,
+    "oversubscribed": oversubscribed({}),
+    "oversubscribed_axes": oversubscribed({"parallel.pipeline": 2, "parallel.tensor": 2}),
 }
 
 if __name__ == "__main__":
