@@ -23,7 +23,7 @@ struct LayoutKeys {
     }
     RunConfig over(const char* file) const {
         RunConfig config =
-            tiny_config(file, {"data.sequence_length=32", "model.layers=2", "model.kv_heads=4",
+            tiny_config(file, {"data.sequence_length=32", "model.layers=4", "model.kv_heads=4",
                                "train.global_batch=4", "train.lanes=4"});
         config.parallel = with_schedule(config.parallel, pipeline, schedule);
         config.parallel.data = data;
@@ -45,6 +45,7 @@ const std::vector<LayoutKeys> layouts = {
     {.pipeline = 2},
     {.data = 2, .pipeline = 2, .zero = 1, .schedule = PipelineSchedule::zero_bubble},
     {.data = 2, .pipeline = 2, .zero = 2, .schedule = PipelineSchedule::gpipe},
+    {.pipeline = 2, .schedule = PipelineSchedule::interleaved},
     {.tensor = 2},
     {.data = 2, .tensor = 2, .zero = 3},
     {.tensor = 2, .pipeline = 2},
@@ -70,9 +71,9 @@ double furthest(const EngineRun& a, const EngineRun& b) {
 
 /// Saves after two steps in `writer` and goes on for ten in each of the readers: what is restored
 /// has the bits that were saved; further steps have equal bits within a class, and agree with those
-/// of the writer.
-void save_and_go_on(const char* file, const LayoutKeys& writer,
-                    const std::vector<LayoutKeys>& readers) {
+/// of the writer. Gives the largest distance from those.
+double save_and_go_on(const char* file, const LayoutKeys& writer,
+                      const std::vector<LayoutKeys>& readers) {
     plinth::test::MemoryFiles files;
     const EngineRun saved =
         run_engine(writer.over(file),
@@ -87,6 +88,7 @@ void save_and_go_on(const char* file, const LayoutKeys& writer,
     };
     const EngineRun own = go_on(writer, 10);
     EXPECT_NE(own.losses.front(), own.losses.back());
+    double worst = 0.0;
     std::map<std::pair<int64_t, int64_t>, EngineRun> of_class{{writer.bits_class(), own}};
     for (const LayoutKeys& reader : readers) {
         SCOPED_TRACE(fmt::format("{}: {}, then {}", file, writer.name(), reader.name()));
@@ -94,8 +96,11 @@ void save_and_go_on(const char* file, const LayoutKeys& writer,
         const EngineRun on = go_on(reader, 10);
         const EngineRun& expected = of_class.try_emplace(reader.bits_class(), on).first->second;
         EXPECT_EQ(difference(on, expected), "");
-        EXPECT_LT(furthest(on, own), tolerance);
+        const double distance = furthest(on, own);
+        EXPECT_LT(distance, tolerance);
+        worst = std::max(worst, distance);
     }
+    return worst;
 }
 
 TEST(LayoutPairs, EachGoesOnInTheNextAndInOneFurtherOff) {
@@ -119,9 +124,13 @@ TEST(LayoutPairs, AnotherStateIsSeen) {
 }
 
 TEST(LayoutPairs, DISABLED_AllOrderedPairs) {
-    for (const char* file : {"gpt/tiny.yaml", "llama/tiny.yaml"})
+    for (const char* file : {"gpt/tiny.yaml", "llama/tiny.yaml"}) {
+        double worst = 0.0;
         for (const LayoutKeys& writer : layouts)
-            save_and_go_on(file, writer, layouts);
+            worst = std::max(worst, save_and_go_on(file, writer, layouts));
+        fmt::print("{}: {} pairs, losses and norms within {:.1e}\n", file,
+                   layouts.size() * layouts.size(), worst);
+    }
 }
 
 }  // namespace
