@@ -52,6 +52,19 @@ TEST(CachingAllocator, ReusesBlocksOfTheSameRoundedSize) {
     EXPECT_EQ(memory.held, 0u);
 }
 
+TEST(CachingAllocator, RoundsUpByA32ndAtMostAndLargeBlocksToHugePages) {
+    CountingMemory memory;
+    CachingAllocator allocator(memory);
+    for (size_t bytes = 5000; bytes < size_t{200} << 20; bytes += bytes / 3 + 1) {
+        void* block = allocator.allocate(bytes);
+        const size_t taken = allocator.use().in_use;
+        EXPECT_GE(taken, bytes);
+        EXPECT_LE(taken, bytes + std::min(bytes / 32, size_t{2} << 20));
+        allocator.free(block, bytes);
+    }
+    EXPECT_EQ(allocator.use().in_use, 0u);
+}
+
 /// Has only so much.
 class SmallMemory final : public MemorySource {
   public:
