@@ -35,10 +35,11 @@ Hidden hidden_of(const Tensor& x, const LinearUse& up, kernels::Gelu form) {
     const Shape shape = with_last_dim(x.shape(), weight.local_shape()[0]);
     Hidden hidden{scope.empty(shape, x.dtype()), scope.empty(shape, x.dtype())};
     Tensor before = as_matrix(hidden.before), after = as_matrix(hidden.after);
+    // Before the weight, on all compilers: the order of reads decides what ZeRO 3 gathers.
+    const ConstView row = up.bias ? up.bias->acquire(DType::f32).in() : ConstView{};
     kernels::matmul_gelu(after.out(), before.out(), as_matrix(x).in(),
-                         weight.acquire(x.dtype()).in(),
-                         up.bias ? up.bias->acquire(DType::f32).in() : ConstView{}, form,
-                         {.transpose_b = true}, scope.stream());
+                         weight.acquire(x.dtype()).in(), row, form, {.transpose_b = true},
+                         scope.stream());
     weight.release();
     if (up.bias) up.bias->release();
     if (scope.remakes()) remake_from(hidden.before, hidden.after, form);

@@ -49,10 +49,11 @@ Result forward(const Tensor& x, Parameter& weight, Parameter* bias, double eps) 
     const Shape rows{x.shape().rows()};
     Result result{scope.empty(x.shape(), x.dtype()), scope.empty(rows, DType::f32),
                   scope.empty(rows, DType::f32)};
+    // Before the weight, on all compilers: the order of reads decides what ZeRO 3 gathers.
+    const ConstView shift = bias ? bias->acquire(DType::f32).in() : ConstView{};
     kernels::layer_norm_forward(result.y.out(), result.mean.out(), result.rstd.out(), x.in(),
-                                weight.acquire(DType::f32).in(),
-                                bias ? bias->acquire(DType::f32).in() : ConstView{},
-                                static_cast<float>(eps), scope.stream());
+                                weight.acquire(DType::f32).in(), shift, static_cast<float>(eps),
+                                scope.stream());
     weight.release();
     if (bias) bias->release();
     return result;

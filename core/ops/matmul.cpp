@@ -19,9 +19,10 @@ Tensor linear_forward(const Tensor& x, Parameter& weight, Parameter* bias) {
     check_linear(x, weight);
     Tensor y = scope.empty(with_last_dim(x.shape(), weight.local_shape()[0]), x.dtype());
     Tensor y_matrix = as_matrix(y);
-    kernels::matmul(y_matrix.out(), as_matrix(x).in(), weight.acquire(x.dtype()).in(),
-                    bias ? bias->acquire(DType::f32).in() : ConstView{}, {.transpose_b = true},
-                    scope.stream());
+    // Before the weight, on all compilers: the order of reads decides what ZeRO 3 gathers.
+    const ConstView row = bias ? bias->acquire(DType::f32).in() : ConstView{};
+    kernels::matmul(y_matrix.out(), as_matrix(x).in(), weight.acquire(x.dtype()).in(), row,
+                    {.transpose_b = true}, scope.stream());
     weight.release();
     if (bias) bias->release();
     return y;
