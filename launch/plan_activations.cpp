@@ -204,17 +204,19 @@ int64_t activation_bytes(const RunConfig& config, const std::vector<core::models
     const bool offloads = config.train.offload_activations;
     // Of a micro-batch: before its backward pass, in that of the last block, and after its input
     // half.
-    int64_t kept = 0, in_backward = 0, waiting = 0, of_head = 0;
+    int64_t kept = 0, in_backward = 0, waiting = 0, of_head = 0, kept_with_head = 0;
     bool has_head = false;
     for (const core::models::Parts& parts : chunks) {
         int64_t of_chunk = offloads ? 0 : parts.blocks * sizes.kept_by_block;
-        if (!parts.has_embedding && !offloads) of_chunk += share;  // its input
+        // The final norm's input. That of a chunk is its first block's.
+        if (parts.has_head && !parts.has_embedding && !offloads) of_chunk += share;
         kept += of_chunk;
         // The last block's output has been used.
         if (!offloads)
             in_backward += of_chunk - (parts.has_head && !parts.has_embedding ? share : 0);
         waiting = std::max(waiting, parts.blocks * sizes.kept_for_weights);
         if (parts.has_head) of_head = m.width;  // the gradient that it has made already
+        if (parts.has_head) kept_with_head = of_chunk;
         has_head = has_head || parts.has_head;
     }
     const auto count = static_cast<int64_t>(chunks.size());
@@ -225,9 +227,13 @@ int64_t activation_bytes(const RunConfig& config, const std::vector<core::models
     // On its way meanwhile: the next micro-batch's input, or, where backward passes follow one
     // another, the gradient of its output.
     const bool follows = config.parallel.schedule == PipelineSchedule::gpipe;
-    if (follows ? stage + 1 < config.parallel.pipeline : stage > 0) in_backward += count * share;
-    // Where inputs of blocks are on the host, the final norm's is still here.
-    const int64_t whole = (kept + of_head + (offloads && has_head ? share : 0)) / count;
+    const bool receives = stage > 0 || count > 1;
+    if (follows ? stage + 1 < config.parallel.pipeline : receives) in_backward += count * share;
+    // Where inputs of blocks are on the host, the final norm's is still here. Of several chunks the
+    // one with the head has one micro-batch: its backward pass follows its forward pass.
+    const bool is_alone = has_head && count > 1;
+    const int64_t whole = is_alone ? (kept - kept_with_head) / (count - 1)
+                                   : (kept + of_head + (offloads && has_head ? share : 0)) / count;
     const int64_t others =
         put_off > 0 ? (alive - put_off) * whole + (put_off - 1) * waiting : (alive - 1) * whole;
     const int64_t head = has_head ? head_elements(config) : 0;

@@ -4,6 +4,7 @@
 #include <gtest/gtest.h>
 
 #include <mutex>
+#include <sstream>
 
 #include "launch/config/load.h"
 #include "launch/plan.h"
@@ -96,7 +97,7 @@ void expect_within(const char* kind, int64_t foretold, int64_t measured, const s
         << " measured";
 }
 
-void expect_foretold(const std::vector<std::string>& more, const char* file = "gpt/tiny.yaml") {
+RunConfig configured(const std::vector<std::string>& more, const char* file) {
     // Wide enough that padding and small tensors count for little, buckets that leave one by one.
     std::vector<std::string> words{
         "model.width=64",         "model.heads=8",         "model.vocab_size=512",
@@ -106,8 +107,12 @@ void expect_foretold(const std::vector<std::string>& more, const char* file = "g
     if (std::string(file).find("llama") != std::string::npos)
         words.insert(words.end(), {"model.kv_heads=4", "model.ffn_width=128"});
     words.insert(words.end(), more.begin(), more.end());
-    const auto config = load<RunConfig>(core::io::posix(),
-                                        std::string(PLINTH_SOURCE_DIR) + "/configs/" + file, words);
+    return load<RunConfig>(core::io::posix(), std::string(PLINTH_SOURCE_DIR) + "/configs/" + file,
+                           words);
+}
+
+void expect_foretold(const std::vector<std::string>& more, const char* file = "gpt/tiny.yaml") {
+    const RunConfig config = configured(more, file);
     const ParallelSection& p = config.parallel;
     const int64_t ranks = p.data * p.pipeline * p.context * p.tensor;
     const auto problem = validate_world(config, ranks);
@@ -243,6 +248,22 @@ TEST(MemoryByKind, OfPipelinesAndThreeAxesAtOnce) {
     }
 }
 
+TEST(MemoryByKind, OfInterleavedPipelines) {
+    const std::vector<std::string> interleaved{"parallel.schedule=interleaved",
+                                               "parallel.virtual_stages=2", "model.layers=8"};
+    const auto foretold = [&](std::vector<std::string> more, const char* file) {
+        more.insert(more.end(), interleaved.begin(), interleaved.end());
+        expect_foretold(more, file);
+    };
+    for (const char* file : {"gpt/tiny.yaml", "llama/tiny.yaml"})
+        for (const char* recompute : {"none", "selective", "full"})
+            for (const char* stages : {"parallel.pipeline=2", "parallel.pipeline=4"})
+                foretold({stages, fmt::format("train.recompute={}", recompute)}, file);
+    foretold({"parallel.pipeline=2", "parallel.data=2", "parallel.zero=1"}, "gpt/tiny.yaml");
+    foretold({"parallel.pipeline=2", "parallel.tensor=2", "train.dtype=bf16"}, "llama/tiny.yaml");
+    foretold({"parallel.pipeline=2", "train.global_batch=64", "train.lanes=2"}, "gpt/tiny.yaml");
+}
+
 TEST(MemoryByKind, OfEightBitProducts) {
     for (const char* file : {"gpt/tiny.yaml", "llama/tiny.yaml"})
         for (const char* recompute : {"none", "selective", "full"})
@@ -261,6 +282,39 @@ TEST(MemoryByKind, OfEightBitProducts) {
 TEST(MemoryByKind, TheSumOverContextRanksWhereItIsMoreThanTheActivations) {
     expect_foretold({"parallel.context=2", "train.micro_batch=1", "train.global_batch=8",
                      "data.sequence_length=16"});
+}
+
+/// For benchmarks/RESULTS.md: KiB planned and held.
+TEST(MemoryByKind, DISABLED_TableOfLayouts) {
+    fmt::print(
+        "| layout | stage | parameters | gradients | states | activations |\n"
+        "|---|---|---|---|---|---|\n");
+    for (const char* layout :
+         {"parallel.data=1", "parallel.data=2", "parallel.data=2 parallel.zero=1",
+          "parallel.data=2 parallel.zero=2", "parallel.data=2 parallel.zero=3", "parallel.tensor=2",
+          "parallel.context=2", "parallel.pipeline=2", "parallel.pipeline=2 train.recompute=full",
+          "parallel.pipeline=2 parallel.schedule=interleaved parallel.virtual_stages=2"}) {
+        std::vector<std::string> words;
+        std::istringstream in(layout);
+        for (std::string word; in >> word;)
+            words.push_back(word);
+        const RunConfig config = configured(words, "gpt/tiny.yaml");
+        const ParallelSection& p = config.parallel;
+        const std::vector<Kinds> stages = measured(config);
+        for (size_t stage = 0; stage < stages.size(); ++stage) {
+            const MemoryPlan plan = memory_plan(config, p.data * p.pipeline * p.context * p.tensor,
+                                                static_cast<int>(stage));
+            const auto cell = [](int64_t planned, int64_t held) {
+                return fmt::format("{:.1f} / {:.1f}", static_cast<double>(planned) / 1024,
+                                   static_cast<double>(held) / 1024);
+            };
+            const Kinds& found = stages[stage];
+            fmt::print("| {} | {} | {} | {} | {} | {} |\n", layout, stage,
+                       cell(plan.weights, found.weights), cell(plan.gradients, found.gradients),
+                       cell(plan.optimizer, found.optimizer),
+                       cell(plan.activations, found.activations));
+        }
+    }
 }
 
 }  // namespace

@@ -173,7 +173,11 @@ TEST(Pipeline, ThePlanForetellsThePeakOfEachStage) {
                 const auto measured = static_cast<double>(session.allocator().use().peak);
                 const auto foretold =
                     static_cast<double>(plan.total() - plan.staging);  // nothing is saved
-                EXPECT_NEAR(foretold / measured, 1.0, 0.15)
+                // MemoryByKind holds each kind to 5 %. Their peaks need not come at once: products
+                // of slots and exchanges under way may have ended when activations are the most.
+                EXPECT_GE(foretold / measured, 0.95)
+                    << testing::PrintToString(layout) << ", " << recompute << ", stage " << stage;
+                EXPECT_LE(foretold / measured, 1.09)
                     << testing::PrintToString(layout) << ", " << recompute << ", stage " << stage
                     << ": measured " << measured << ", activations " << plan.activations
                     << ", gradients " << plan.gradients;

@@ -93,7 +93,7 @@ void expect_foretold(const std::string& file, std::vector<std::string> overrides
     const MemoryPlan plan = memory_plan(config, 1);
     const auto foretold = static_cast<double>(plan.total());
     const auto measured = static_cast<double>(measured_peak(config));
-    EXPECT_NEAR(foretold / measured, 1.0, 0.06)
+    EXPECT_NEAR(foretold / measured, 1.0, 0.05)
         << file << " " << fmt::format("{}", fmt::join(overrides, " ")) << ": measured " << measured
         << ", weights " << plan.weights << ", gradients " << plan.gradients << ", optimizer "
         << plan.optimizer << ", activations " << plan.activations << ", staging " << plan.staging;
@@ -131,7 +131,7 @@ void expect_foretold_in_stage(int zero, int ranks, const std::vector<std::string
     const MemoryPlan plan = memory_plan(config, ranks);
     const auto measured =
         static_cast<double>(*std::max_element(run.peak_memory.begin(), run.peak_memory.end()));
-    EXPECT_NEAR(static_cast<double>(plan.total()) / measured, 1.0, 0.06)
+    EXPECT_NEAR(static_cast<double>(plan.total()) / measured, 1.0, 0.05)
         << "zero " << zero << " on " << ranks << " ranks, "
         << fmt::format("{}", fmt::join(more, " ")) << ": measured " << measured << ", weights "
         << plan.weights << ", gradients " << plan.gradients << ", optimizer " << plan.optimizer
