@@ -15,8 +15,11 @@ namespace plinth::launch {
 
 namespace {
 
-std::string gib(int64_t bytes) {
-    return fmt::format("{:.3f} GiB", static_cast<double>(bytes) / (1ll << 30));
+std::string size_text(int64_t bytes) {
+    constexpr double mib = 1 << 20, gib = 1 << 30;
+    const auto size = static_cast<double>(bytes);
+    return size < gib ? fmt::format("{:.3f} MiB", size / mib)
+                      : fmt::format("{:.3f} GiB", size / gib);
 }
 
 /// Empty where nothing is offloaded.
@@ -24,9 +27,9 @@ std::string offload_text(const MemoryPlan& memory) {
     std::string text;
     if (memory.offloaded > 0)
         text += fmt::format(", offloaded master weights and moments {}, pinned blocks for them {}",
-                            gib(memory.offloaded), gib(memory.blocks));
+                            size_text(memory.offloaded), size_text(memory.blocks));
     if (memory.offloaded_activations > 0)
-        text += fmt::format(", pinned activations {}", gib(memory.offloaded_activations));
+        text += fmt::format(", pinned activations {}", size_text(memory.offloaded_activations));
     return text;
 }
 
@@ -34,17 +37,18 @@ std::string memory_text(const MemoryPlan& memory) {
     return fmt::format(
         "# memory a rank       {} (weights {}, gradients {}, optimizer {}, activations {}, "
         "copy for checkpoints {}{})\n",
-        gib(memory.total()), gib(memory.weights), gib(memory.gradients), gib(memory.optimizer),
-        gib(std::max(memory.activations, memory.sums)), gib(memory.staging), offload_text(memory));
+        size_text(memory.total()), size_text(memory.weights), size_text(memory.gradients),
+        size_text(memory.optimizer), size_text(std::max(memory.activations, memory.sums)),
+        size_text(memory.staging), offload_text(memory));
 }
 
 /// What keys of offload take off the GPU; empty where nothing is offloaded.
 std::string saving_text(const RunConfig& config, int64_t ranks, const MemoryPlan& memory) {
     std::vector<std::string> parts;
     const auto add = [&](const char* key, const RunConfig& without) {
-        parts.push_back(
-            fmt::format("{} less with {}",
-                        gib(memory_plan(without, ranks).computing() - memory.computing()), key));
+        parts.push_back(fmt::format(
+            "{} less with {}",
+            size_text(memory_plan(without, ranks).computing() - memory.computing()), key));
     };
     RunConfig without = config;
     without.optimizer.offload = OptimizerOffload::none;
@@ -61,15 +65,16 @@ std::string device_memory_text(const RunConfig& config, const MemoryPlan& memory
     std::string text = fmt::format(
         "# memory a rank       {} of its GPU (weights {}, gradients {}, optimizer {}, activations "
         "{}, scratch {}) and {} of the host (copy for checkpoints {}{})\n",
-        gib(memory.computing()), gib(memory.weights), gib(memory.gradients), gib(memory.optimizer),
-        gib(std::max(memory.activations, memory.sums)), gib(memory.scratch), gib(memory.on_host()),
-        gib(memory.staging), offload_text(memory));
+        size_text(memory.computing()), size_text(memory.weights), size_text(memory.gradients),
+        size_text(memory.optimizer), size_text(std::max(memory.activations, memory.sums)),
+        size_text(memory.scratch), size_text(memory.on_host()), size_text(memory.staging),
+        offload_text(memory));
     text += fmt::format(
         "# GPU                 {}, {}{}; CUDA and its libraries take about {} of it for "
         "themselves (an estimate, not in the sum)\n",
-        device.name, gib(device.memory_bytes),
+        device.name, size_text(device.memory_bytes),
         device.is_assumed ? " (assumed: there is none on this machine)" : "",
-        gib(device_context_estimate));
+        size_text(device_context_estimate));
     if (const int64_t over = memory.computing() + device_context_estimate - device.memory_bytes;
         over > 0) {
         const bool helps = config.optimizer.moments == ComputeType::fp32 && memory.optimizer > 0;
@@ -77,7 +82,7 @@ std::string device_memory_text(const RunConfig& config, const MemoryPlan& memory
             "# does not fit        {} too much for a rank alone on that GPU: a smaller "
             "train.micro_batch, {}train.recompute=full{}, {}or more ranks with parallel.zero, "
             "parallel.tensor or parallel.pipeline need less\n",
-            gib(over), helps ? "optimizer.moments=bf16, " : "",
+            size_text(over), helps ? "optimizer.moments=bf16, " : "",
             memory.offloaded_activations > 0 ? "" : " (with train.offload_activations=true)",
             memory.offloaded > 0 ? "" : "optimizer.offload=states, ");
     }
@@ -134,10 +139,12 @@ std::string pipeline_text(const RunConfig& config, int64_t ranks) {
         for (const core::models::Parts& parts : stage_parts(config, stage))
             chunks.push_back(parts_text(parts));
         const MemoryPlan memory = memory_plan(config, ranks, stage);
-        text += fmt::format("# stage {:<3}           {}; activations of {} at most, {} in all\n",
-                            stage, fmt::join(chunks, "; "),
-                            report.stages[static_cast<size_t>(stage)].peak_activations,
-                            gib(memory.total()));
+        text += fmt::format(
+            "# stage {:<3}           {}; activations of {} at most, {} in all; a "
+            "rank sends {} a step\n",
+            stage, fmt::join(chunks, "; "),
+            report.stages[static_cast<size_t>(stage)].peak_activations, size_text(memory.total()),
+            size_text(traffic_plan(config, ranks, stage).total()));
     }
     return text;
 }
@@ -170,12 +177,11 @@ std::string plan_text(const RunConfig& config, int64_t ranks) {
     if (ranks > 1) {
         const TrafficPlan traffic = traffic_plan(config, ranks);
         text += fmt::format(
-            "# sent a step         {} by a rank (gradients {}, weights {}, activations {}, tensor "
+            "# sent a step         {} by a rank on average (gradients {}, weights {}, activations "
+            "{}, tensor "
             "group {}, context group {})\n",
-            gib(traffic.gradients + traffic.weights + traffic.activations + traffic.tensor +
-                traffic.context),
-            gib(traffic.gradients), gib(traffic.weights), gib(traffic.activations),
-            gib(traffic.tensor), gib(traffic.context));
+            size_text(traffic.total()), size_text(traffic.gradients), size_text(traffic.weights),
+            size_text(traffic.activations), size_text(traffic.tensor), size_text(traffic.context));
     }
     text += fmt::format("# buckets             {}\n", fmt::join(bucket_counts(config), ", "));
     text += pipeline_text(config, ranks);

@@ -36,15 +36,26 @@ struct MemoryPlan {
     int64_t total() const { return computing() + on_host(); }
 };
 
-/// Bytes that a rank sends to others in a step, on average over the ranks.
+/// Bytes that a rank sends to others in a step.
 struct TrafficPlan {
     int64_t gradients = 0;
     int64_t weights = 0;
     int64_t activations = 0;  ///< between the stages of a pipeline, their gradients included
     int64_t tensor = 0;       ///< to its tensor group
     int64_t context = 0;      ///< to its context group: keys, values and their gradients; gradients
+    int64_t total() const { return gradients + weights + activations + tensor + context; }
 };
 
+/// Where a rank stands; those of a context group send alike.
+struct MeshPlace {
+    int stage = 0, data = 0, tensor = 0;
+};
+
+/// To within the few elements by which the parts of a sum over a tensor or context group differ.
+TrafficPlan traffic_plan(const RunConfig& config, int64_t ranks, const MeshPlace& place);
+/// On average over the ranks of one stage that hold most of their tensor group.
+TrafficPlan traffic_plan(const RunConfig& config, int64_t ranks, int stage);
+/// On average over the stages.
 TrafficPlan traffic_plan(const RunConfig& config, int64_t ranks);
 
 /// Of the fullest rank of one pipeline stage.

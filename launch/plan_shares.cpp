@@ -3,11 +3,14 @@
 
 #include <algorithm>
 #include <set>
+#include <string_view>
+#include <utility>
 
 #include "core/models/transformer_plan.h"
 #include "launch/build.h"
 #include "launch/session.h"
 #include "launch/stage_parts.h"
+#include "launch/stage_state.h"
 #include "parallel/data_parallel/lanes.h"
 #include "parallel/tensor_parallel/planned_layout.h"
 #include "parallel/zero/weights.h"
@@ -18,6 +21,21 @@ namespace {
 
 int64_t padded_vocab(const ModelSection& m) {
     return (m.vocab_size + m.vocab_multiple - 1) / m.vocab_multiple * m.vocab_multiple;
+}
+
+bool is_bias_of(const core::Parameter& bias, const core::Parameter& weight) {
+    constexpr std::string_view weight_end = ".weight", bias_end = ".bias";
+    const std::string_view name = weight.name();
+    return name.ends_with(weight_end) && bias.name().ends_with(bias_end) &&
+           bias.name().substr(0, bias.name().size() - bias_end.size()) ==
+               name.substr(0, name.size() - weight_end.size());
+}
+
+/// A product reads its bias before its weight, but not one with 8-bit operands.
+void put_biases_first(const RunConfig& config, std::vector<const core::Parameter*>& reads) {
+    if (is_fp8(config)) return;
+    for (size_t i = 1; i < reads.size(); ++i)
+        if (is_bias_of(*reads[i], *reads[i - 1])) std::swap(reads[i], reads[i - 1]);
 }
 
 /// Units in the order in which a micro-batch of parallel.zero=3 reads their weights, neighbours
@@ -47,6 +65,7 @@ std::vector<size_t> units_read(const RunConfig& config,
                 reads.push_back(*one);
         }
     }
+    put_biases_first(config, reads);
     std::vector<size_t> units;
     for (const core::Parameter* parameter : reads) {
         const size_t unit = layout.entries()[layout.entry_of(*parameter, 0)].unit;
@@ -96,12 +115,26 @@ parallel::ScheduleReport schedule_report(const RunConfig& config, int64_t ranks)
     return parallel::check_schedule(parallel::make_schedule(schedule));
 }
 
-core::models::Transformer declared_model(const RunConfig& config, int stage) {
+core::models::Transformer declared_model(const RunConfig& config, int stage, int tensor_rank) {
     const core::models::TransformerConfig transformer = transformer_config(config);
     return core::models::Transformer(
         transformer, stage_parts(config, stage),
-        parallel::PlannedLayout(transformer_plan(transformer), /*rank=*/0,
+        parallel::PlannedLayout(transformer_plan(transformer), tensor_rank,
                                 static_cast<int>(config.parallel.tensor)));
+}
+
+std::vector<std::vector<core::Parameter*>> parameters_by_reducer(const RunConfig& config,
+                                                                 core::models::Transformer& model) {
+    if (config.parallel.pipeline == 1) return {model.parameters().all()};
+    const auto is_shared = [&](const core::Parameter& parameter) {
+        return config.model.tied_head && parameter.name().starts_with("embedding.tokens");
+    };
+    std::vector<std::vector<core::Parameter*>> all;
+    const std::vector<core::models::Phase> phases = model.phases();
+    for (const core::models::Chunk& chunk : phases.front().chunks)
+        for (std::vector<core::Parameter*>& part : reducer_parts(chunk, is_shared))
+            if (!part.empty()) all.push_back(std::move(part));
+    return all;
 }
 
 parallel::WeightLayout weight_bytes(const RunConfig& config, const parallel::BucketLayout& layout) {
@@ -125,7 +158,7 @@ Gathered gathered(const RunConfig& config, const std::vector<core::Parameter*>& 
                   const parallel::BucketLayout& layout, const parallel::WeightLayout& bytes) {
     const std::vector<size_t> order = units_read(config, parameters, layout);
     const auto at_once = static_cast<size_t>(parallel::WeightsOptions{}.ahead) + 1;
-    Gathered sum;
+    Gathered sum{.times = std::vector<int64_t>(layout.units().size(), 0)};
     std::set<size_t> before;
     for (size_t first = 0; first < order.size(); ++first) {
         const size_t end = std::min(order.size(), first + at_once);
@@ -133,9 +166,8 @@ Gathered gathered(const RunConfig& config, const std::vector<core::Parameter*>& 
                                     order.begin() + static_cast<std::ptrdiff_t>(end));
         int64_t held = 0;
         for (const size_t unit : kept) {
-            const int64_t more = bytes.bytes_of(layout.units()[unit].range);
-            held += more;
-            if (!before.contains(unit)) sum.all += more;
+            held += bytes.bytes_of(layout.units()[unit].range);
+            if (!before.contains(unit)) ++sum.times[unit];
         }
         sum.at_once = std::max(sum.at_once, held);
         before = kept;

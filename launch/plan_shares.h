@@ -35,8 +35,14 @@ int micro_batches_of_rank(const RunConfig& config, int64_t ranks);
 
 parallel::ScheduleReport schedule_report(const RunConfig& config, int64_t ranks);
 
-/// The parts of one stage as a rank of a tensor group declares them: no storage.
-core::models::Transformer declared_model(const RunConfig& config, int stage);
+/// The parts of one stage as a rank of a tensor group declares them: no storage. The first rank
+/// holds the most.
+core::models::Transformer declared_model(const RunConfig& config, int stage, int tensor_rank = 0);
+
+/// Parameters of a stage by the reducer that sums their gradients: each cuts buckets and owners for
+/// itself.
+std::vector<std::vector<core::Parameter*>> parameters_by_reducer(const RunConfig& config,
+                                                                 core::models::Transformer& model);
 
 /// Weights as operations read them.
 parallel::WeightLayout weight_bytes(const RunConfig& config, const parallel::BucketLayout& layout);
@@ -50,11 +56,11 @@ struct Owned {
 Owned owned_by(const parallel::BucketLayout& layout, int rank, int64_t ranks,
                const parallel::WeightLayout* bytes = nullptr);
 
-/// Bytes of units that parallel.zero=3 gathers in a micro-batch: the one that is read and those
-/// ahead have memory.
+/// What parallel.zero=3 gathers in a micro-batch: the unit that is read and those ahead have
+/// memory, and a unit that has it is not gathered.
 struct Gathered {
-    int64_t all = 0;
-    int64_t at_once = 0;
+    std::vector<int64_t> times;  ///< by unit
+    int64_t at_once = 0;         ///< most bytes
 };
 Gathered gathered(const RunConfig& config, const std::vector<core::Parameter*>& parameters,
                   const parallel::BucketLayout& layout, const parallel::WeightLayout& bytes);

@@ -20,6 +20,18 @@ void append(std::vector<T>& all, const More& more) {
 
 }  // namespace
 
+std::array<std::vector<Parameter*>, 3> reducer_parts(
+    const Chunk& chunk, const std::function<bool(const Parameter&)>& is_shared) {
+    std::array<std::vector<Parameter*>, 3> parts;
+    auto& [forward, shared, rest] = parts;
+    forward = chunk.forward_parameters;
+    for (Parameter* parameter : chunk.parameters) {
+        if (std::ranges::find(forward, parameter) != forward.end()) continue;
+        (is_shared(*parameter) ? shared : rest).push_back(parameter);
+    }
+    return parts;
+}
+
 StageState::StageState(std::span<const Chunk> chunks, parallel::Communicator& data,
                        const Allocators& allocators, Stream& stream, const Options& options)
     : is_pipeline_(options.is_pipeline) {
@@ -46,12 +58,7 @@ StageState::StageState(std::span<const Chunk> chunks, parallel::Communicator& da
             add(chunks[c].parameters, {.chunk = c, .begins_forward = true, .ends_forward = false});
             continue;
         }
-        const std::vector<Parameter*>& forward = chunks[c].forward_parameters;
-        std::vector<Parameter*> shared, rest;
-        for (Parameter* parameter : chunks[c].parameters) {
-            if (std::find(forward.begin(), forward.end(), parameter) != forward.end()) continue;
-            (options.is_shared(*parameter) ? shared : rest).push_back(parameter);
-        }
+        const auto [forward, shared, rest] = reducer_parts(chunks[c], options.is_shared);
         add(forward, {.chunk = c, .begins_forward = true, .ends_forward = true});
         add(shared, {.chunk = c});
         add(rest, {.chunk = c});

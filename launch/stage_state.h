@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
+#include <array>
 #include <functional>
 #include <memory>
 #include <span>
@@ -12,6 +13,11 @@
 #include "parallel/zero/weights.h"
 
 namespace plinth::launch {
+
+/// Parameters of a pipeline's chunk by the reducer that sums their gradients: those whose gradient
+/// the forward pass makes, those that another stage holds too, and the rest. A part may be empty.
+std::array<std::vector<core::Parameter*>, 3> reducer_parts(
+    const core::models::Chunk& chunk, const std::function<bool(const core::Parameter&)>& is_shared);
 
 /// Gradients and weights of all chunks of this rank's stage. The gradients of each chunk are summed
 /// over the data group by ordered lanes. Chunks of a pipeline are at different slots at the same
