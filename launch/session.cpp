@@ -9,6 +9,7 @@
 #include <cstdlib>
 
 #include "core/io/print.h"
+#include "launch/environment.h"
 
 namespace plinth::launch {
 
@@ -72,6 +73,7 @@ Session::Session(parallel::Communicator& world, const SessionOptions& options)
     connection_ = std::make_unique<parallel::DeviceConnection>(world, stream_, device_way(options));
     if (options.device != DeviceKind::cpu) algorithms_.open();
     world.activity().count(stream_.pool().progress());
+    start_resident_bytes_ = peak_resident_bytes();
 }
 
 ExchangeChoice exchange_choice(DeviceExchange wanted, DeviceType device,

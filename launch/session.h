@@ -77,6 +77,9 @@ class Session {
 
     /// Seconds since the session began.
     double seconds() const;
+    /// The most that this process has had in RAM when the session began: libraries, MPI and the
+    /// device's module, but no model.
+    int64_t start_resident_bytes() const { return start_resident_bytes_; }
 
     /// Surroundings of an operation that is not recorded; set `tape`, `step` and `training` to
     /// train.
@@ -98,6 +101,7 @@ class Session {
     std::unique_ptr<parallel::DeviceConnection> connection_;
     MatmulAlgorithms algorithms_;
     FolderLocks locks_{files(), ranks_};
+    int64_t start_resident_bytes_ = 0;
     std::chrono::steady_clock::time_point started_ = std::chrono::steady_clock::now();
 };
 

@@ -7,8 +7,8 @@
         [--steps 12] [--warm-up 4] [--mpirun "launch/run_mpi.sh --hostfile hosts"] [KEY=VALUE...]
 
 A layout is a list of keys of the section `parallel`; its number of ranks is their product. `strong` keeps the global batch of the
-configuration; `weak` multiplies it, and the lanes, by data ranks, so that each of them computes as many micro-batches as one alone. The first layout is what efficiency is counted against: tokens a
-second and rank, as a share of its own. KEY=VALUE are overrides for all runs, such as data.sources. Writes scaling.json, scaling.md and
+configuration; `weak` multiplies it, and the lanes, by data ranks, so that each of them computes as many micro-batches as one alone.
+The first layout is what efficiency is counted against: tokens a second and rank, as a share of its own. KEY=VALUE are overrides for all runs, such as data.sources. Writes scaling.json, scaling.md and
 scaling.svg into FOLDER; each row is the median of the steps after the warm-up. Ranks that share cores show the mechanism, not the speed,
 and the table says so.
 """
@@ -31,8 +31,9 @@ DEFAULT = "data=1; data=2; data=2 zero=1; tensor=2; pipeline=2 schedule=1f1b; co
 COLUMNS = (("layout", "layout", "{}"), ("ranks", "ranks", "{}"), ("tokens_per_second", "tokens/s", "{:,.0f}"),
            ("efficiency", "efficiency", "{:.0%}"), ("mfu", "MFU of a rank", "{:.1%}"), ("bubble", "bubble planned", "{:.1%}"),
            ("communication", "waiting for communication", "{:.1%}"), ("idle", "idle by uneven lanes", "{:.1%}"),
-           ("planned_gib", "memory planned, GiB", "{:.3f}"), ("memory_gib", "held by rank 0, GiB", "{:.3f}"),
-           ("resident_gib", "resident, GiB", "{:.3f}"), ("cores", "cores a rank", "{:.2g}"))
+           ("planned_gib", "memory planned, GiB", "{:.4f}"), ("memory_gib", "held by rank 0, GiB", "{:.4f}"),
+           ("start_gib", "resident at start, GiB", "{:.4f}"), ("resident_gib", "resident at most, GiB", "{:.4f}"),
+           ("beside_gib", "resident minus start minus held, GiB", "{:.4f}"), ("cores", "cores a rank", "{:.2g}"))
 
 
 def keys_of(layout):
@@ -67,8 +68,10 @@ def plan_of(options, words, ranks):
         sys.exit(f"scaling: {shlex.join(command)} ended with {done.returncode}:\n{done.stdout}{done.stderr}")
     text = done.stdout
     find = lambda pattern: (re.search(pattern, text) or [None, "0"])[1]
-    memory = find(r"\n# stage 0 .* ([\d.]+) GiB in all") if "\n# stage 0 " in text else find(r"\n# memory a rank +([\d.]+) GiB")
-    return {"memory_gib": float(memory), "global_batch": int(find(r"\n  global_batch: (\d+)")),
+    # The logs are rank 0's, which is on the first stage.
+    size, unit = (re.search(r"\n# stage 0 .* ([\d.]+) ([MG])iB in all", text) or
+                  re.search(r"\n# memory a rank +([\d.]+) ([MG])iB", text)).groups()
+    return {"memory_gib": float(size) / (1024 if unit == "M" else 1), "global_batch": int(find(r"\n  global_batch: (\d+)")),
             "micro_batch": int(find(r"\n  micro_batch: (\d+)")), "lanes": int(find(r"\n  lanes: (\d+)")),
             "bubble": float(find(r"bubble ([\d.]+) %")) / 100, "idle": float(find(r"lanes, ([\d.]+) % of rank time idle")) / 100}
 
@@ -93,11 +96,13 @@ def measure(options, layout, folder, batch):
     steps = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
     steps = [step for step in steps if step["kind"] == "step"][options.warm_up:]
     median = lambda key: statistics.median(step[key] for step in steps) if all(key in step for step in steps) else None
+    gib = lambda key: median(key) / 2**30
     seconds, waited = median("step_seconds"), median("communication_wait_seconds")
     return {"layout": layout, "ranks": ranks, "global_batch": plan["global_batch"], "tokens_per_second": median("tokens_per_second"), "mfu": median("mfu"),
             "bubble": plan["bubble"], "idle": plan["idle"], "communication": waited / seconds if waited is not None else None,
-            "step_seconds": seconds, "planned_gib": plan["memory_gib"], "memory_gib": median("memory_bytes") / 2**30,
-            "resident_gib": median("resident_bytes") / 2**30, "steps": len(steps),
+            "step_seconds": seconds, "planned_gib": plan["memory_gib"], "memory_gib": gib("memory_bytes"),
+            "start_gib": gib("start_resident_bytes"), "resident_gib": gib("resident_bytes"),
+            "beside_gib": gib("resident_bytes") - gib("start_resident_bytes") - gib("memory_bytes"), "steps": len(steps),
             "cores": len(os.sched_getaffinity(0)) / ranks if "hostfile" not in options.mpirun else None}
 
 

@@ -113,6 +113,7 @@ Json to_json(const StepRecord& record) {
     line["flops_per_second"] = record.flops_per_second;
     set_optional(line, "mfu", record.mfu);
     line["memory_bytes"] = record.memory_bytes;
+    line["start_resident_bytes"] = record.start_resident_bytes;
     line["resident_bytes"] = record.resident_bytes;
     line["skipped_steps"] = record.skipped_steps;
     line["ranks"] = record.ranks;
