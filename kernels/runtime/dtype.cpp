@@ -45,11 +45,4 @@ std::string_view name_of(DType dtype) {
     FAIL(internal, "unknown dtype code {}", static_cast<int>(dtype));
 }
 
-DType dtype_from_name(std::string_view name) {
-    for (DType dtype : {DType::f32, DType::bf16, DType::f16, DType::f64, DType::i32, DType::i64,
-                        DType::u8, DType::u16})
-        if (name_of(dtype) == name) return dtype;
-    FAIL(internal, "unknown dtype '{}'", name);
-}
-
 }  // namespace plinth

@@ -24,8 +24,6 @@ enum class DType : uint8_t {
 
 size_t size_of(DType dtype);
 std::string_view name_of(DType dtype);  ///< "f32", "bf16", ...
-/// The inverse of `name_of`; an unknown name is an internal error.
-DType dtype_from_name(std::string_view name);
 
 /// Brain float: the upper half of an fp32. Conversion rounds to nearest even and keeps NaN a NaN.
 struct BFloat16 {
