@@ -6,10 +6,10 @@
 
 #include <mutex>
 
-#include "core/data/prepare.h"
 #include "launch/build.h"
 #include "parallel/comm/threads.h"
 #include "tests/support/forwarding_group.h"
+#include "tests/support/prepared_text.h"
 #include "tests/support/temporary_folder.h"
 #include "tests/unit/launch/tiny_models.h"
 
@@ -52,16 +52,8 @@ using Between = std::function<std::unique_ptr<Communicator>(Communicator&)>;
 class HeldOutLoss : public testing::Test {
   protected:
     HeldOutLoss() {
-        std::string text;
-        for (int i = 0; i < 60; ++i)
-            text += fmt::format("{{\"text\": \"document {} of those that are held out\"}}\n", i);
-        auto& files = core::io::posix();
-        core::io::write_atomically(files, path("text.jsonl"), text);
-        core::data::PrepareConfig config;
-        config.source.inputs = {path("text.jsonl")};
-        config.output = path("data");
-        config.held_out = 0.5;
-        core::data::prepare(config, files);
+        prepare_texts(folder_.path(), "data", numbered_documents(60, "those that are held out"),
+                      0.5);
     }
 
     RunConfig over_data(RunConfig config) const {

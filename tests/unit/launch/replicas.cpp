@@ -3,10 +3,10 @@
 // the training loop asks for that comparison when it is due.
 #include <gtest/gtest.h>
 
-#include "core/data/prepare.h"
 #include "launch/pretrain.h"
 #include "launch/training.h"
 #include "tests/support/expect_error.h"
+#include "tests/support/prepared_text.h"
 #include "tests/support/temporary_folder.h"
 #include "tests/unit/launch/engine_runs.h"
 
@@ -14,6 +14,8 @@ namespace plinth::launch::test {
 namespace {
 
 using plinth::test::expect_error;
+using plinth::test::numbered_documents;
+using plinth::test::prepare_texts;
 using plinth::test::TemporaryFolder;
 
 /// The last bit of the first element.
@@ -81,16 +83,7 @@ TEST(Replicas, OneFlippedBitIsFoundOnEachAxis) {
 class ReplicasOfARun : public testing::Test {
   protected:
     ReplicasOfARun() {
-        std::string text;
-        for (int i = 0; i < 60; ++i)
-            text += fmt::format("{{\"text\": \"document {} of a small corpus\"}}\n", i);
-        auto& files = core::io::posix();
-        core::io::write_atomically(files, folder_ / "text.jsonl", text);
-        core::data::PrepareConfig config;
-        config.source.inputs = {folder_ / "text.jsonl"};
-        config.output = folder_ / "data";
-        config.held_out = 0.3;
-        core::data::prepare(config, files);
+        prepare_texts(folder_.path(), "data", numbered_documents(60, "a small corpus"), 0.3);
     }
 
     /// A bit of rank 1 flips in the evaluation after the first step.

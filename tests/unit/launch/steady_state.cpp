@@ -5,7 +5,6 @@
 #include <algorithm>
 #include <filesystem>
 
-#include "core/data/prepare.h"
 #include "launch/config/load.h"
 #include "launch/exit_codes.h"
 #include "launch/metrics/jsonl_log.h"
@@ -13,6 +12,7 @@
 #include "launch/training.h"
 #include "parallel/comm/self.h"
 #include "tests/support/late_queue.h"
+#include "tests/support/prepared_text.h"
 #include "tests/support/temporary_folder.h"
 
 namespace plinth::test {
@@ -23,16 +23,7 @@ using namespace plinth::launch;
 class SteadyState : public testing::Test {
   protected:
     SteadyState() {
-        std::string text;
-        for (int i = 0; i < 200; ++i)
-            text += fmt::format("{{\"text\": \"document {} of a small corpus, {}\"}}\n", i, i * i);
-        auto& files = core::io::posix();
-        core::io::write_atomically(files, folder_ / "text.jsonl", text);
-        core::data::PrepareConfig config;
-        config.source.inputs = {folder_ / "text.jsonl"};
-        config.output = folder_ / "data";
-        config.held_out = 0.3;
-        core::data::prepare(config, files);
+        prepare_texts(folder_.path(), "data", numbered_documents(200, "a small corpus"), 0.3);
     }
 
     struct Run {

@@ -4,9 +4,9 @@
 #include <gtest/gtest.h>
 
 #include "core/data/dataset.h"
-#include "core/data/prepare.h"
 #include "kernels/runtime/error.h"
 #include "tests/support/expect_error.h"
+#include "tests/support/prepared_text.h"
 #include "tests/support/temporary_folder.h"
 
 namespace plinth::launch {
@@ -73,13 +73,9 @@ TEST_F(TextRow, StopsAtTheLimitAndRefusesWhatIsNoText) {
 // Shards and memory are two readers of one row: they must fill equal windows, and shards of another
 // tokenizer are refused.
 TEST_F(TextRow, EqualsTheShardsOfTheSameText) {
-    write("text.jsonl", "{\"text\": \"the one document of it\"}\n");
-    core::data::PrepareConfig config;
-    config.source.inputs = {path("text.jsonl")};
-    config.output = path("shards");
-    config.held_out = 0.0;
-    core::data::prepare(config, files_);
-    const TokenRow shards = open_shards(files_, path("shards"), "train", *tokenizer_);
+    const std::string folder =
+        test::prepare_texts(folder_.path(), "text", {"the one document of it"});
+    const TokenRow shards = open_shards(files_, folder, "train", *tokenizer_);
     const TokenRow memory = read_text_row(files_, path("text.jsonl"), EvaluateFormat::jsonl, "text",
                                           *tokenizer_, INT64_MAX);
     ASSERT_EQ(shards.tokens, memory.tokens);
@@ -99,7 +95,7 @@ TEST_F(TextRow, EqualsTheShardsOfTheSameText) {
         ErrorKind::data, [&] { open_shards(files_, path("text.jsonl"), "train", *tokenizer_); },
         path("text.jsonl") + " is a file", "evaluate.format=text, jsonl or classification");
     const auto plain_bytes = core::data::load_tokenizer(files_, "byte256");
-    EXPECT_THROW(open_shards(files_, path("shards"), "train", *plain_bytes), Error);
+    EXPECT_THROW(open_shards(files_, folder, "train", *plain_bytes), Error);
 }
 
 }  // namespace

@@ -6,8 +6,8 @@
 #include <cmath>
 #include <tuple>
 
-#include "core/data/prepare.h"
 #include "tests/support/expect_error.h"
+#include "tests/support/prepared_text.h"
 #include "tests/support/temporary_folder.h"
 
 namespace plinth::launch {
@@ -20,17 +20,8 @@ class PreparedData : public testing::Test {
     /// A data set of `documents` documents with `held_out` as the share of its held-out split.
     std::string prepare(const std::string& name, const std::string& tokenizer = "byte",
                         double held_out = 0, int documents = 40) {
-        std::string text;
-        for (int i = 0; i < documents; ++i)
-            text += fmt::format("{{\"text\": \"document {} of {}\"}}\n", i, name);
-        core::io::write_atomically(files_, path(name + ".jsonl"), text);
-        core::data::PrepareConfig config;
-        config.source.inputs = {path(name + ".jsonl")};
-        config.output = path(name);
-        config.tokenizer = tokenizer;
-        config.held_out = held_out;
-        core::data::prepare(config, files_);
-        return config.output;
+        return test::prepare_texts(folder_.path(), name, test::numbered_documents(documents, name),
+                                   held_out, tokenizer);
     }
 
     TrainingData open(const std::vector<std::string>& sources, int64_t eval_every = 0,
