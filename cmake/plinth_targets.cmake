@@ -71,6 +71,6 @@ function(plinth_test name)
     target_link_libraries(${name} PRIVATE ${arg_DEPENDS} plinth_options GTest::gtest_main)
     # GoogleTest has a FAIL of its own; ours wins, theirs is GTEST_FAIL.
     target_compile_definitions(${name} PRIVATE PLINTH_SOURCE_DIR="${CMAKE_SOURCE_DIR}" GTEST_DONT_DEFINE_FAIL=1)
-    gtest_discover_tests(${name} DISCOVERY_MODE PRE_TEST TEST_PREFIX ${name}.
+    gtest_discover_tests(${name} DISCOVERY_MODE PRE_TEST NO_PRETTY_VALUES TEST_PREFIX ${name}.
         PROPERTIES LABELS "${arg_LABELS}" TIMEOUT ${arg_TIMEOUT})
 endfunction()
