@@ -17,6 +17,9 @@ struct Attention {
     int64_t kv_heads = 1;  ///< divides heads: query head h reads key/value head h / (H / G)
     float scale = 0.0f;    ///< of the scores; 0 stands for 1 / sqrt(K)
     bool causal = true;    ///< token t sees tokens 0..t only
+    /// Of those it sees the last `window` only, itself included (Beltagy et al., "Longformer",
+    /// 2020; Jiang et al., "Mistral 7B", 2023); 0: all. Only with `causal`.
+    int64_t window = 0;
     /// Share of attention weights that are dropped, the others grow by 1 / (1 - dropout). Which
     /// ones is a function of (key, global sample, global head, query, key position).
     float dropout = 0.0f;

@@ -78,6 +78,9 @@ struct AttentionShape {
               "tokens and {} heads",
               mask.slopes.shape.text(), mask.documents.shape.text(), mask.samples.shape.text(),
               batch, positions, heads);
+        CHECK(options.window == 0 || (options.window > 0 && options.causal),
+              "attention: a window of {} keys{}", options.window,
+              options.causal ? "" : " of attention that is not causal");
         CHECK(options.dropout >= 0.0f && options.dropout < 1.0f,
               "attention: dropout {} is not in [0, 1)", options.dropout);
         // The number of a weight packs head, query and a quarter of the key (16, 24 and 24 bits).

@@ -106,6 +106,7 @@ TransformerConfig transformer_config(const ModelSection& model) {
     config.qk_norm = model.qk_norm;
     config.embedding_norm = model.embedding_norm;
     config.causal = model.causal;
+    config.attention_window = model.sliding_window;
     config.dropout = model.dropout;
     config.init_stddev = model.init_std;
     return config;

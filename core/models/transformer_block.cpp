@@ -21,6 +21,7 @@ nn::AttentionConfig attention_config(const TransformerConfig& config) {
                                   .kv_heads = config.kv_heads,
                                   .head_width = config.head_width,
                                   .causal = config.causal,
+                                  .window = config.attention_window,
                                   .qkv_bias = config.qkv_bias,
                                   .output_bias = config.attention_bias,
                                   .qk_norm = config.qk_norm,

@@ -35,6 +35,7 @@ struct TransformerConfig {
     bool qk_norm = false;
     bool embedding_norm = false;
     bool causal = true;
+    int64_t attention_window = 0;  ///< tokens that one sees, itself included; 0: all
     bool recompute = false;  ///< keep only block inputs, run each block again in the backward pass
     double dropout = 0.0;
     double init_stddev = 0.02;

@@ -33,6 +33,7 @@ SelfAttention::SelfAttention(const Declaration& at, int64_t layer, const Attenti
             .options = {.heads = config.heads,
                         .kv_heads = config.kv_heads,
                         .causal = config.causal,
+                        .window = config.window,
                         .dropout = static_cast<float>(config.dropout)},
             .alibi = config.alibi,
             .all_heads = config.heads,

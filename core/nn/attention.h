@@ -21,6 +21,7 @@ struct AttentionConfig {
     int64_t kv_heads = 0;
     int64_t head_width = 0;
     bool causal = true;
+    int64_t window = 0;  ///< kernels::Attention::window
     bool qkv_bias = true;
     bool output_bias = true;
     bool qk_norm = false;

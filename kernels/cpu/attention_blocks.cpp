@@ -94,6 +94,17 @@ PLINTH_SIMD void hide_later_keys(float* scores, int64_t lanes, int64_t keys, int
     }
 }
 
+/// Lane `first_hidden` is the first whose window begins behind the block's first key.
+PLINTH_SIMD void hide_keys_before_windows(float* scores, int64_t lanes, int64_t keys,
+                                          int64_t diagonal, int64_t first_hidden) {
+    for (int64_t row = 0; row < keys; ++row) {
+        float* score = scores + row * lanes;
+        const int64_t hidden_from = first_hidden + row;
+        for (int64_t lane = first_lane_of(diagonal, row); lane < lanes; ++lane)
+            score[lane] = lane >= hidden_from ? minus_infinity : score[lane];
+    }
+}
+
 PLINTH_SIMD void hide_other_documents(float* scores, int64_t lanes, int64_t keys, int64_t diagonal,
                                       const int32_t* of_key, const int32_t* of_lane) {
     for (int64_t row = 0; row < keys; ++row) {
@@ -136,7 +147,10 @@ template void store_rows(HeadRows<BFloat16>, int64_t, int64_t, const float*, flo
 
 HeadMask HeadMask::of(const AttentionMask& mask, const Attention& options, int64_t tokens,
                       int64_t sample, int64_t head) {
-    HeadMask result{.causal = options.causal, .dropout = options.dropout, .random = options.random};
+    HeadMask result{.causal = options.causal,
+                    .window = options.window,
+                    .dropout = options.dropout,
+                    .random = options.random};
     if (mask.slopes) result.slope = mask.slopes.as<float>()[head];
     if (mask.documents) result.documents = mask.documents.as<int32_t>() + sample * tokens;
     if (mask.samples) result.sample = static_cast<uint64_t>(mask.samples.as<int64_t>()[sample]);
@@ -146,6 +160,7 @@ HeadMask HeadMask::of(const AttentionMask& mask, const Attention& options, int64
 
 bool HeadMask::touches(const Block& block) const {
     if (causal && block.key > block.query + block.queries - 1) return false;
+    if (window > 0 && block.key + block.keys <= block.query - window + 1) return false;
     if (!documents) return true;
     const auto [first_query, last_query] =
         std::minmax_element(documents + block.query, documents + block.query + block.queries);
@@ -161,6 +176,9 @@ void mask_scores(float* scores, const Block& block, const HeadMask& mask) {
                   static_cast<int32_t>(block.key - block.query), mask.slope);
     if (mask.causal && block.key + block.keys - 1 > block.query)
         hide_later_keys(scores, lanes, block.keys, diagonal);
+    const int64_t first_hidden = block.key - block.query + mask.window;
+    if (mask.window > 0 && first_hidden < block.queries)
+        hide_keys_before_windows(scores, lanes, block.keys, diagonal, first_hidden);
     if (mask.documents) {
         int32_t of_lane[block_queries];
         std::fill_n(of_lane, lanes, mask.documents[block.query]);

@@ -85,6 +85,7 @@ PLINTH_INLINE int64_t first_lane_of(int64_t diagonal, int64_t row) {
 /// The masks of one (sample, head).
 struct HeadMask {
     bool causal;
+    int64_t window = 0;  ///< as Attention's
     float slope = 0.0f;
     const int32_t* documents = nullptr;  ///< by position
     float dropout = 0.0f;
@@ -95,6 +96,12 @@ struct HeadMask {
     static HeadMask of(const AttentionMask& mask, const Attention& options, int64_t tokens,
                        int64_t sample, int64_t head);
 
+    /// The first of those keys from `first` on that the queries of the block may see, rounded down
+    /// by whole blocks of keys: what a block holds, and so the bits, do not depend on the window.
+    int64_t first_key(const Block& block, int64_t first) const {
+        const int64_t hidden = window > 0 ? block.query - window + 1 - first : 0;
+        return first + std::max<int64_t>(0, hidden) / block_keys * block_keys;
+    }
     /// Keys [0, limit) are all that the queries of the block may see.
     int64_t key_limit(const Block& block, int64_t keys) const {
         return causal ? std::min(keys, block.query + block.queries) : keys;
@@ -114,10 +121,6 @@ struct HeadMask {
     int64_t keys_seen(const Block& block, int64_t lane) const {
         if (!causal) return block.keys;
         return std::clamp<int64_t>(block.query + lane + tile_lanes - block.key, 0, block.keys);
-    }
-    /// True if some lane of the block must not see some key of it.
-    bool cuts(const Block& block) const {
-        return (causal && block.key + block.keys - 1 > block.query) || documents != nullptr;
     }
 };
 

@@ -163,7 +163,8 @@ void AttentionGradients<T, adds>::run_piece(int64_t b, int64_t g, int64_t piece,
                         log_sum.as<float>() + b * log_sum.stride(0) + h * log_sum.stride(1), first,
                         block, shape.scale);
         const int64_t limit = head.key_limit(block, part.first_key + keys);
-        for (block.key = part.first_key; block.key < limit; block.key += block_keys) {
+        block.key = head.first_key(block, part.first_key);
+        for (; block.key < limit; block.key += block_keys) {
             block.keys = std::min(block_keys, limit - block.key);
             const int64_t at = (block.key - part.first_key) * padded();
             if (head.touches(block))

@@ -79,7 +79,7 @@ template <typename T>
 void QueryBlock<T>::meet_all(HeadRows<const T> k, HeadRows<const T> v, int64_t first, int64_t last,
                              const HeadMask& mask) {
     const int64_t limit = mask.key_limit(block_, last);
-    for (int64_t key = first; key < limit; key += block_keys)
+    for (int64_t key = mask.first_key(block_, first); key < limit; key += block_keys)
         meet(k, v, key - first, key, std::min(block_keys, limit - key), mask);
 }
 

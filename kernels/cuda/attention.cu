@@ -58,7 +58,7 @@ void attention_forward(View y, View log_sum, ConstView qkv, AttentionMask mask, 
         choose_attention(shape, qkv.dtype, mask, options, is_aligned, state.capability),
         state.counts,
         [&]() -> const std::string& {
-            return cudnn_attention_forward(y, log_sum, qkv, shape, options.causal, queue);
+            return cudnn_attention_forward(y, log_sum, qkv, shape, options, queue);
         },
         [&] { tiled_attention_forward(y, log_sum, qkv, shape, mask, options, queue); });
 }
@@ -77,8 +77,7 @@ void attention_backward(View dqkv, ConstView dy, ConstView y, ConstView log_sum,
         choose_attention(shape, qkv.dtype, mask, options, is_aligned, state.capability),
         state.counts,
         [&]() -> const std::string& {
-            return cudnn_attention_backward(dqkv, dy, y, log_sum, qkv, shape, options.causal,
-                                            queue);
+            return cudnn_attention_backward(dqkv, dy, y, log_sum, qkv, shape, options, queue);
         },
         [&] { tiled_attention_backward(dqkv, dy, y, log_sum, qkv, shape, mask, options, queue); });
 }

@@ -64,6 +64,7 @@ Options& set_masks(Options& options, const AttentionGraph& graph) {
     if (graph.causal)
         options.set_diagonal_alignment(fe::DiagonalAlignment_t::TOP_LEFT)
             .set_diagonal_band_right_bound(0);
+    if (graph.window > 0) options.set_diagonal_band_left_bound(graph.window);
     return options;
 }
 
@@ -171,9 +172,15 @@ void add_packed(Pointers& pointers, const AttentionShape& shape, Row* packed, Ui
     pointers[v] = row + (shape.heads + shape.kv_heads) * shape.width;
 }
 
-AttentionGraph graph_of(const AttentionShape& shape, bool causal) {
-    return {shape.batch, shape.tokens, shape.heads, shape.kv_heads, shape.width,
-            shape.scale, causal,       false,       false};
+AttentionGraph graph_of(const AttentionShape& shape, const Attention& options) {
+    return {.batch = shape.batch,
+            .tokens = shape.tokens,
+            .heads = shape.heads,
+            .kv_heads = shape.kv_heads,
+            .width = shape.width,
+            .scale = shape.scale,
+            .causal = options.causal,
+            .window = options.window < shape.tokens ? options.window : 0};
 }
 
 void* writable(ConstView input) {
@@ -190,19 +197,20 @@ int capability_of(int device) {
 }
 
 const std::string& cudnn_attention_forward(View y, View log_sum, ConstView qkv,
-                                           const AttentionShape& shape, bool causal, Queue& queue) {
+                                           const AttentionShape& shape, const Attention& options,
+                                           Queue& queue) {
     Pointers pointers{{y_uid, y.data}, {stats_uid, log_sum.data}};
     add_packed(pointers, shape, qkv.as<BFloat16>(), q_uid, k_uid, v_uid);
-    return queue.state<CudnnAttention>().run(graph_of(shape, causal), std::move(pointers));
+    return queue.state<CudnnAttention>().run(graph_of(shape, options), std::move(pointers));
 }
 
 const std::string& cudnn_attention_backward(View dqkv, ConstView dy, ConstView y, ConstView log_sum,
-                                            ConstView qkv, const AttentionShape& shape, bool causal,
-                                            Queue& queue) {
+                                            ConstView qkv, const AttentionShape& shape,
+                                            const Attention& options, Queue& queue) {
     Pointers pointers{{y_uid, writable(y)}, {dy_uid, writable(dy)}, {stats_uid, writable(log_sum)}};
     add_packed(pointers, shape, qkv.as<BFloat16>(), q_uid, k_uid, v_uid);
     add_packed(pointers, shape, dqkv.as<BFloat16>(), dq_uid, dk_uid, dv_uid);
-    AttentionGraph graph = graph_of(shape, causal);
+    AttentionGraph graph = graph_of(shape, options);
     graph.is_backward = true;
     graph.is_deterministic = queue.options().reproducible;
     return queue.state<CudnnAttention>().run(graph, std::move(pointers));

@@ -16,8 +16,10 @@ struct AttentionGraph {
     int64_t batch, tokens, heads, kv_heads, width;
     float scale;
     bool causal;
-    bool is_backward;
-    bool is_deterministic;  ///< one order of sums in the backward pass, at the price of workspace
+    int64_t window;  ///< as Attention's
+    bool is_backward = false;
+    bool is_deterministic =
+        false;  ///< one order of sums in the backward pass, at the price of workspace
 
     auto operator<=>(const AttentionGraph&) const = default;
 };
@@ -27,10 +29,11 @@ int capability_of(int device);
 
 /// bf16 only. Why cuDNN has no plan for it, and nothing was done; empty: done.
 const std::string& cudnn_attention_forward(View y, View log_sum, ConstView qkv,
-                                           const AttentionShape& shape, bool causal, Queue& queue);
+                                           const AttentionShape& shape, const Attention& options,
+                                           Queue& queue);
 const std::string& cudnn_attention_backward(View dqkv, ConstView dy, ConstView y, ConstView log_sum,
-                                            ConstView qkv, const AttentionShape& shape, bool causal,
-                                            Queue& queue);
+                                            ConstView qkv, const AttentionShape& shape,
+                                            const Attention& options, Queue& queue);
 
 /// Why cuDNN has no plan for the graph on a device that is not here, from cuDNN's description of
 /// the device in JSON; empty if it has one.

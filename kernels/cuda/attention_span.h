@@ -15,9 +15,18 @@ struct AttentionSpan {
     int queries, keys;
     int first_query, first_key;  ///< positions in the sequence of those numbered 0
     bool causal;
+    int window = 0;  ///< as Attention's
 
     PLINTH_HOST_DEVICE bool sees(int query, int key) const {
-        return !causal || first_key + key <= first_query + query;
+        const int distance = first_query + query - first_key - key;
+        return (!causal || distance >= 0) && (window == 0 || distance < window);
+    }
+    /// First key of the first tile of `rows` keys that the queries from this one on see; `keys`
+    /// where they see none.
+    PLINTH_HOST_DEVICE int keys_begin(int query, int rows) const {
+        if (window == 0) return 0;
+        const int first = std::max(0, first_query + query - window + 1 - first_key);
+        return first < keys ? first / rows * rows : keys;
     }
     /// Keys [0, end) are all that the queries [query, query + rows) see.
     PLINTH_HOST_DEVICE int keys_end(int query, int rows) const {
@@ -31,6 +40,12 @@ struct AttentionSpan {
         if (!causal) return 0;
         const int first = std::max(0, first_key + key - first_query);  // that sees the key
         return (first < queries ? first : queries + rows - 1) / rows * rows;
+    }
+    /// Queries [0, end) are all that see any of the keys [key, key + rows).
+    PLINTH_HOST_DEVICE int queries_end(int key, int rows) const {
+        if (window == 0) return queries;
+        const int last = first_key + std::min(key + rows, keys) - 1;
+        return std::max(0, std::min(queries, last + window - first_query));
     }
 };
 

@@ -108,7 +108,7 @@ __global__ void __launch_bounds__(attention_threads)
     Sums<Width> dq;
     set_zero<Width>(dq);
     load.limit = span.keys;
-    for (int key = 0; key < limit; key += Tile::rows) {
+    for (int key = span.keys_begin(first, Tile::rows); key < limit; key += Tile::rows) {
         load.first = key;
         __syncthreads();
         load_tile<Width, true, T>(keys, call.k.rows(b, kv_head, problem.width), load);
@@ -236,8 +236,9 @@ __global__ void __launch_bounds__(attention_threads)
     set_zero<Width>(dk);
     set_zero<Width>(dv);
     load.limit = span.queries;
+    const int queries_end = span.queries_end(first, Tile::rows);
     for (int h = g * group; h < (g + 1) * group; ++h)
-        for (int query = span.queries_begin(first, Tile::rows); query < span.queries;
+        for (int query = span.queries_begin(first, Tile::rows); query < queries_end;
              query += Tile::rows) {
             load.first = query;
             __syncthreads();

@@ -166,7 +166,7 @@ __global__ void __launch_bounds__(attention_threads, 2) attend(const ForwardArgu
     load.limit = span.keys;
     load.scale = 1.0f;
     const int limit = span.keys_end(tile.first, Tile::rows), kv_head = problem.kv_head_of(h);
-    for (int key = 0; key < limit; key += Tile::rows) {
+    for (int key = span.keys_begin(tile.first, Tile::rows); key < limit; key += Tile::rows) {
         load.first = key;
         __syncthreads();
         load_tile<Width, true, T>(moving, call.k.rows(b, kv_head, problem.width), load);

@@ -274,23 +274,23 @@ struct AttentionProblem {
     /// The shape's tokens are the queries.
     static AttentionProblem of(const AttentionShape& shape, int64_t keys, const AttentionPart& part,
                                const AttentionMask& mask, const Attention& options) {
-        return {
-            static_cast<int>(shape.batch),
-            static_cast<int>(shape.heads),
-            static_cast<int>(shape.kv_heads),
-            static_cast<int>(shape.width),
-            {static_cast<int>(shape.tokens), static_cast<int>(keys),
-             static_cast<int>(part.first_query), static_cast<int>(part.first_key), options.causal},
-            static_cast<int>(part.tokens),
-            shape.scale,
-            false,
-            mask.slopes ? mask.slopes.as<float>() : nullptr,
-            mask.documents ? mask.documents.as<int32_t>() : nullptr,
-            mask.samples ? mask.samples.as<int64_t>() : nullptr,
-            static_cast<uint32_t>(static_cast<double>(options.dropout) * 0x1p32),
-            1.0f / (1.0f - options.dropout),
-            options.random,
-            static_cast<uint64_t>(options.first_head)};
+        return {static_cast<int>(shape.batch),
+                static_cast<int>(shape.heads),
+                static_cast<int>(shape.kv_heads),
+                static_cast<int>(shape.width),
+                {static_cast<int>(shape.tokens), static_cast<int>(keys),
+                 static_cast<int>(part.first_query), static_cast<int>(part.first_key),
+                 options.causal, static_cast<int>(std::min<int64_t>(options.window, 1 << 30))},
+                static_cast<int>(part.tokens),
+                shape.scale,
+                false,
+                mask.slopes ? mask.slopes.as<float>() : nullptr,
+                mask.documents ? mask.documents.as<int32_t>() : nullptr,
+                mask.samples ? mask.samples.as<int64_t>() : nullptr,
+                static_cast<uint32_t>(static_cast<double>(options.dropout) * 0x1p32),
+                1.0f / (1.0f - options.dropout),
+                options.random,
+                static_cast<uint64_t>(options.first_head)};
     }
     /// Of whole sequences.
     static AttentionProblem of(const AttentionShape& shape, const AttentionMask& mask,
@@ -321,16 +321,17 @@ __device__ inline void load_documents(int32_t* documents, const int32_t* of_toke
 /// The masks of one (sample, head), by position.
 struct DeviceMask {
     bool causal;
+    int window;  ///< 0: all keys
     float slope;
     int keys;  ///< keys from this position on do not exist
 
     static __device__ DeviceMask of(const AttentionProblem& problem, int head,
                                     const AttentionSpan& span) {
-        return {span.causal, problem.slopes ? problem.slopes[head] : 0.0f,
+        return {span.causal, span.window, problem.slopes ? problem.slopes[head] : 0.0f,
                 span.first_key + span.keys};
     }
     __device__ bool sees(int query, int key) const {
-        return key < keys && (!causal || key <= query);
+        return key < keys && (!causal || key <= query) && (window == 0 || query - key < window);
     }
     /// The score with ALiBi, or -infinity.
     __device__ float of_score(float score, int query, int key, bool same_document) const {

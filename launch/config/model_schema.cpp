@@ -99,6 +99,11 @@ void declare(Schema& schema, ModelSection& model) {
         "model.causal", &model.causal,
         {.doc = "A token sees only itself and earlier tokens. Only a classifier's model may go "
                 "without: false is refused where the next token is predicted."});
+    schema.key("model.sliding_window", &model.sliding_window,
+               {.doc = "A token sees itself and the tokens before it, this many in all, in every "
+                       "layer; 0: all of them. The key-value cache keeps all the same.",
+                .unit = "tokens",
+                .min = 0});
     schema.key("model.dropout", &model.dropout,
                {.doc = "Dropout on the embedding and on both residual branches.",
                 .min = 0,

@@ -46,6 +46,11 @@ std::optional<Problem> validate(const ModelSection& model) {
     if (model.positions == PositionKind::rotary && model.head_width % 2 != 0)
         return Problem{"model.head_width",
                        fmt::format("{} is odd; rotary positions turn pairs", model.head_width)};
+    if (model.sliding_window > 0 && !model.causal)
+        return Problem{"model.sliding_window",
+                       fmt::format("{} tokens before each one, but model.causal is false: set one "
+                                   "of them back",
+                                   model.sliding_window)};
     const RopeScaling& scaling = model.rope_scaling;
     if (scaling.kind != RopeScalingKind::none && model.positions != PositionKind::rotary)
         return Problem{"model.rope_scaling.type", "needs model.positions rotary"};

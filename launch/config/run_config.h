@@ -62,6 +62,7 @@ struct ModelSection {
     bool qk_norm = false;
     bool embedding_norm = false;
     bool causal = true;
+    int64_t sliding_window = 0;  ///< tokens that one sees, itself included; 0: all
     double dropout = 0;
     double init_std = 0.02;
 };

@@ -10,10 +10,14 @@ double training_flops_per_token(const ModelSection& model, int64_t sequence_leng
 }
 
 double forward_flops_per_token(const ModelSection& model, int64_t sequence_length) {
-    // Scores and the weighted sum: two products of T x K a head, half of it masked when causal.
-    const double attention = (model.causal ? 2.0 : 4.0) * static_cast<double>(model.layers) *
-                             static_cast<double>(model.heads * model.head_width) *
-                             static_cast<double>(sequence_length);
+    // Scores and the weighted sum: two products of T x K a head, half of it masked when causal, and
+    // all but a band of W below the diagonal with a window: T W - W^2 / 2 of T^2 for the sequence.
+    const auto T = static_cast<double>(sequence_length);
+    const bool has_window = model.sliding_window > 0 && model.sliding_window < sequence_length;
+    const double W = has_window ? static_cast<double>(model.sliding_window) : T;
+    const double seen = model.causal ? W - W * W / (2.0 * T) : T;
+    const double attention = 4.0 * static_cast<double>(model.layers) *
+                             static_cast<double>(model.heads * model.head_width) * seen;
     return 2.0 * static_cast<double>(matmul_parameters(model)) + attention;
 }
 

@@ -12,6 +12,7 @@ namespace plinth::launch {
 ///
 ///     6 N + 6 L H K T     causal: a token sees half of the T positions on average
 ///     6 N + 12 L H K T    otherwise
+///     6 N + 12 L H K (W - W^2 / 2T)    causal with a sliding window of W < T tokens
 ///
 /// N: parameters in matrix products (every projection and the head, no look-up), L layers, H heads,
 /// K head width, T sequence length. A product of an m x k and a k x n matrix counts 2 m k n; the

@@ -157,10 +157,15 @@ class Ring {
         for (size_t key = 0; key < 2; ++key)
             for (size_t query = 0; query < 2; ++query) {
                 if (options_.causal && theirs.first[key] > part_.first[query]) continue;
+                const bool begins = step == 0 && key == 0;  // gives y its first value, seen or not
+                const int64_t behind = theirs.first[key] + part_.run;
+                if (options_.window > 0 && !begins &&
+                    behind <= part_.first[query] - options_.window + 1)
+                    continue;
                 body(Runs{static_cast<int64_t>(query) * part_.run,
                           static_cast<int64_t>(key) * part_.run, part_.run},
                      kernels::AttentionPart{part_.first[query], theirs.first[key], part_.whole,
-                                            step == 0 && key == 0});
+                                            begins});
                 group_.progress();
             }
     }

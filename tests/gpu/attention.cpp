@@ -103,7 +103,9 @@ const std::vector<AttentionCase> cudnn_cases = {
     {"cudnn width 256", 1, 128, 2, 2, 256},
     {"cudnn odd length", 2, 197, 2, 2, 64},
     {"cudnn odd length bidirectional", 2, 197, 2, 1, 64, false},
-    {"cudnn two tokens", 2, 2, 2, 2, 64}};
+    {"cudnn two tokens", 2, 2, 2, 2, 64},
+    {"cudnn window", 2, 256, 4, 2, 64, true, false, false, 0.0f, 100},
+    {"cudnn window of one", 1, 197, 2, 2, 64, true, false, false, 0.0f, 1}};
 
 TEST_F(AttentionDeviceTest, CudnnAndTheTiledKernelsAgree) {
     for (const AttentionCase& c : cudnn_cases) {
@@ -166,6 +168,7 @@ struct CachedCase {
     int64_t tokens, heads, kv_heads, width, capacity;
     std::vector<int32_t> starts;
     bool alibi = false;
+    int64_t window = 0;
 };
 
 std::vector<Operand> operands_of(const CachedCase& c, DType dtype) {
@@ -183,17 +186,21 @@ class AttentionCachedDeviceTest : public DeviceTest {
   protected:
     static Call call_of(const CachedCase& c) {
         return [&c](const std::vector<View>& views, Stream& stream) {
-            kernels::attention_cached(views[0], views[1], views[2], views[3], views[4], views[5],
-                                      {.heads = c.heads, .kv_heads = c.kv_heads}, stream);
+            kernels::attention_cached(
+                views[0], views[1], views[2], views[3], views[4], views[5],
+                {.heads = c.heads, .kv_heads = c.kv_heads, .window = c.window}, stream);
         };
     }
 };
 
 TEST_F(AttentionCachedDeviceTest, NewTokensOverACache) {
-    const std::vector<CachedCase> cases = {{"one token", 1, 4, 2, 64, 200, {0, 63, 64, 199}},
-                                           {"prompt", 70, 2, 2, 16, 150, {0, 80}},
-                                           {"odd", 3, 3, 1, 7, 11, {0, 8}, true},
-                                           {"wide", 5, 2, 1, 128, 140, {135, 1}}};
+    const std::vector<CachedCase> cases = {
+        {"one token", 1, 4, 2, 64, 200, {0, 63, 64, 199}},
+        {"prompt", 70, 2, 2, 16, 150, {0, 80}},
+        {"odd", 3, 3, 1, 7, 11, {0, 8}, true},
+        {"wide", 5, 2, 1, 128, 140, {135, 1}},
+        {"window, one token", 1, 4, 2, 64, 300, {0, 99, 163, 299}, false, 100},
+        {"window, prompt", 130, 2, 2, 16, 290, {0, 160}, false, 33}};
     for (const CachedCase& c : cases)
         for (const DType dtype : {DType::f32, DType::bf16})
             expect_same(operands_of(c, dtype), call_of(c),

@@ -47,6 +47,7 @@ inline kernels::Attention attention_options(const AttentionCase& c) {
     return {.heads = c.heads,
             .kv_heads = c.kv_heads,
             .causal = c.causal,
+            .window = c.window,
             .dropout = c.dropout,
             .random = RandomKey(42, "blocks.0.attention", 3),
             .first_head = 3};

@@ -56,25 +56,28 @@ TEST_P(AttentionGraphs, ThereArePlansForWhatCudnnIsChosenFor) {
          {Extents{4, 1024, 12, 12, 64}, Extents{1, 4096, 32, 8, 128}, Extents{2, 128, 2, 2, 8},
           Extents{1, 130, 2, 1, 80}, Extents{1, 512, 4, 4, 96}, Extents{1, 128, 2, 2, 256},
           Extents{2, 197, 2, 2, 64}, Extents{1, 7, 3, 3, 40}, Extents{2, 2, 2, 2, 64}})
-        for (const bool causal : {true, false})
+        for (const auto& [causal, window] :
+             {std::pair{true, 0}, std::pair{true, 1}, std::pair{true, 100}, std::pair{false, 0}})
             for (const auto& [is_backward, is_deterministic] :
                  {std::pair{false, false}, std::pair{true, false}, std::pair{true, true}}) {
                 if (e.width > kernels::largest_cudnn_width(card.capability)) continue;
                 const kernels::AttentionShape shape{e.batch,    e.tokens, e.heads,
                                                     e.kv_heads, e.width,  0.125f};
-                ASSERT_EQ(kernels::choose_attention(shape, DType::bf16, {}, {.causal = causal},
-                                                    true, card.capability),
+                ASSERT_EQ(kernels::choose_attention(shape, DType::bf16, {},
+                                                    {.causal = causal, .window = window}, true,
+                                                    card.capability),
                           kernels::AttentionImplementation::cudnn);
                 EXPECT_EQ(card.refusal({e.batch, e.tokens, e.heads, e.kv_heads, e.width, 0.125f,
-                                        causal, is_backward, is_deterministic}),
+                                        causal, window, is_backward, is_deterministic}),
                           "")
                     << e.tokens << " tokens, heads of " << e.width << ", causal " << causal
-                    << ", backward " << is_backward << ", deterministic " << is_deterministic;
+                    << ", window " << window << ", backward " << is_backward << ", deterministic "
+                    << is_deterministic;
             }
 }
 
 TEST_P(AttentionGraphs, OtherWidthsAreRefused) {
-    AttentionGraph graph{2, 128, 2, 2, 12, 0.125f, true, false, false};
+    AttentionGraph graph{2, 128, 2, 2, 12, 0.125f, true, 0};
     EXPECT_NE(GetParam().refusal(graph), "");
     graph.width = 512;
     graph.is_backward = true;

@@ -86,6 +86,7 @@ std::map<std::string, Setter> setters() {
         {"model.qkv_bias", flag(&C::qkv_bias)},
         {"model.mlp_bias", flag(&C::mlp_bias)},
         {"model.qk_norm", flag(&C::qk_norm)},
+        {"model.sliding_window", integer(&C::attention_window)},
         {"model.embedding_norm", flag(&C::embedding_norm)},
         {"model.rope_theta", rotary(&R::theta)},
         {"model.rope_scaling.type",

@@ -163,7 +163,8 @@ TEST_P(GoldenModels, TenStepsInBf16) {
 }
 
 INSTANTIATE_TEST_SUITE_P(Models, GoldenModels,
-                         testing::Values("gpt", "gpt_z_loss", "llama", "llama_qk_norm", "bloom"),
+                         testing::Values("gpt", "gpt_z_loss", "llama", "llama_qk_norm",
+                                         "llama_window", "bloom"),
                          [](const auto& test) { return std::string(test.param); });
 
 /// A model or a training step that is wrong in one way.
@@ -213,6 +214,8 @@ std::vector<WrongModel> wrong_models() {
         {"GateAndUpSwapped", "llama", {.start = swap_gate_and_up}},
         {"NoQkNorm", "llama_qk_norm", with_config([](C& c) { c.qk_norm = false; })},
         {"NormEps", "llama_qk_norm", with_config([](C& c) { c.norm.eps = 1e-6; })},
+        {"NoWindow", "llama_window", with_config([](C& c) { c.attention_window = 0; })},
+        {"WiderWindow", "llama_window", with_config([](C& c) { c.attention_window = 6; })},
         {"NoAlibi", "bloom", with_config([](C& c) { c.positions = C::Positions::none; })},
         {"NoEmbeddingNorm", "bloom", with_config([](C& c) { c.embedding_norm = false; })},
         {"Bidirectional", "gpt", with_config([](C& c) { c.causal = false; })},

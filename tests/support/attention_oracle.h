@@ -104,6 +104,7 @@ class AttentionOracle {
     }
     bool sees(int64_t b, int64_t q, int64_t k) const {
         if (case_.causal && k > q) return false;
+        if (case_.window > 0 && q - k >= case_.window) return false;
         return !case_.documents || documents_[static_cast<size_t>(b * case_.tokens + q)] ==
                                        documents_[static_cast<size_t>(b * case_.tokens + k)];
     }

@@ -23,15 +23,19 @@ struct RingCase {
     int64_t batch, tokens, heads, kv_heads, width;
     bool causal = true, alibi = false, documents = false;
     float dropout = 0.0f;
+    int64_t window = 0;
 
     int64_t columns() const { return (heads + 2 * kv_heads) * width; }
     core::nn::InnerAttentionCall call() const {
-        return {
-            .layer = 3,
-            .options = {.heads = heads, .kv_heads = kv_heads, .causal = causal, .dropout = dropout},
-            .alibi = alibi,
-            .all_heads = heads,
-            .dropout_name = "blocks.3.attention.weights"};
+        return {.layer = 3,
+                .options = {.heads = heads,
+                            .kv_heads = kv_heads,
+                            .causal = causal,
+                            .window = window,
+                            .dropout = dropout},
+                .alibi = alibi,
+                .all_heads = heads,
+                .dropout_name = "blocks.3.attention.weights"};
     }
 };
 
@@ -44,7 +48,9 @@ inline const std::vector<RingCase> ring_cases = {
     {"documents", 2, 192, 4, 2, 8, true, false, true},
     {"bidirectional documents", 1, 96, 2, 2, 8, false, false, true},
     {"dropout", 2, 96, 2, 2, 8, true, false, false, 0.25f},
-    {"everything", 2, 144, 4, 2, 12, true, true, true, 0.1f}};
+    {"short window", 1, 480, 2, 1, 8, true, false, false, 0.0f, 17},
+    {"long window", 2, 192, 2, 2, 8, true, false, false, 0.0f, 100},
+    {"everything", 2, 144, 4, 2, 12, true, true, true, 0.1f, 50}};
 
 /// Output and gradient of qkv, of whole sequences in their order.
 struct Passed {

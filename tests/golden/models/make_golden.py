@@ -99,6 +99,8 @@ MODELS = {
     "gpt_z_loss": {**COMMON, "optimizer.z_loss": 1e-3},
     "llama": LLAMA,
     "llama_qk_norm": {**LLAMA, "model.width": 32, "model.head_width": 8, "model.qk_norm": True, "model.qkv_bias": True},
+    # Of 12 tokens each sees itself and the 4 before it.
+    "llama_window": {**LLAMA, "model.sliding_window": 5},
     # A clip between the gradient norms, so that some steps are clipped and some are not.
     "bloom": {**COMMON, "model.positions": "alibi", "model.embedding_norm": True, "optimizer.clip": 1.25},
 }
@@ -263,6 +265,8 @@ class Model:
             slopes = torch.tensor([2.0 ** (-8.0 * h / H) for h in range(1, H + 1)], dtype=self.dtype)
             scores = scores - slopes[:, None, None] * (i[:, None] - i[None, :])
         scores = scores.masked_fill(i[:, None] < i[None, :], float("-inf"))
+        if window := c.get("model.sliding_window"):
+            scores = scores.masked_fill(i[:, None] - i[None, :] >= window, float("-inf"))
         mixed = (torch.softmax(scores, dim=-1) @ v).transpose(1, 2).reshape(rows, tokens, H * K)
         return self.linear(mixed, path + ".output")
 

@@ -45,6 +45,13 @@ TransformerConfig llama_style() {
     return config;
 }
 
+/// A window shorter than what is generated.
+TransformerConfig mistral_style() {
+    TransformerConfig config = llama_style();
+    config.attention_window = 9;
+    return config;
+}
+
 TransformerConfig bloom_style() {
     TransformerConfig config = gpt_style();
     config.positions = Positions::alibi;
@@ -177,15 +184,16 @@ TEST_P(Decoder, AnEmptyPromptIsRefused) {
 
 std::string name_of_case(const testing::TestParamInfo<Decoder::ParamType>& parameters) {
     const auto& [config, dtype] = parameters.param;
-    const char* style = config.positions == Positions::learned  ? "gpt"
-                        : config.positions == Positions::rotary ? "llama"
-                                                                : "bloom";
+    const char* style = config.attention_window > 0              ? "mistral"
+                        : config.positions == Positions::learned ? "gpt"
+                        : config.positions == Positions::rotary  ? "llama"
+                                                                 : "bloom";
     return std::string(style) + (dtype == DType::f32 ? "_fp32" : "_bf16");
 }
 
 INSTANTIATE_TEST_SUITE_P(Styles, Decoder,
                          testing::Combine(testing::Values(gpt_style(), llama_style(),
-                                                          bloom_style()),
+                                                          mistral_style(), bloom_style()),
                                           testing::Values(DType::f32, DType::bf16)),
                          name_of_case);
 

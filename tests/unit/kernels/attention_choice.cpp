@@ -35,6 +35,9 @@ TEST(AttentionChoice, CudnnServesWhatItComputesInTheSameWay) {
     Call call;
     call.options.causal = false;
     EXPECT_TRUE(call.is_cudnn());
+    call.options.causal = true;
+    call.options.window = 256;
+    EXPECT_TRUE(call.is_cudnn()) << "a sliding window";
     for (const int64_t width : {8, 16, 80, 96, 128}) {
         call.shape.width = width;
         EXPECT_TRUE(call.is_cudnn()) << width;

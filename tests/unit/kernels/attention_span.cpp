@@ -1,8 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "kernels/cuda/attention_span.h"
 
+#include <fmt/format.h>
 #include <gtest/gtest.h>
 
+#include <string>
 #include <vector>
 
 namespace plinth::kernels::cuda {
@@ -18,8 +20,16 @@ std::vector<AttentionSpan> spans() {
             for (const int keys : {0, 1, 8, 23})
                 for (const int first_query : {0, 3, 8, 40})
                     for (const int first_key : {0, 5, 16, 44, 61})
-                        all.push_back({queries, keys, first_query, first_key, causal});
+                        for (const int window : {0, 1, 5, 8, 30, 1 << 30})
+                            if (causal || window == 0)
+                                all.push_back(
+                                    {queries, keys, first_query, first_key, causal, window});
     return all;
+}
+
+std::string text_of(const AttentionSpan& span) {
+    return fmt::format("{} queries from {}, {} keys from {}, window {}", span.queries,
+                       span.first_query, span.keys, span.first_key, span.window);
 }
 
 bool any_sees(const AttentionSpan& span, int query, int key) {
@@ -32,25 +42,24 @@ bool any_sees(const AttentionSpan& span, int query, int key) {
 TEST(AttentionSpan, ATileOfQueriesMeetsTheTilesOfKeysThatItSees) {
     for (const AttentionSpan& span : spans())
         for (int query = 0; query < span.queries; query += rows) {
-            const int end = span.keys_end(query, rows);
+            const int begin = span.keys_begin(query, rows), end = span.keys_end(query, rows);
             EXPECT_GE(end, 0);
             EXPECT_LE(end, span.keys);
+            EXPECT_TRUE(begin % rows == 0 || begin == span.keys) << "tiles of keys begin at 0";
             for (int key = 0; key < span.keys; key += rows)
-                EXPECT_EQ(any_sees(span, query, key), key < end)
-                    << span.queries << " queries from " << span.first_query << ", " << span.keys
-                    << " keys from " << span.first_key << ", query " << query << ", key " << key;
+                EXPECT_EQ(any_sees(span, query, key), key >= begin && key < end)
+                    << text_of(span) << ", query " << query << ", key " << key;
         }
 }
 
 TEST(AttentionSpan, ATileOfKeysMeetsTheTilesOfQueriesThatSeeIt) {
     for (const AttentionSpan& span : spans())
         for (int key = 0; key < span.keys; key += rows) {
-            const int begin = span.queries_begin(key, rows);
+            const int begin = span.queries_begin(key, rows), end = span.queries_end(key, rows);
             EXPECT_EQ(begin % rows, 0) << "tiles of queries begin where those of the forward do";
             for (int query = 0; query < span.queries; query += rows)
-                EXPECT_EQ(any_sees(span, query, key), query >= begin)
-                    << span.queries << " queries from " << span.first_query << ", " << span.keys
-                    << " keys from " << span.first_key << ", query " << query << ", key " << key;
+                EXPECT_EQ(any_sees(span, query, key), query >= begin && query < end)
+                    << text_of(span) << ", query " << query << ", key " << key;
         }
 }
 
@@ -61,6 +70,9 @@ TEST(AttentionSpan, WholeSequences) {
     EXPECT_EQ(causal.queries_begin(64, 64), 64);
     EXPECT_EQ(both.keys_end(0, 64), 100);
     EXPECT_EQ(both.queries_begin(64, 64), 0);
+    const AttentionSpan window{200, 200, 0, 0, true, 65};
+    EXPECT_EQ(window.keys_begin(128, 64), 64);
+    EXPECT_EQ(window.queries_end(0, 64), 128);
 }
 
 }  // namespace

@@ -60,6 +60,19 @@ TEST(ContextParallel, BidirectionalModelsToo) {
     }
 }
 
+// Of 8 runs of 8 tokens each rank has two; with a window of 11 most pairs of runs never meet.
+TEST(ContextParallel, ModelsWithASlidingWindowToo) {
+    for (RunConfig config : long_models()) {
+        const LayoutRecord without = train_layout(over(config, 1, 1), 5);
+        config.model.sliding_window = 11;
+        const LayoutRecord one = train_layout(over(config, 1, 1), 5);
+        EXPECT_FALSE(compare_within(without, one, tolerance).agrees);
+        const LayoutVerdict verdict =
+            compare_within(train_layout(over(config, 1, 4), 5), one, tolerance);
+        EXPECT_TRUE(verdict.agrees) << verdict.text;
+    }
+}
+
 TEST(ContextParallel, BeginsWithTheBitsOfOneRank) {
     for (const RunConfig& config : long_models())
         EXPECT_TRUE(

@@ -123,6 +123,8 @@ TEST(RunConfig, PredictingTheNextTokenNeedsCausalAttention) {
     config.model.causal = false;
     EXPECT_EQ(validate_language_model(config.model)->key, "model.causal");
     EXPECT_FALSE(validate(config));  // a classifier's checkpoint stores such a model
+    config.model.sliding_window = 8;
+    EXPECT_EQ(validate(config)->key, "model.sliding_window");
 }
 
 TEST_F(LoadTest, TheWorldMustFitTheMesh) {

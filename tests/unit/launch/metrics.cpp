@@ -368,6 +368,12 @@ TEST(ModelFlops, FollowTheStatedFormula) {
     model.causal = false;
     EXPECT_EQ(training_flops_per_token(model, 1024), 6 * matmul + 12.0 * 12 * 768 * 1024);
     model.causal = true;
+    // Of the 1024 rows of scores below the diagonal a band of 256.
+    model.sliding_window = 256;
+    EXPECT_EQ(forward_flops_per_token(model, 1024),
+              2 * matmul + 4.0 * 12 * 768 * (256 - 256.0 * 256 / 2048));
+    EXPECT_EQ(forward_flops_per_token(model, 128), 2 * matmul + 2.0 * 12 * 768 * 128);
+    model.sliding_window = 0;
     model.kv_heads = 3;  // attention's products stay, the projections shrink
     EXPECT_EQ(training_flops_per_token(model, 1024),
               6 * (matmul - 12.0 * 2 * 768 * 576) + 6.0 * 12 * 768 * 1024);

@@ -27,7 +27,11 @@ class AttentionTest : public OpTest {
         return result;
     }
     static kernels::Attention options(const AttentionCase& c) {
-        return {.heads = c.heads, .kv_heads = c.kv_heads, .causal = c.causal, .dropout = c.dropout};
+        return {.heads = c.heads,
+                .kv_heads = c.kv_heads,
+                .causal = c.causal,
+                .window = c.window,
+                .dropout = c.dropout};
     }
     Function function(const AttentionCase& c) {
         return [&c, in = inputs(c)](const std::vector<Tensor>& x) {
@@ -65,9 +69,39 @@ TEST_F(AttentionTest, Bf16EqualsTheOracleOfRoundedInputs) {
 }
 
 TEST_F(AttentionTest, GradientsMatchFiniteDifferences) {
-    const AttentionCase c{"differences", 2, 9, 4, 2, 5, true, true, true, 0.2f};
+    const AttentionCase c{"differences", 2, 9, 4, 2, 5, true, true, true, 0.2f, 4};
     expect_gradients_match_differences(
         function(c), {tensor(random_values(2 * 9 * c.columns(), "x"), {2, 9, c.columns()})});
+}
+
+// A window that is one token wider or narrower, on both sides of the borders of blocks of keys.
+TEST_F(AttentionTest, AnotherWindowIsSeen) {
+    for (const int64_t window : {1, 23, 63, 64, 65, 100}) {
+        const AttentionCase c{"window", 1, 150, 1, 1, 8, true, false, false, 0.0f, window};
+        AttentionCase wider = c;
+        ++wider.window;
+        const std::vector<float> x = values(c), dy = random_values(150 * 8, "projection");
+        const Tensor qkv = tensor(x, {1, 150, c.columns()});
+        const auto y = run(function(c), {qkv}), other = run(function(wider), {qkv});
+        for (int64_t t = 0; t < 150; ++t) {
+            const auto row = [&](const auto& all) {
+                return std::vector<float>(all.begin() + t * 8, all.begin() + (t + 1) * 8);
+            };
+            EXPECT_EQ(row(y) == row(other), t < window) << "token " << t << ", window " << window;
+        }
+    }
+}
+
+TEST_F(AttentionTest, AWindowThatHoldsAllTokensChangesNoBit) {
+    const AttentionCase all{"all", 2, 131, 2, 1, 8};
+    for (const int64_t window : {131, 1000}) {
+        AttentionCase c = all;
+        c.window = window;
+        const Tensor qkv = tensor(values(c), {2, 131, c.columns()});
+        EXPECT_EQ(run(function(c), {qkv}), run(function(all), {qkv}));
+        EXPECT_EQ(gradients(function(c), {qkv}).inputs[0],
+                  gradients(function(all), {qkv}).inputs[0]);
+    }
 }
 
 TEST_F(AttentionTest, DropoutIsOffOutsideTraining) {
@@ -221,7 +255,14 @@ class CachedAttentionTest : public AttentionTest {
 TEST_F(CachedAttentionTest, TokenByTokenEqualsTheWholeSequenceBitForBit) {
     for (DType dtype : {DType::f32, DType::bf16})
         for (const AttentionCase& c : {AttentionCase{"grouped", 2, 131, 4, 2, 24},
-                                       AttentionCase{"alibi", 1, 70, 3, 3, 8, true, true}})
+                                       AttentionCase{"alibi", 1, 70, 3, 3, 8, true, true},
+                                       AttentionCase{.name = "window",
+                                       .batch = 2,
+                                       .tokens = 210,
+                                       .heads = 2,
+                                       .kv_heads = 1,
+                                       .width = 8,
+                                       .window = 70}})
             for (int64_t step : {1, 3, 64, 67}) {
                 const std::vector<float> x = values(c);
                 const Cache cache = cache_of(c, x, dtype);

@@ -38,6 +38,7 @@ class AttentionPartTest : public OpTest {
         return {.heads = c.heads,
                 .kv_heads = c.kv_heads,
                 .causal = c.causal,
+                .window = c.window,
                 .dropout = c.dropout,
                 .random = RandomKey(42, attention_dropout_name, 3)};
     }
@@ -165,6 +166,13 @@ TEST_F(AttentionPartTest, Bf16PartsEqualTheOracleOfRoundedInputs) {
 TEST_F(AttentionPartTest, PartsOfOtherPlacesAreSeen) {
     const std::vector<AttentionCase> positioned = {
         {.name = "causal", .batch = 2, .tokens = 96, .heads = 2, .kv_heads = 1, .width = 8},
+        {.name = "window",
+         .batch = 2,
+         .tokens = 192,
+         .heads = 2,
+         .kv_heads = 1,
+         .width = 8,
+         .window = 40},
         {.name = "alibi",
          .batch = 1,
          .tokens = 96,
