@@ -13,18 +13,23 @@
 # Started again: after a crash, a kill, a lost or hung rank (162), a full disk, a folder that another job holds, the time limit of the
 # run (161). Not started again: a run that is
 # done (0), that was asked to stop (160), or that no repetition can help: configuration, data, checkpoint (2, 3, 4), diverged (7).
-# SIGTERM, SIGINT and SIGUSR1 go to the run, and end the supervision with it. The exit code is that of the last run.
+# SIGTERM, SIGINT (Ctrl-C), SIGHUP (the terminal is gone) and SIGUSR1 ask the run to stop, and end the supervision with it. The exit
+# code is that of the last run.
 set -uo pipefail
 
 run= failures=3 stall=0 pause=10 hopeless=
 while [ $# -gt 0 ]; do
+    case "$1" in
+        --run | --failures | --stall | --wait | --hopeless)
+            [ $# -ge 2 ] || { echo "supervise: $1 needs a value (--help)" >&2; exit 2; } ;;
+    esac
     case "$1" in
         --run) run=$2; shift 2 ;;
         --failures) failures=$2; shift 2 ;;
         --stall) stall=$2; shift 2 ;;
         --wait) pause=$2; shift 2 ;;
         --hopeless) hopeless=$2; shift 2 ;;
-        --help | -h) sed -n '3,16s/^# \{0,1\}//p' "$0"; exit 0 ;;
+        --help | -h) sed -n '3,17s/^# \{0,1\}//p' "$0"; exit 0 ;;
         -*) echo "supervise: unknown option '$1' (--help lists them)" >&2; exit 2 ;;
         *) break ;;
     esac
@@ -37,7 +42,17 @@ for number in "$failures" "$stall" "$pause"; do
     [[ $number =~ ^[0-9]+$ ]] || { echo "supervise: '$number' is no whole number" >&2; exit 2; }
 done
 
-say() { echo "supervise: $1" >&2; }
+# A folder that is not the run's would show no progress, and a healthy run would be ended for it.
+for word in "$@"; do
+    [[ $word == run.folder=* ]] || continue
+    named=${word#run.folder=}
+    if [ "$(realpath -m "$named")" != "$(realpath -m "$run")" ]; then
+        echo "supervise: --run is $run, but the command says run.folder=$named: name the same folder" >&2
+        exit 2
+    fi
+done
+
+say() { echo "supervise: $(date '+%F %T') $1" >&2; }
 
 if [ -n "$hopeless" ] && [ -e "$hopeless" ]; then
     read -r code <"$hopeless"
@@ -54,10 +69,9 @@ pass_on() {
     asked=yes
     [ -z "$child" ] || kill -s "$1" "$child" 2>/dev/null
 }
-for signal in TERM INT USR1; do
-    # shellcheck disable=SC2064
-    trap "pass_on $signal" $signal
-done
+# A shell starts what runs beside it with SIGINT ignored, so that one goes on as SIGTERM.
+trap 'pass_on TERM' TERM INT HUP
+trap 'pass_on USR1' USR1
 
 # "pid starttime" of the run's process and all that descend from it. (procps may be missing.)
 family() {

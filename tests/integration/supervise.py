@@ -71,6 +71,12 @@ def asked(lab, options):
     expect(run.wait_for("step 30/"), "reached step 30", run)
     os.kill(run.process.pid, signal.SIGTERM)
     expect(run.wait() == 160, "a stop request passes through: exit code 160", run)
+    for request in (signal.SIGINT, signal.SIGHUP):  # Ctrl-C; the terminal is gone
+        name = f"asked-{request.name}"
+        run = lab.start(name, CONFIG, OVERRIDES, 2, supervised(lab, name))
+        expect(run.wait_for("step 30/"), "reached step 30", run)
+        os.kill(run.process.pid, request)
+        expect(run.wait() == 160, f"{request.name} stops the run: exit code 160", run)
     limited = lab.start("limited", CONFIG, {**OVERRIDES, "run.time_limit": "2s"}, 1, supervised(lab, "limited", ranks=1))
     expect(limited.wait() == 0, "time limits: exit code 0 in the end", limited)
     expect(any("reached its time limit" in line for line in limited.lines), "and it was started again", limited)
@@ -88,7 +94,8 @@ def hopeless(lab, options):
     code = run.wait()
     starts = run.lines.count("a start")
     expect(code == 137 and starts == 3 and time.monotonic() - began < 30, f"given up after {starts} starts, exit code {code}", run)
-    for words in ([], ["--run", "x"], ["--run", "x", "--failures", "many", "true"], ["--runn", "x", "true"]):
+    for words in ([], ["--run", "x"], ["--run", "x", "--failures", "many", "true"], ["--runn", "x", "true"],
+                  ["--run"], ["--run", "runs/x", "true", "run.folder=runs/y"]):
         done = subprocess.run([str(runs.SOURCE / "launch/supervise.sh"), *words], capture_output=True, text=True)
         if done.returncode != 2 or not done.stderr.startswith("supervise: "):
             runs.fail(f"{words}: exit code {done.returncode}", done.stderr.splitlines())
