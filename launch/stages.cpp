@@ -30,6 +30,10 @@ namespace plinth::launch {
 
 namespace {
 
+const char* variable(const char* name) {
+    return std::getenv(name);
+}
+
 /// A first word without "=" is the configuration file; the rest are overrides.
 template <class Config>
 Config load_words(const std::vector<std::string>& words) {
@@ -40,7 +44,7 @@ Config load_words(const std::vector<std::string>& words) {
 }
 
 std::string algorithm_cache(const std::string& key) {
-    return algorithm_cache_folder(key, [](const char* name) { return std::getenv(name); });
+    return algorithm_cache_folder(key, variable);
 }
 
 /// A dry run computes nothing: it needs no GPU where the run would.
@@ -123,9 +127,19 @@ int print_reference(const std::vector<std::string>& words) {
     return 0;
 }
 
+/// Each of several tasks would do the whole work, in the way of the others.
+void require_one_process() {
+    const int ranks = parallel::launched_ranks(variable);
+    REQUIRE(config, ranks == 1,
+            "this stage is one process (its ranks, if it has any, are threads of it), but a "
+            "launcher started {}: run it without mpirun or srun",
+            ranks);
+}
+
 /// A stage of one process; its dry run checks the configuration and prints it.
 template <class Config>
 int run_alone(const StageArguments& arguments, int (*stage)(const Config&)) {
+    require_one_process();
     const auto config = load_words<Config>(arguments.words);
     if (!arguments.dry_run) return stage(config);
     core::io::print_result(to_yaml(config));
@@ -138,11 +152,19 @@ std::function<int(const StageArguments&)> on_words(
     return [run](const StageArguments& arguments) { return run(arguments.words); };
 }
 
+/// The same, of one process.
+std::function<int(const StageArguments&)> alone_on_words(
+    int (*run)(const std::vector<std::string>& words)) {
+    return [run](const StageArguments& arguments) {
+        require_one_process();
+        return run(arguments.words);
+    };
+}
+
 /// A mistake that all ranks find before they know each other is said once: the launcher ends the
 /// job when the first one has. A rank that is alone in finding it speaks a little later.
 void let_first_rank_speak() {
-    if (parallel::launched_rank([](const char* name) { return std::getenv(name); }) > 0)
-        std::this_thread::sleep_for(std::chrono::seconds(5));
+    if (parallel::launched_rank(variable) > 0) std::this_thread::sleep_for(std::chrono::seconds(5));
 }
 
 }  // namespace
@@ -174,7 +196,8 @@ const std::vector<Stage>& stages() {
          "plinth data prepare prepare.inputs=[corpus/*.jsonl.zst] prepare.output=data/text"},
         {"data", "inspect",
          "Check every byte of a data set; print its counts, lengths, entropy and first documents",
-         "FOLDER", on_words(inspect_data), "plinth data inspect data/text", Stage::Takes::words},
+         "FOLDER", alone_on_words(inspect_data), "plinth data inspect data/text",
+         Stage::Takes::words},
         {"tokenizer", "train", "Learn a byte-level BPE from raw text",
          "[CONFIG] tokenizer.inputs=[PATH] tokenizer.output=FOLDER ...",
          [](const StageArguments& arguments) { return run_alone(arguments, train_tokenizer); },
@@ -182,13 +205,13 @@ const std::vector<Stage>& stages() {
          "tokenizer.vocab_size=8192"},
         {"tokenizer", "encode",
          "Print token ids, a line a document; standard input is one document",
-         "TOKENIZER [FILE ...] [print=ids|counts] [field=text]", on_words(encode_text),
+         "TOKENIZER [FILE ...] [print=ids|counts] [field=text]", alone_on_words(encode_text),
          "plinth tokenizer encode data/bpe corpus/a.txt print=counts", Stage::Takes::words},
         {"checkpoint", "inspect", "Print a table of a checkpoint: counters, versions, tensors",
-         "PATH of a checkpoint, or of a run (its newest one)", on_words(inspect_checkpoint),
+         "PATH of a checkpoint, or of a run (its newest one)", alone_on_words(inspect_checkpoint),
          "plinth checkpoint inspect runs/gpt_tiny", Stage::Takes::words},
         {"checkpoint", "verify", "Check every byte of a checkpoint, or of all those of a run",
-         "PATH of a checkpoint or of a run", on_words(verify_checkpoint),
+         "PATH of a checkpoint or of a run", alone_on_words(verify_checkpoint),
          "plinth checkpoint verify runs/gpt_tiny", Stage::Takes::words},
         {"", "verify",
          "Train a few steps in other layouts and compare them with one rank, tensor by tensor",
@@ -206,7 +229,7 @@ const std::vector<Stage>& stages() {
          on_words(print_reference), "plinth config reference > docs/configuration.md",
          Stage::Takes::words},
         {"", "plot", "Draw curves of metrics.jsonl files on the terminal or as SVG",
-         "FILE or run folder ... [key=loss] [svg=OUT] [title=TEXT]", on_words(plot_metrics),
+         "FILE or run folder ... [key=loss] [svg=OUT] [title=TEXT]", alone_on_words(plot_metrics),
          "plinth plot runs/gpt_tiny/metrics.jsonl key=held_out_loss svg=curve.svg",
          Stage::Takes::words},
     };

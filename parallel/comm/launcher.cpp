@@ -29,6 +29,13 @@ int launched_rank(const Environment& environment) {
     return 0;
 }
 
+int launched_ranks(const Environment& environment) {
+    if (!is_launched(environment)) return 1;
+    for (const char* name : {"OMPI_COMM_WORLD_SIZE", "PMI_SIZE", "SLURM_STEP_NUM_TASKS"})
+        if (const int ranks = number(environment, name); ranks > 0) return ranks;
+    return 1;
+}
+
 void check_launch(int mpi_size, const Environment& environment) {
     if (mpi_size > 1) return;
     // mpirun -n 1 inside a larger allocation is meant so.

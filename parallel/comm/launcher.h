@@ -17,6 +17,9 @@ bool is_launched(const Environment& environment);
 /// This process's number among the launcher's tasks, known before MPI is; 0 without a launcher.
 int launched_rank(const Environment& environment);
 
+/// Number of the launcher's tasks, known before MPI is; 1 without a launcher.
+int launched_ranks(const Environment& environment);
+
 /// Refuses (kind config) a job whose launcher started several tasks while MPI sees a world of one:
 /// each would train alone, and all would write the same files. The message names the fix.
 void check_launch(int mpi_size, const Environment& environment);

@@ -53,6 +53,15 @@ def command_line(lab, options):
             print(f"{words}: {done.stderr.splitlines()[0]}")
 
 
+    for words in (["verify", TINY], ["data", "prepare", "prepare.inputs=[x]", "prepare.output=y"], ["plot", "x"]):
+        config = [str(runs.SOURCE / "configs" / word) if word == TINY else word for word in words]
+        run = runs.Process(["mpirun", "--oversubscribe", "-n", "2", lab.plinth, *config])
+        code = run.wait(60)
+        if code != 2 or not any("a launcher started 2: run it without mpirun" in line for line in run.lines):
+            problems.append(f"{words} on two ranks: exit code {code}")
+            print("NOT REFUSED", problems[-1], *run.lines[-10:], sep="\n    ")
+
+
 def doctor(lab, options):
     """Three ranks of one thread each on more cores than that are sound; on fewer, it says so."""
     for words, code, expected in ((["fodler=x"], 2, "folder=PATH"), (["folder=/nonexistent"], 5, "/nonexistent")):

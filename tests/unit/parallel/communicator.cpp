@@ -132,6 +132,9 @@ TEST(Launcher, TasksThatDoNotSeeEachOtherAreRefused) {
 TEST(Launcher, IsSeenInTheEnvironment) {
     EXPECT_FALSE(parallel::is_launched(environment({{"SLURM_NTASKS", "8"}})));
     EXPECT_TRUE(parallel::is_launched(environment({{"OMPI_COMM_WORLD_SIZE", "2"}})));
+    EXPECT_EQ(parallel::launched_ranks(environment({{"OMPI_COMM_WORLD_SIZE", "2"}})), 2);
+    EXPECT_EQ(parallel::launched_ranks(environment({{"PMI_SIZE", "3"}})), 3);
+    EXPECT_EQ(parallel::launched_ranks(environment({{"SLURM_NTASKS", "8"}})), 1);
     EXPECT_TRUE(parallel::is_launched(environment({{"PMIX_RANK", "0"}})));
 }
 
