@@ -155,9 +155,11 @@ std::vector<size_t> bucket_counts(const RunConfig& config) {
     std::vector<size_t> counts;
     for (int stage = 0; stage < static_cast<int>(config.parallel.pipeline); ++stage) {
         core::models::Transformer model = declared_model(config, stage);
-        const std::vector<core::Parameter*> parameters = model.parameters().all();
-        counts.push_back(
-            parallel::BucketLayout(parameters, config.parallel.bucket_bytes).buckets());
+        counts.push_back(0);
+        for (const auto& parameters : parameters_by_reducer(config, model))
+            if (!parameters.empty())
+                counts.back() +=
+                    parallel::BucketLayout(parameters, config.parallel.bucket_bytes).buckets();
     }
     return counts;
 }

@@ -2,6 +2,8 @@
 #include "launch/plan_activations.h"
 
 #include <algorithm>
+#include <numeric>
+#include <optional>
 
 #include "core/ops/cross_entropy.h"
 #include "launch/plan_shares.h"
@@ -149,9 +151,29 @@ bool is_split(const RunConfig& config) {
            config.parallel.schedule == PipelineSchedule::zero_bubble;
 }
 
+/// Micro-batches of each chunk between their forward pass and the end of their backward pass, when
+/// those of all chunks weigh most.
+std::vector<int64_t> alive_at_peak(const std::vector<parallel::Compute>& order,
+                                   const std::vector<int64_t>& weights) {
+    std::vector<int64_t> alive(weights.size()), at_peak = alive;
+    const auto weight_of = [&](const std::vector<int64_t>& counts) {
+        return std::inner_product(counts.begin(), counts.end(), weights.begin(), int64_t{0});
+    };
+    for (const parallel::Compute& pass : order) {
+        int64_t& count = alive[static_cast<size_t>(pass.chunk)];
+        if (pass.pass == parallel::Pass::forward) {
+            ++count;
+            if (weight_of(alive) >= weight_of(at_peak)) at_peak = alive;
+        } else if (pass.pass != parallel::Pass::input_grad) {
+            --count;
+        }
+    }
+    return at_peak;
+}
+
 /// Of the micro-batches alive in a stage, those whose weight halves are put off.
-int put_off_by(const RunConfig& config, int stage, int alive) {
-    return is_split(config) ? std::min(stage + 1, alive) : 0;
+int64_t put_off_by(const RunConfig& config, int stage, int64_t alive) {
+    return is_split(config) ? std::min<int64_t>(stage + 1, alive) : 0;
 }
 
 /// Inputs of blocks that are where the model computes with train.offload_activations, in elements a
@@ -161,7 +183,7 @@ struct InputsHere {
 };
 
 InputsHere inputs_here(const RunConfig& config, const std::vector<core::models::Parts>& chunks,
-                       int alive, const ActivationSizes& sizes) {
+                       int64_t alive, const ActivationSizes& sizes) {
     int64_t most = 0;
     bool is_held = false;  // the input of a pass, by who makes it
     for (const core::models::Parts& parts : chunks) {
@@ -181,31 +203,34 @@ InputsHere inputs_here(const RunConfig& config, const std::vector<core::models::
 
 int64_t offloaded_activation_bytes(const RunConfig& config,
                                    const std::vector<core::models::Parts>& chunks, int stage,
-                                   int alive) {
+                                   const std::vector<parallel::Compute>& order) {
     if (!config.train.offload_activations) return 0;
     const int64_t element = config.train.dtype == ComputeType::bf16 ? 2 : 4;
-    int64_t blocks = 0;
+    std::vector<int64_t> blocks;
     for (const core::models::Parts& parts : chunks)
-        blocks += parts.blocks;
-    // Where weight halves are put off, all but one of those that wait have taken their inputs.
-    const int put_off = put_off_by(config, stage, alive);
-    const int64_t waiting = put_off > 0 ? alive - put_off + 1 : alive;
-    return element * tokens_of_rank(config) * activation_sizes(config).kept_by_block * blocks *
-           waiting / static_cast<int64_t>(chunks.size());
+        blocks.push_back(parts.blocks);
+    const std::vector<int64_t> alive = alive_at_peak(order, blocks);
+    int64_t waiting = 0;
+    for (size_t chunk = 0; chunk < blocks.size(); ++chunk) {
+        // Where weight halves are put off, all but one of those that wait have taken their inputs.
+        const int64_t put_off = put_off_by(config, stage, alive[chunk]);
+        waiting += blocks[chunk] * (put_off > 0 ? alive[chunk] - put_off + 1 : alive[chunk]);
+    }
+    return element * tokens_of_rank(config) * activation_sizes(config).kept_by_block * waiting;
 }
 
 int64_t activation_bytes(const RunConfig& config, const std::vector<core::models::Parts>& chunks,
-                         int stage, int alive) {
+                         int stage, const std::vector<parallel::Compute>& order) {
     const ModelSection& m = config.model;
     const int64_t tokens = tokens_of_rank(config), share = m.width / config.parallel.tensor;
     const int64_t element = config.train.dtype == ComputeType::bf16 ? 2 : 4;
     const ActivationSizes sizes = activation_sizes(config);
-    const int64_t put_off = put_off_by(config, stage, alive);
     const bool offloads = config.train.offload_activations;
     // Of a micro-batch: before its backward pass, in that of the last block, and after its input
     // half.
-    int64_t kept = 0, in_backward = 0, waiting = 0, of_head = 0, kept_with_head = 0;
-    bool has_head = false;
+    int64_t kept = 0, in_backward = 0, waiting = 0;
+    std::vector<int64_t> whole;     // of a chunk, before its backward pass
+    std::optional<size_t> head_at;  // the chunk that has it
     for (const core::models::Parts& parts : chunks) {
         int64_t of_chunk = offloads ? 0 : parts.blocks * sizes.kept_by_block;
         // The final norm's input. That of a chunk is its first block's.
@@ -215,10 +240,17 @@ int64_t activation_bytes(const RunConfig& config, const std::vector<core::models
         if (!offloads)
             in_backward += of_chunk - (parts.has_head && !parts.has_embedding ? share : 0);
         waiting = std::max(waiting, parts.blocks * sizes.kept_for_weights);
-        if (parts.has_head) of_head = m.width;  // the gradient that it has made already
-        if (parts.has_head) kept_with_head = of_chunk;
-        has_head = has_head || parts.has_head;
+        whole.push_back(of_chunk);
+        if (!parts.has_head) continue;
+        head_at = whole.size() - 1;
+        // The gradient that the head has made already. Where inputs of blocks are on the host, the
+        // final norm's is still here.
+        whole.back() += m.width + (offloads ? share : 0);
     }
+    const std::vector<int64_t> alive_of_chunks = alive_at_peak(order, whole);
+    const int64_t alive =
+        std::accumulate(alive_of_chunks.begin(), alive_of_chunks.end(), int64_t{0});
+    const int64_t put_off = put_off_by(config, stage, alive);
     const auto count = static_cast<int64_t>(chunks.size());
     if (put_off > 0 && waiting > 0)  // all blocks but one wait for their weight halves
         in_backward =
@@ -229,14 +261,15 @@ int64_t activation_bytes(const RunConfig& config, const std::vector<core::models
     const bool follows = config.parallel.schedule == PipelineSchedule::gpipe;
     const bool receives = stage > 0 || count > 1;
     if (follows ? stage + 1 < config.parallel.pipeline : receives) in_backward += count * share;
-    // Where inputs of blocks are on the host, the final norm's is still here. Of several chunks the
-    // one with the head has one micro-batch: its backward pass follows its forward pass.
-    const bool is_alone = has_head && count > 1;
-    const int64_t whole = is_alone ? (kept - kept_with_head) / (count - 1)
-                                   : (kept + of_head + (offloads && has_head ? share : 0)) / count;
+    // All that are alive but the one at work: the head's, whose backward pass follows its forward
+    // pass, or one of those of any chunk.
+    const bool head_works = head_at && alive_of_chunks[*head_at] > 0;
+    const int64_t at_work = head_works ? whole[*head_at] : kept / count;
+    const int64_t all =
+        std::inner_product(whole.begin(), whole.end(), alive_of_chunks.begin(), int64_t{0});
     const int64_t others =
-        put_off > 0 ? (alive - put_off) * whole + (put_off - 1) * waiting : (alive - 1) * whole;
-    const int64_t head = has_head ? head_elements(config) : 0;
+        put_off > 0 ? (alive - put_off) * at_work + (put_off - 1) * waiting : all - at_work;
+    const int64_t head = head_at ? head_elements(config) : 0;
     return element *
            (tokens * others + std::max(tokens * (kept / count + here.after_forward) + head,
                                        tokens * (in_backward / count + here.in_backward +

@@ -184,10 +184,9 @@ MemoryPlan memory_plan(const RunConfig& config, int64_t ranks, int stage) {
                             (data * config.parallel.context *
                              (parameter->gradient_is_partial() ? config.parallel.tensor : 1));
     plan.sums = sum_bytes(config, model.parameters().all(), data);
-    const parallel::ScheduleReport report = schedule_report(config, ranks);
-    const int alive = report.stages[static_cast<size_t>(stage)].peak_activations;
-    plan.activations = activation_bytes(config, chunks, stage, alive);
-    plan.offloaded_activations = offloaded_activation_bytes(config, chunks, stage, alive);
+    const auto order = parallel::compute_order(planned_schedule(config, ranks), stage);
+    plan.activations = activation_bytes(config, chunks, stage, order);
+    plan.offloaded_activations = offloaded_activation_bytes(config, chunks, stage, order);
     if (is_on_gpu(config)) plan.scratch = scratch_plan(config, chunks, planned_device()).total();
     return plan;
 }

@@ -31,11 +31,11 @@ bool is_bias_of(const core::Parameter& bias, const core::Parameter& weight) {
                name.substr(0, name.size() - weight_end.size());
 }
 
-/// A product reads its bias before its weight, but not one with 8-bit operands.
+/// Products and norms read their bias before their weight, but not products with 8-bit operands.
 void put_biases_first(const RunConfig& config, std::vector<const core::Parameter*>& reads) {
-    if (is_fp8(config)) return;
     for (size_t i = 1; i < reads.size(); ++i)
-        if (is_bias_of(*reads[i], *reads[i - 1])) std::swap(reads[i], reads[i - 1]);
+        if (!(is_fp8(config) && reads[i - 1]->takes_fp8()) && is_bias_of(*reads[i], *reads[i - 1]))
+            std::swap(reads[i], reads[i - 1]);
 }
 
 /// Units in the order in which a micro-batch of parallel.zero=3 reads their weights, neighbours
@@ -109,10 +109,14 @@ int micro_batches_of_rank(const RunConfig& config, int64_t ranks) {
     return static_cast<int>(lanes.aligned_slots_of(0).size());
 }
 
-parallel::ScheduleReport schedule_report(const RunConfig& config, int64_t ranks) {
+parallel::ScheduleConfig planned_schedule(const RunConfig& config, int64_t ranks) {
     parallel::ScheduleConfig schedule = schedule_config(config.parallel);
     schedule.micro_batches = micro_batches_of_rank(config, ranks);
-    return parallel::check_schedule(parallel::make_schedule(schedule));
+    return schedule;
+}
+
+parallel::ScheduleReport schedule_report(const RunConfig& config, int64_t ranks) {
+    return parallel::check_schedule(parallel::make_schedule(planned_schedule(config, ranks)));
 }
 
 core::models::Transformer declared_model(const RunConfig& config, int stage, int tensor_rank) {

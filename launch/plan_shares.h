@@ -33,6 +33,7 @@ int64_t passed_keys(const RunConfig& config);
 /// Micro-batches of one rank in a step, gaps included.
 int micro_batches_of_rank(const RunConfig& config, int64_t ranks);
 
+parallel::ScheduleConfig planned_schedule(const RunConfig& config, int64_t ranks);
 parallel::ScheduleReport schedule_report(const RunConfig& config, int64_t ranks);
 
 /// The parts of one stage as a rank of a tensor group declares them: no storage. The first rank

@@ -61,9 +61,11 @@ Tensor embedding(const Tensor& ids, WeightUse table, const Tensor& positions,
           position_table.parameter.name(), position_table.parameter.shape().text(), tokens.name(),
           tokens.shape().text());
     Tensor y = scope.empty(with_width(ids.shape(), tokens.shape()[1]), scope.compute());
-    kernels::embedding_forward(
-        y.out(), ids.in(), table.parameter.acquire(scope.compute()).in(), positions.in(),
-        position_table.parameter.acquire(scope.compute()).in(), rows_of(tokens), scope.stream());
+    // In this order on all compilers: it decides what ZeRO 3 gathers.
+    const ConstView of_positions = position_table.parameter.acquire(scope.compute()).in();
+    const ConstView of_tokens = table.parameter.acquire(scope.compute()).in();
+    kernels::embedding_forward(y.out(), ids.in(), of_tokens, positions.in(), of_positions,
+                               rows_of(tokens), scope.stream());
     table.parameter.release();
     position_table.parameter.release();
     if (scope.tape())

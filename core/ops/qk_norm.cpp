@@ -14,7 +14,10 @@ struct Weights {
 
     template <typename Body>
     void with(Body&& body) const {
-        body(q.acquire(DType::f32).in(), k.acquire(DType::f32).in());
+        // In this order on all compilers: it decides what ZeRO 3 gathers.
+        const ConstView of_q = q.acquire(DType::f32).in();
+        const ConstView of_k = k.acquire(DType::f32).in();
+        body(of_q, of_k);
         q.release();
         k.release();
     }

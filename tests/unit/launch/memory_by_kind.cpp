@@ -90,9 +90,10 @@ std::vector<Kinds> measured(const RunConfig& config) {
     return stages;
 }
 
-void expect_within(const char* kind, int64_t foretold, int64_t measured, const std::string& what) {
+void expect_within(const char* kind, int64_t foretold, int64_t measured, const std::string& what,
+                   double tolerance = 0.05) {
     if (foretold == 0 && measured == 0) return;
-    EXPECT_NEAR(static_cast<double>(foretold) / static_cast<double>(measured), 1.0, 0.05)
+    EXPECT_NEAR(static_cast<double>(foretold) / static_cast<double>(measured), 1.0, tolerance)
         << what << ": " << foretold << " bytes of " << kind << " foretold, " << measured
         << " measured";
 }
@@ -111,7 +112,8 @@ RunConfig configured(const std::vector<std::string>& more, const char* file) {
                            words);
 }
 
-void expect_foretold(const std::vector<std::string>& more, const char* file = "gpt/tiny.yaml") {
+void expect_foretold(const std::vector<std::string>& more, const char* file = "gpt/tiny.yaml",
+                     double tolerance_of_activations = 0.05) {
     const RunConfig config = configured(more, file);
     const ParallelSection& p = config.parallel;
     const int64_t ranks = p.data * p.pipeline * p.context * p.tensor;
@@ -132,7 +134,7 @@ void expect_foretold(const std::vector<std::string>& more, const char* file = "g
         allocator.free(allocator.allocate(static_cast<size_t>(plan.sums / 2)),
                        static_cast<size_t>(plan.sums / 2));
         expect_within("activations", std::max(plan.activations, peak_of(allocator)),
-                      found.activations - plan.blocks, what);
+                      found.activations - plan.blocks, what, tolerance_of_activations);
     }
 }
 
@@ -251,9 +253,10 @@ TEST(MemoryByKind, OfPipelinesAndThreeAxesAtOnce) {
 TEST(MemoryByKind, OfInterleavedPipelines) {
     const std::vector<std::string> interleaved{"parallel.schedule=interleaved",
                                                "parallel.virtual_stages=2", "model.layers=8"};
-    const auto foretold = [&](std::vector<std::string> more, const char* file) {
+    const auto foretold = [&](std::vector<std::string> more, const char* file,
+                              double tolerance = 0.05) {
         more.insert(more.end(), interleaved.begin(), interleaved.end());
-        expect_foretold(more, file);
+        expect_foretold(more, file, tolerance);
     };
     for (const char* file : {"gpt/tiny.yaml", "llama/tiny.yaml"})
         for (const char* recompute : {"none", "selective", "full"})
@@ -262,6 +265,16 @@ TEST(MemoryByKind, OfInterleavedPipelines) {
     foretold({"parallel.pipeline=2", "parallel.data=2", "parallel.zero=1"}, "gpt/tiny.yaml");
     foretold({"parallel.pipeline=2", "parallel.tensor=2", "train.dtype=bf16"}, "llama/tiny.yaml");
     foretold({"parallel.pipeline=2", "train.global_batch=64", "train.lanes=2"}, "gpt/tiny.yaml");
+    // Chunks of other sizes, of which the first is alive most often.
+    for (const char* layers : {"[3,2,1,2]", "[1,2,3,2]", "[2,3,2,1]"})
+        for (const char* recompute : {"selective", "full"})
+            foretold({"parallel.pipeline=2", fmt::format("parallel.stage_layers={}", layers),
+                      fmt::format("train.recompute={}", recompute)},
+                     "gpt/tiny.yaml", 0.08);
+    // Groups that are no multiple of the stages: the head's chunk has two micro-batches.
+    foretold(
+        {"parallel.pipeline=2", "train.global_batch=28", "train.micro_batch=4", "train.lanes=7"},
+        "gpt/tiny.yaml");
 }
 
 TEST(MemoryByKind, OfEightBitProducts) {

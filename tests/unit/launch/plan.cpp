@@ -225,6 +225,22 @@ TEST(Plan, SaysWhenTheFullBatchIsReached) {
     EXPECT_NE(ramp.find("idle, at the full batch\n"), std::string::npos) << ramp;
 }
 
+// In a pipeline the head, whose gradient is made in the forward pass, has a reducer of its own, and
+// so has a table that is tied to it.
+TEST(Plan, CountsTheBucketsOfEachReducer) {
+    const std::string file = std::string(PLINTH_SOURCE_DIR) + "/configs/gpt/tiny.yaml";
+    const auto text_of = [&](std::vector<std::string> overrides, int64_t ranks) {
+        overrides.insert(overrides.end(), {"parallel.bucket_bytes=100000000", "train.steps=9"});
+        return plan_text(load<RunConfig>(core::io::posix(), file, overrides), ranks);
+    };
+    EXPECT_NE(text_of({"model.tied_head=false"}, 1).find("# buckets             1\n"),
+              std::string::npos);
+    const std::string tied = text_of({"parallel.pipeline=2", "model.tied_head=true"}, 2);
+    EXPECT_NE(tied.find("# buckets             2, 2\n"), std::string::npos) << tied;
+    const std::string untied = text_of({"parallel.pipeline=2", "model.tied_head=false"}, 2);
+    EXPECT_NE(untied.find("# buckets             1, 2\n"), std::string::npos) << untied;
+}
+
 TEST(Plan, CountsTheTokensOfTheRun) {
     const std::string file = std::string(PLINTH_SOURCE_DIR) + "/configs/gpt/tiny.yaml";
     const auto expect_tokens = [&](std::vector<std::string> overrides, const std::string& length,
