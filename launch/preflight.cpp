@@ -17,8 +17,9 @@ TrainingData open_data_if_there(const RunConfig& config, Session& session) {
     for (const std::string& folder : data_folders(config.data)) {
         if (session.files().exists(core::io::join(folder, core::data::DatasetManifest::kFileName)))
             continue;
-        // Refused below: no data set will be there.
-        if (session.files().status(folder).kind == core::io::FileStatus::Kind::file) continue;
+        if (session.files().status(folder).kind == core::io::FileStatus::Kind::file)
+            core::data::DatasetManifest::load(session.files(),
+                                              folder);  // refuses it: never a folder
         there = false;
         session.warn(fmt::format(
             "data: {} is not there yet (`plinth data prepare` makes it); nothing is checked "

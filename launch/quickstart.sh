@@ -3,11 +3,11 @@
 # From a fresh clone to a trained model: installs what is missing, builds, and runs the main job on real text.
 #   launch/quickstart.sh [options]
 #     --input PATH     train on this file, folder or pattern instead of text found on the machine (may be repeated)
-#     --folder FOLDER  where everything is written (default runs/quickstart; what an earlier quickstart left there is removed)
+#     --folder FOLDER  where everything is written (default: the clone's runs/quickstart; what an earlier quickstart left there is removed)
 #     --program FILE   use this program (a plain name: in the caller's folder, else in PATH): nothing is installed or built
 #     --quick          a rehearsal in seconds: less text, a tenth of the steps; the model is not asked to be any good
 #     --help
-# Relative paths are relative to the folder that it is called from. Asks nothing. Exit 1 when a step fails: among them a resumed
+# Relative paths that are given are relative to the folder that it is called from. Asks nothing. Exit 1 when a step fails: among them a resumed
 # run whose losses differ in one bit from those of the run that was killed, and a model that predicts held-out text no better
 # than a table of byte pairs does.
 set -euo pipefail

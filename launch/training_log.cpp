@@ -132,8 +132,8 @@ StepRecord Training::record_of(const GivenStep& step, const StepMeans& means) {
         .flops_per_second = rate * flops / static_cast<double>(ranks),
         .mfu = model_flops_utilisation(rate, flops, ranks, peak_flops_),
         .memory_bytes = static_cast<int64_t>(engine_.peak_memory()),
-        .start_resident_bytes = session_.start_resident_bytes(),
         .resident_bytes = peak_resident_bytes(),
+        .start_resident_bytes = session_.start_resident_bytes(),
         .skipped_steps = state.skipped_steps,
         .eta_seconds = seconds * static_cast<double>(schedule_.total_steps - step.number)};
     if (config_.optimizer.z_loss > 0) record.z_loss = means.z_loss;

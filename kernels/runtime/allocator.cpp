@@ -33,9 +33,9 @@ class HostMemory final : public MemorySource {
     void free(void* block, size_t) override { std::free(block); }
 };
 
-/// Small sizes to a power of two, larger ones to a 32nd of theirs: few distinct sizes, at most 3.2
-/// % waste. Of the largest, flat buffers that last as long as a run, that would be hundreds of MiB:
-/// they end on a huge page.
+/// Small sizes to a power of two, larger ones to a 32nd of theirs: at most 3.2 % waste, and few
+/// distinct sizes where shapes are few, as in training. Of the largest, flat buffers that last as
+/// long as a run, that would be hundreds of MiB: they end on a huge page.
 size_t rounded(size_t bytes) {
     if (bytes <= cache_line) return cache_line;
     size_t power = cache_line;

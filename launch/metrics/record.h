@@ -24,8 +24,8 @@ struct StepRecord {
     double flops_per_second = 0;       ///< model FLOPs of one rank (model_flops.h)
     std::optional<double> mfu;         ///< of one rank's peak, 0 to 1; empty: the peak is unknown
     int64_t memory_bytes = 0;          ///< most that one rank held at any time
-    int64_t start_resident_bytes = 0;  ///< the same before there was a model
     int64_t resident_bytes = 0;        ///< most that this rank's process has had in RAM
+    int64_t start_resident_bytes = 0;  ///< that before there was a model
     int64_t skipped_steps = 0;         ///< non-finite ones, since the run began
     double eta_seconds = 0;
     std::optional<double> data_wait_seconds;

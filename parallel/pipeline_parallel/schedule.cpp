@@ -26,7 +26,7 @@ std::string_view name_of(ScheduleKind kind) {
         case ScheduleKind::interleaved:
             return "interleaved";
         case ScheduleKind::zero_bubble_h1:
-            return "zb_h1";
+            return "zero_bubble";
     }
     return "";
 }

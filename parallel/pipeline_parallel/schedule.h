@@ -19,7 +19,7 @@ enum class ScheduleKind {
     interleaved,     ///< 1F1B over several chunks a stage (Narayanan et al. 2021, Megatron-LM)
     zero_bubble_h1,  ///< backward pass in two halves, memory of 1F1B (Qi et al. 2024, ZB-H1)
 };
-/// "gpipe", "1f1b", "interleaved" or "zb_h1".
+/// "gpipe", "1f1b", "interleaved" or "zero_bubble".
 std::string_view name_of(ScheduleKind kind);
 
 struct ScheduleConfig {

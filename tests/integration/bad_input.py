@@ -291,6 +291,9 @@ def dry_run(lab, options):
     expect_refusal("dry run, another tokenizer", start("planned", {"data.tokenizer": "byte256"}), CONFIG, ["data.tokenizer"])
     expect_refusal("dry run, a file where a data set is expected",
                    start("planned", {"data.sources.0.path": lab.folder / "corpus.jsonl"}), DATA, ["corpus.jsonl: is a file"])
+    expect_refusal("dry run, a file beside a data set that is not there yet",
+                   start("planned", {**nowhere, "data.held_out": lab.folder / "corpus.jsonl", "train.eval_every": 1}), DATA,
+                   ["corpus.jsonl: is a file"])
     expect_refusal("dry run, long samples", start("planned", {"data.sequence_length": 1 << 20, "model.max_positions": 1 << 20}),
                    CONFIG, ["one sequence of 1048576"])
     expect_refusal("dry run, resume with another seed", start("trained", {"train.seed": 2}), CHECKPOINT, ["train.seed"])

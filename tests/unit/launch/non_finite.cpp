@@ -74,7 +74,7 @@ class SpoiltTraining {
         : gradients_([this, only_rank](int rank, const std::string& name, int, View dweight) {
               Seen& seen = seen_[static_cast<size_t>(rank)];
               if ((only_rank >= 0 && rank != only_rank) || seen.step != spoilt_step) return;
-              if (!name.ends_with("mlp.up.weight")) return;
+              if (!name.ends_with("mlp.up.weight") || seen.is_spoilt) return;  // one owner's
               *dweight.as<float>() = std::numeric_limits<float>::quiet_NaN();
               seen.is_spoilt = true;
           }) {}
@@ -154,7 +154,8 @@ TEST(NonFinite, OneRanksGradientSkipsTheStepOnAll) {
 /// The mutant: a norm to which the ranks that differ along one axis give nothing.
 TEST(NonFinite, ANormThatIsNotReducedOverAnAxisIsSeen) {
     for (const Divided& divided : layouts) {
-        const Layout layout = divided.layout();
+        Layout layout = divided.layout();
+        layout.config.optimizer.clip = 0;  // or ranks that know other norms part before that
         const parallel::Mesh mesh(layout.ranks, mesh_config(layout.config.parallel));
         for (const Axis axis : parallel::axes) {
             if (mesh.size(axis) == 1) continue;
@@ -171,8 +172,10 @@ TEST(NonFinite, ANormThatIsNotReducedOverAnAxisIsSeen) {
                         }
                     });
             };
-            EXPECT_NE(fault_of(layout, layout.ranks - 1, blind), "")
-                << layout.name << ", " << parallel::key_of(axis);
+            // The rank that does not hear of the number makes the step.
+            const std::string fault = fault_of(layout, layout.ranks - 1, blind);
+            EXPECT_NE(fault.find(": step 1 made 1 updates"), std::string::npos)
+                << layout.name << ", " << parallel::key_of(axis) << ": " << fault;
         }
     }
 }

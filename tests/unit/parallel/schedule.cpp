@@ -144,7 +144,7 @@ TEST(Schedule, RefusesByName) {
     expect_error(
         ErrorKind::config,
         [] { make_schedule({.kind = ScheduleKind::zero_bubble_h1, .stages = 2, .chunks = 2}); },
-        "parallel.pipeline", "zb_h1", "got 2", "interleaved");
+        "parallel.pipeline", "zero_bubble", "got 2", "interleaved");
     expect_error(
         ErrorKind::config, [] { make_schedule({.stages = 0}); }, "parallel.pipeline", "got 0");
     expect_error(
