@@ -157,9 +157,8 @@ std::vector<size_t> bucket_counts(const RunConfig& config) {
         core::models::Transformer model = declared_model(config, stage);
         counts.push_back(0);
         for (const auto& parameters : parameters_by_reducer(config, model))
-            if (!parameters.empty())
-                counts.back() +=
-                    parallel::BucketLayout(parameters, config.parallel.bucket_bytes).buckets();
+            counts.back() +=
+                parallel::BucketLayout(parameters, config.parallel.bucket_bytes).buckets();
     }
     return counts;
 }

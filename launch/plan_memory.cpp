@@ -132,21 +132,11 @@ MemoryPlan state_memory(const RunConfig& config, const std::vector<core::Paramet
 int64_t product_bytes(const RunConfig& config, core::models::Transformer& model) {
     if (config.train.lanes == config.train.global_batch / config.train.micro_batch) return 0;
     int64_t sum = 0;
-    const std::vector<core::models::Phase> phases = model.phases();
-    for (const core::models::Chunk& chunk : phases.front().chunks) {
-        int64_t forward = 0, shared = 0, rest = 0;
-        for (const core::Parameter* parameter : chunk.parameters) {
-            const bool in_forward = std::ranges::find(chunk.forward_parameters, parameter) !=
-                                    chunk.forward_parameters.end();
-            const bool is_shared =
-                config.model.tied_head && parameter->name().starts_with("embedding.tokens");
-            int64_t& largest = config.parallel.pipeline == 1 ? rest
-                               : in_forward                  ? forward
-                               : is_shared                   ? shared
-                                                             : rest;
+    for (const std::vector<core::Parameter*>& parameters : parameters_by_reducer(config, model)) {
+        int64_t largest = 0;
+        for (const core::Parameter* parameter : parameters)
             largest = std::max(largest, parameter->local_elements());
-        }
-        sum += forward + shared + rest;
+        sum += largest;
     }
     return 4 * sum;
 }
