@@ -31,10 +31,13 @@ bool is_bias_of(const core::Parameter& bias, const core::Parameter& weight) {
                name.substr(0, name.size() - weight_end.size());
 }
 
-/// Products and norms read their bias before their weight, but not products with 8-bit operands.
+/// Products and norms read their bias before their weight, but not products with 8-bit operands,
+/// nor those that give sums of a tensor group, to which a whole bias is added.
 void put_biases_first(const RunConfig& config, std::vector<const core::Parameter*>& reads) {
     for (size_t i = 1; i < reads.size(); ++i)
-        if (!(is_fp8(config) && reads[i - 1]->takes_fp8()) && is_bias_of(*reads[i], *reads[i - 1]))
+        if (is_bias_of(*reads[i], *reads[i - 1]) &&
+            !(is_fp8(config) && reads[i - 1]->takes_fp8()) &&
+            (reads[i - 1]->is_whole() || !reads[i]->is_whole()))
             std::swap(reads[i], reads[i - 1]);
 }
 
