@@ -70,7 +70,9 @@ pass_on() {
     [ -z "$child" ] || kill -s "$1" "$child" 2>/dev/null
 }
 # A shell starts what runs beside it with SIGINT ignored, so that one goes on as SIGTERM.
-trap 'pass_on TERM' TERM INT HUP
+trap 'pass_on TERM' TERM INT
+# A terminal that closes sends HUP twice, which is one wish: a second TERM would end the run without a save.
+trap 'trap "" HUP; pass_on TERM' HUP
 trap 'pass_on USR1' USR1
 
 # "pid starttime" of the run's process and all that descend from it. (procps may be missing.)
@@ -120,6 +122,7 @@ while true; do
     start=$((start + 1))
     setsid "$@" &
     child=$!
+    [ $asked = no ] || kill -s TERM "$child" 2>/dev/null  # asked between two starts
     watch
     reached=$(last_step "$run")
     if [ $stalled = no ]; then

@@ -76,6 +76,9 @@ def asked(lab, options):
         run = lab.start(name, CONFIG, OVERRIDES, 2, supervised(lab, name))
         expect(run.wait_for("step 30/"), "reached step 30", run)
         os.kill(run.process.pid, request)
+        if request == signal.SIGHUP:  # a closed terminal sends two
+            time.sleep(0.05)
+            os.kill(run.process.pid, request)
         expect(run.wait() == 160, f"{request.name} stops the run: exit code 160", run)
     limited = lab.start("limited", CONFIG, {**OVERRIDES, "run.time_limit": "2s"}, 1, supervised(lab, "limited", ranks=1))
     expect(limited.wait() == 0, "time limits: exit code 0 in the end", limited)
