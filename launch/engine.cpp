@@ -34,8 +34,8 @@ parallel::GradientShare gradient_share(int64_t zero) {
     return zero == 1 ? parallel::GradientShare::totals : parallel::GradientShare::owned_only;
 }
 
-CachingAllocator& given_or_of(Session& session, CachingAllocator* given) {
-    return given ? *given : session.allocator();
+CachingAllocator& given_or(CachingAllocator* given, CachingAllocator& part) {
+    return given ? *given : part;
 }
 
 /// Before any of its memory is taken.
@@ -85,12 +85,13 @@ Engine::Engine(const RunConfig& config, Session& session, parallel::Groups& grou
     : config_(checked(config, session, groups)),
       session_(session),
       groups_(groups),
+      advice_(config, session),
       shared_(model.parameters().all(), groups.along(Axis::pipeline), session.allocator(),
               session.stream()),
       offload_(make_offload(config.optimizer, session, allocators.offloaded)),
       stage_(model.phases().front().chunks, groups.along(Axis::data),
-             {.gradients = given_or_of(session, allocators.gradients),
-              .weights = given_or_of(session, allocators.weights)},
+             {.gradients = given_or(allocators.gradients, session.parts().gradients),
+              .weights = given_or(allocators.weights, session.parts().weights)},
              session.stream(),
              {.is_pipeline = groups.size(Axis::pipeline) > 1,
               .is_shared = [this](const auto& parameter) { return shared_.contains(parameter); },
@@ -100,12 +101,12 @@ Engine::Engine(const RunConfig& config, Session& session, parallel::Groups& grou
               .zero = static_cast<int>(config.parallel.zero),
               .compute = dtype_of(config.train.dtype),
               .offload = offload_.get()}),
-      fp8_(config, session, model, given_or_of(session, allocators.weights)),
+      fp8_(config, session, model, given_or(allocators.weights, session.parts().weights)),
       activations_(make_activation_store(config.train, session)),
       pipeline_(schedule_config(config.parallel), groups.along(Axis::pipeline),
                 session.allocator()),
       optimizer_(make_optimizer(config, stage_.masters(), offload_.get(),
-                                given_or_of(session, allocators.optimizer))) {}
+                                given_or(allocators.optimizer, session.parts().optimizer))) {}
 
 void Engine::initialize(uint64_t seed) {
     for (MasterWeights master : stage_.masters())
@@ -212,8 +213,16 @@ void Engine::launch_passes(const core::models::Phase& phase, const parallel::Lan
     }
 }
 
-size_t Engine::peak_memory() const {
-    return session_.allocator().use().peak + (graphs_ ? graphs_->arena().use().peak : 0);
+MemoryUse Engine::memory() const {
+    MemoryUse sum = session_.allocator().use();
+    if (!graphs_) return sum;
+    const MemoryUse more = graphs_->arena().use();
+    for (size_t MemoryUse::*const bytes :
+         {&MemoryUse::in_use, &MemoryUse::peak, &MemoryUse::reserved, &MemoryUse::peak_reserved})
+        sum.*bytes += more.*bytes;
+    sum.requests += more.requests;
+    sum.taken += more.taken;
+    return sum;
 }
 
 void Engine::sum_gradients() {

@@ -12,6 +12,7 @@
 #include "core/optim/adamw.h"
 #include "core/optim/offload.h"
 #include "launch/fp8_state.h"
+#include "launch/memory_settings.h"
 #include "launch/micro_batch_graphs.h"
 #include "launch/session.h"
 #include "launch/stage_state.h"
@@ -109,8 +110,9 @@ class Engine {
 
     /// Null without run.graphs.
     const MicroBatchGraphs* graphs() const { return graphs_.get(); }
-    /// The most that tensors have held on the device.
-    size_t peak_memory() const;
+    /// Of the session's tensors and those of graphs: `peak` is the most that they have held on the
+    /// device.
+    MemoryUse memory() const;
 
     /// Of the last step, its update included.
     parallel::LaneReducer::Statistics communication() const;
@@ -135,6 +137,7 @@ class Engine {
     const RunConfig& config_;
     Session& session_;
     parallel::Groups& groups_;
+    MemoryAdvice advice_;
     parallel::SharedParameters shared_;
     std::unique_ptr<core::optim::Offload> offload_;  ///< null: states are where weights are
     StageState stage_;

@@ -6,6 +6,7 @@
 #include "launch/config/load.h"
 #include "launch/config/model_size.h"
 #include "launch/device_plan.h"
+#include "launch/memory_settings.h"
 #include "launch/metrics/model_flops.h"
 #include "launch/plan_shares.h"
 #include "launch/stage_parts.h"
@@ -16,10 +17,7 @@ namespace plinth::launch {
 namespace {
 
 std::string size_text(int64_t bytes) {
-    constexpr double mib = 1 << 20, gib = 1 << 30;
-    const auto size = static_cast<double>(bytes);
-    return size < gib ? fmt::format("{:.3f} MiB", size / mib)
-                      : fmt::format("{:.3f} GiB", size / gib);
+    return memory_size_text(static_cast<size_t>(bytes));
 }
 
 /// Empty where nothing is offloaded.
@@ -60,7 +58,7 @@ std::string saving_text(const RunConfig& config, int64_t ranks, const MemoryPlan
     return fmt::format("# offload             the GPU holds {}\n", fmt::join(parts, ", "));
 }
 
-std::string device_memory_text(const RunConfig& config, const MemoryPlan& memory,
+std::string device_memory_text(const RunConfig& config, int64_t ranks, const MemoryPlan& memory,
                                const PlannedDevice& device) {
     std::string text = fmt::format(
         "# memory a rank       {} of its GPU (weights {}, gradients {}, optimizer {}, activations "
@@ -75,17 +73,11 @@ std::string device_memory_text(const RunConfig& config, const MemoryPlan& memory
         device.name, size_text(device.memory_bytes),
         device.is_assumed ? " (assumed: there is none on this machine)" : "",
         size_text(device_context_estimate));
-    if (const int64_t over = memory.computing() + device_context_estimate - device.memory_bytes;
-        over > 0) {
-        const bool helps = config.optimizer.moments == ComputeType::fp32 && memory.optimizer > 0;
-        text += fmt::format(
-            "# does not fit        {} too much for a rank alone on that GPU: a smaller "
-            "train.micro_batch, {}train.recompute=full{}, {}or more ranks with parallel.zero, "
-            "parallel.tensor or parallel.pipeline need less\n",
-            size_text(over), helps ? "optimizer.moments=bf16, " : "",
-            memory.offloaded_activations > 0 ? "" : " (with train.offload_activations=true)",
-            memory.offloaded > 0 ? "" : "optimizer.offload=states, ");
-    }
+    const int64_t limit = device.memory_bytes - device_context_estimate;
+    if (const int64_t over = peak_by_plan(config, ranks) - limit; over > 0)
+        text += fmt::format("# does not fit        {} too much for a rank alone on that GPU: {}\n",
+                            size_text(over),
+                            text_of(settings_that_need_less(config, ranks, limit), ranks));
     return text;
 }
 
@@ -172,7 +164,7 @@ std::string plan_text(const RunConfig& config, int64_t ranks) {
     std::string text = to_yaml(config);
     text += fmt::format("\n# parameters          {}\n", parameter_count(config.model));
     text += fmt::format("# ranks               {}\n", ranks);
-    text += is_on_gpu(config) ? device_memory_text(config, memory, planned_device()) +
+    text += is_on_gpu(config) ? device_memory_text(config, ranks, memory, planned_device()) +
                                     saving_text(config, ranks, memory)
                               : memory_text(memory);
     if (ranks > 1) {

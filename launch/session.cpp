@@ -61,7 +61,8 @@ Session::Session(parallel::Communicator& world, const SessionOptions& options)
       stream_(device_of(options), thread_count(options.threads, options.local_ranks),
               options.stream),
       memory_(memory_of(stream_.device())),
-      allocator_(memory_),
+      allocator_(memory_, CachingAllocator::Rounding::sizes, "activations and other tensors"),
+      parts_(allocator_),
       algorithms_(algorithm_store_of(stream_), ranks_, files(),
                   {.folder = options.algorithm_cache,
                    .warn = [this](const std::string& line) { warn(line); }}) {

@@ -51,6 +51,13 @@ class Session {
     MemorySource& memory() const { return memory_; }
     /// Where tensors live.
     CachingAllocator& allocator() { return allocator_; }
+    /// Parts of `allocator`, each under the name of what it holds.
+    struct Parts {
+        explicit Parts(CachingAllocator& all)
+            : weights(all, "weights"), gradients(all, "gradients"), optimizer(all, "optimizer") {}
+        CachingAllocator weights, gradients, optimizer;
+    };
+    Parts& parts() { return parts_; }
     /// Of host memory that the device's copies reach at full speed; on the CPU `allocator`.
     CachingAllocator& host_allocator() { return pinned_ ? *pinned_ : allocator_; }
     /// What `host_allocator` takes from.
@@ -84,7 +91,10 @@ class Session {
     /// Surroundings of an operation that is not recorded; set `tape`, `step` and `training` to
     /// train.
     core::Scope::Settings scope(DType compute) {
-        return {.stream = &stream_, .allocator = &allocator_, .compute = compute};
+        return {.stream = &stream_,
+                .allocator = &allocator_,
+                .weights = &parts_.weights,
+                .compute = compute};
     }
 
   private:
@@ -96,6 +106,7 @@ class Session {
     Stream stream_;
     MemorySource& memory_;
     CachingAllocator allocator_;
+    Parts parts_;
     std::unique_ptr<CachingAllocator> pinned_;  ///< null on the CPU
     CachingAllocator pageable_{host_memory()};
     std::unique_ptr<parallel::DeviceConnection> connection_;

@@ -116,6 +116,7 @@ StepRecord Training::record_of(const GivenStep& step, const StepMeans& means) {
     const double rate = static_cast<double>(step.tokens) / seconds;
     const double flops = training_flops_per_token(config_.model, config_.data.sequence_length);
     const int64_t ranks = session_.world().size();
+    const MemoryUse memory = engine_.memory();
     StepRecord record{
         .step = step.number,
         .total_steps = schedule_.total_steps,
@@ -131,7 +132,11 @@ StepRecord Training::record_of(const GivenStep& step, const StepMeans& means) {
         .tokens_per_second = rate,
         .flops_per_second = rate * flops / static_cast<double>(ranks),
         .mfu = model_flops_utilisation(rate, flops, ranks, peak_flops_),
-        .memory_bytes = static_cast<int64_t>(engine_.peak_memory()),
+        .memory_bytes = static_cast<int64_t>(memory.peak),
+        .reserved_memory_bytes = static_cast<int64_t>(memory.peak_reserved),
+        .cached_memory_bytes = static_cast<int64_t>(memory.cached()),
+        .memory_requests = memory.requests,
+        .memory_taken = memory.taken,
         .resident_bytes = peak_resident_bytes(),
         .start_resident_bytes = session_.start_resident_bytes(),
         .skipped_steps = state.skipped_steps,

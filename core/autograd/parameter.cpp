@@ -46,7 +46,7 @@ const Tensor& Parameter::acquire(DType dtype) {
     if (dtype == DType::f32) return master_;
     if (derived_version_ != version_) {
         Scope& scope = Scope::current();
-        if (!derived_.defined()) derived_ = scope.empty(master_.shape(), dtype);
+        if (!derived_.defined()) derived_ = Tensor::empty(master_.shape(), dtype, scope.weights());
         CHECK(derived_.dtype() == dtype, "{}: wanted as {} and as {}", name(), name_of(dtype),
               name_of(derived_.dtype()));
         kernels::cast(derived_.out(), master_.in(), scope.stream());

@@ -28,9 +28,10 @@ class Scope {
     struct Settings {
         Stream* stream = nullptr;
         CachingAllocator* allocator = nullptr;
-        Tape* tape = nullptr;             ///< null: nothing is recorded
-        const StepState* step = nullptr;  ///< null where no random number is drawn
-        bool training = false;            ///< dropout on
+        CachingAllocator* weights = nullptr;  ///< of copies of weights; null: `allocator`
+        Tape* tape = nullptr;                 ///< null: nothing is recorded
+        const StepState* step = nullptr;      ///< null where no random number is drawn
+        bool training = false;                ///< dropout on
         bool remake = false;  ///< norms and activation functions give recipes: the backward pass
                               ///< makes their outputs again instead of keeping them
         DType compute = DType::f32;  ///< dtype of activations and of the weights they meet
@@ -52,6 +53,9 @@ class Scope {
 
     Stream& stream() const { return *settings_.stream; }
     CachingAllocator& allocator() const { return *settings_.allocator; }
+    CachingAllocator& weights() const {
+        return settings_.weights ? *settings_.weights : *settings_.allocator;
+    }
     Tape* tape() const { return settings_.tape; }
     const StepState& step() const {
         CHECK(settings_.step != nullptr, "this scope has no step state");

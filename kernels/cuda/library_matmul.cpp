@@ -228,6 +228,7 @@ double LibraryMatmul::milliseconds(const PreparedMatmul& matmul, size_t candidat
     for (int i = 0; i < runs; ++i)
         CUBLAS_CHECK(launch(matmul, candidate, memory, d));
     CUDA_CHECK(cudaEventRecord(stop_, queue_.stream()));
+    queue_.before_waiting();
     CUDA_CHECK(cudaEventSynchronize(stop_));
     float elapsed = 0.0f;
     CUDA_CHECK(cudaEventElapsedTime(&elapsed, start_, stop_));

@@ -210,6 +210,7 @@ void* Queue::scratch(size_t bytes) {
     if (bytes > scratch_.bytes) {
         CHECK(!is_capturing_, "captured work needs {} bytes of scratch, and {} are there: {}",
               bytes, scratch_.bytes, "the same work must have run before");
+        before_waiting();
         CUDA_CHECK(cudaStreamSynchronize(stream_));
         if (is_scratch_in_graphs_)
             scratch_of_graphs_.push_back(std::exchange(scratch_, {}));

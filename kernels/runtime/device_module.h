@@ -5,8 +5,10 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <string>
+#include <utility>
 
 #include "kernels/runtime/allocator.h"
 #include "kernels/runtime/device.h"
@@ -56,6 +58,17 @@ class DeviceQueue {
     virtual std::unique_ptr<Graph> capture(FunctionRef<void()> work) = 0;
     /// What libraries of the device call a stream.
     virtual void* handle() = 0;
+
+    /// Called before each wait of the host for this queue, also one within a kernel's call: it may
+    /// wait in its own way for what the queue waits for, and say what is wrong. Empty: nothing.
+    void set_before_waiting(std::function<void()> before) { before_waiting_ = std::move(before); }
+    /// By whoever is about to wait.
+    void before_waiting() {
+        if (before_waiting_) before_waiting_();
+    }
+
+  private:
+    std::function<void()> before_waiting_;
 };
 
 struct DeviceInfo {

@@ -40,7 +40,7 @@ class Stream {
     void synchronize() {
         CHECK(!is_capturing(), "a wait for work that is captured and not done");
         if (!queue_) return;
-        if (before_waiting_) before_waiting_();
+        queue_->before_waiting();
         queue_->synchronize();
     }
     /// The place after all work so far; null where that is done.
@@ -51,7 +51,7 @@ class Stream {
     /// Waits until the work before that place of this stream is done, and not for what came later.
     void synchronize(DeviceEvent* event) {
         if (!event) return;
-        if (before_waiting_) before_waiting_();
+        queue_->before_waiting();
         queue_->synchronize(*event);
     }
     /// What `work` gives to this stream, of which nothing is done: on the CPU its kernels and
@@ -66,15 +66,15 @@ class Stream {
     /// Of a CPU stream: its copies, places and waits are those of `queue` from here on, while its
     /// kernels stay the CPU's. A stand-in for a device.
     void set_queue(std::unique_ptr<DeviceQueue> queue) { queue_ = std::move(queue); }
-    /// Called before each wait of a device's stream: it may wait in its own way for what the stream
-    /// waits for, and say what is wrong. Empty: nothing.
-    void set_before_waiting(std::function<void()> before) { before_waiting_ = std::move(before); }
+    /// Of a device's stream, see DeviceQueue::set_before_waiting; of another one nothing.
+    void set_before_waiting(std::function<void()> before) {
+        if (queue_) queue_->set_before_waiting(std::move(before));
+    }
 
   private:
     Device device_;
     std::unique_ptr<ThreadPool> pool_;
     std::unique_ptr<DeviceQueue> queue_;
-    std::function<void()> before_waiting_;
     bool is_capturing_ = false;
     std::unique_ptr<HostGraph> captured_;  ///< while a CPU stream captures
 };

@@ -113,6 +113,10 @@ Json to_json(const StepRecord& record) {
     line["flops_per_second"] = record.flops_per_second;
     set_optional(line, "mfu", record.mfu);
     line["memory_bytes"] = record.memory_bytes;
+    line["reserved_memory_bytes"] = record.reserved_memory_bytes;
+    line["cached_memory_bytes"] = record.cached_memory_bytes;
+    line["memory_requests"] = record.memory_requests;
+    line["memory_taken"] = record.memory_taken;
     line["start_resident_bytes"] = record.start_resident_bytes;
     line["resident_bytes"] = record.resident_bytes;
     line["skipped_steps"] = record.skipped_steps;

@@ -20,10 +20,13 @@ struct StepRecord {
     double learning_rate = 0;
     double grad_norm = 0;  ///< before clipping
     double step_seconds = 0;
-    double tokens_per_second = 0;      ///< of all ranks
-    double flops_per_second = 0;       ///< model FLOPs of one rank (model_flops.h)
-    std::optional<double> mfu;         ///< of one rank's peak, 0 to 1; empty: the peak is unknown
-    int64_t memory_bytes = 0;          ///< most that one rank held at any time
+    double tokens_per_second = 0;       ///< of all ranks
+    double flops_per_second = 0;        ///< model FLOPs of one rank (model_flops.h)
+    std::optional<double> mfu;          ///< of one rank's peak, 0 to 1; empty: the peak is unknown
+    int64_t memory_bytes = 0;           ///< most that one rank held at any time
+    int64_t reserved_memory_bytes = 0;  ///< most that its allocators had taken from the system
+    int64_t cached_memory_bytes = 0;    ///< of what they have now that nobody uses
+    int64_t memory_requests = 0, memory_taken = 0;  ///< so far: of their tensors, of the system
     int64_t resident_bytes = 0;        ///< most that this rank's process has had in RAM
     int64_t start_resident_bytes = 0;  ///< that before there was a model
     int64_t skipped_steps = 0;         ///< non-finite ones, since the run began

@@ -62,7 +62,7 @@ std::vector<Kinds> measured(const RunConfig& config) {
             engine.initialize(5);
             if (p.zero == 0) {  // copies that operations make, which count as weights
                 core::Scope::Settings settings = session.scope(dtype_of(config.train.dtype));
-                settings.allocator = &weights;
+                settings.weights = &weights;
                 const core::Scope scope(settings);
                 for (core::Parameter* parameter : model->parameters().all()) {
                     parameter->acquire(parameter->read_as(dtype_of(config.train.dtype)));

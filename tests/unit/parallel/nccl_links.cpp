@@ -217,6 +217,59 @@ TEST(NcclLinks, ACallThatARankNeverMakesRunsOutOfTime) {
         "group 'test'", "rank 2 has last begun");
 }
 
+/// The sum over both ranks, as each finds it where a kernel's call has waited for the queue (a
+/// growing scratch, products that are timed) and nobody has asked for progress; 0 where it is not
+/// there in time.
+std::vector<int64_t> sums_after_a_wait_in_a_kernel(bool has_hook) {
+    FakeNetwork network;
+    std::vector<int64_t> found(2);
+    run_as_threads(2, [&](Communicator& comm) {
+        FakeLinkedDevice device(comm, network, {});
+        if (has_hook) device.compute().set_before_waiting([&device] { device.links().settle(); });
+        const Buffer<int64_t> sum(device, std::vector<int64_t>{comm.rank() + 1});
+        comm.all_reduce("gradients", sum.span(), Reduce::sum);
+        device.compute().before_waiting();
+        const auto place = device.compute().record();
+        for (int i = 0; i < 300 && !place->is_done(); ++i)
+            std::this_thread::sleep_for(std::chrono::milliseconds(1));
+        if (place->is_done()) {
+            std::vector<int64_t> values(1);
+            device.compute().copy(values.data(), sum.span().data(), sizeof(int64_t));
+            device.compute().synchronize();
+            found[static_cast<size_t>(comm.rank())] = values[0] == 3 ? 3 : 0;
+        }
+        comm.barrier("both have looked");
+        device.compute().set_before_waiting({});
+        device.links().settle();
+    });
+    return found;
+}
+
+TEST(NcclLinks, AWaitWithinAKernelsCallLetsExchangesGoOn) {
+    EXPECT_EQ(sums_after_a_wait_in_a_kernel(true), (std::vector<int64_t>{3, 3}));
+    EXPECT_EQ(sums_after_a_wait_in_a_kernel(false), (std::vector<int64_t>{0, 0}))
+        << "a queue without the hook: this test would see nothing";
+}
+
+TEST(NcclLinks, AStreamAsksBeforeEachOfItsWaits) {
+    FakeMemory memory;
+    auto queue = std::make_unique<FakeQueue>(memory, FakeQueue::Config{});
+    FakeQueue& device = *queue;
+    Stream stream(1);
+    int asked = 0;
+    stream.set_before_waiting([&] { ++asked; });
+    stream.synchronize();
+    EXPECT_EQ(asked, 0) << "nothing waits";
+    stream.set_queue(std::move(queue));
+    stream.set_before_waiting([&] { ++asked; });
+    stream.synchronize();
+    const auto place = stream.record();
+    stream.synchronize(place.get());
+    EXPECT_EQ(asked, 2);
+    device.before_waiting();  // what its kernels do
+    EXPECT_EQ(asked, 3);
+}
+
 TEST(NcclLinks, ARankThatNeverConnectsIsNamed) {
     FakeNetwork network;
     const auto body = [&](Communicator& comm) {
