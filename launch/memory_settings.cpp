@@ -192,8 +192,10 @@ class Search {
         std::vector<std::pair<size_t, size_t>> used;  // knob and level
         int64_t peak = peak_;
         for (size_t k = 0; k < std::size(knobs) && peak > limit_; ++k) {
-            const std::vector<Choice> levels = knobs[k](choice);
-            if (levels.empty() || !is_accepted(levels.back())) continue;
+            std::vector<Choice> levels = knobs[k](choice);
+            while (!levels.empty() && !is_accepted(levels.back()))
+                levels.pop_back();
+            if (levels.empty()) continue;
             const int64_t now = peak_by_plan(levels.back().config, levels.back().ranks);
             if (now >= peak) continue;
             used.emplace_back(k, levels.size() - 1);
@@ -202,12 +204,11 @@ class Search {
         }
         if (used.size() < 2 || single < 2) return std::nullopt;
         if (peak > limit_) return tried(choice);
-        for (size_t i = 0; i < used.size(); ++i) {
+        for (size_t i = used.size(); i-- > 0;) {  // what costs the most first
             std::vector<std::pair<size_t, size_t>> fewer = used;
             fewer.erase(fewer.begin() + static_cast<std::ptrdiff_t>(i));
             if (fits(fewer)) {
                 used = fewer;
-                --i;
                 continue;
             }
             while (used[i].second > 0) {

@@ -28,7 +28,7 @@ int64_t peak_by_plan(const RunConfig& config, int64_t ranks);
 
 /// What needs less memory than the resolved `config`, tried through the plan: of each key that
 /// helps the mildest value with which the run fits into `limit` bytes, or the strongest where none
-/// does; where no key helps enough, the fewest of them together; and more ranks. All are
+/// does; where no key helps enough, several of which each is needed; and more ranks. All are
 /// configurations that a run accepts.
 std::vector<MemorySetting> settings_that_need_less(const RunConfig& config, int64_t ranks,
                                                    int64_t limit);

@@ -309,6 +309,63 @@ def system(lab, options):
     refuse(lab, "a file where the run folder belongs", IO, ["occupied"], {"run.folder": lab.folder / "occupied"})
 
 
+def memory(lab, options):
+    """Where memory does not suffice, a plan and a run name settings with which it does, and they are right."""
+    def named(line):
+        """The settings of one rank that a line says to fit."""
+        fit = line.partition("it fits by the plan with ")[2].partition("; not enough alone")[0]
+        words = [re.sub(r" \(.*", "", each) for each in fit.split(", or ")]
+        return [dict(word.split("=") for word in each.split()) for each in words if each and " ranks" not in each]
+
+    def said(run, words):
+        return next((line for line in run.lines if words in line), "")
+
+    large = {"run.device": "cuda", "train.global_batch": 8, "train.micro_batch": 1, "model.layers": 13,
+             "data.sources.0.path": lab.folder / "nowhere"}
+
+    def plan(changes):
+        run = runs.Process([*lab.command("planned", "llama/llama_8b.yaml", {**large, **changes}), "--dry-run"])
+        if run.wait(60) != 0:
+            problems.append("dry run of a large model")
+            print("NOT PLANNED", *run.lines, sep="\n    ")
+        return said(run, "# does not fit")
+
+    large_line = plan({})
+    settings = named(large_line)
+    if not settings:
+        problems.append(f"dry run of a large model: no setting that fits in '{large_line}'")
+    for setting in settings:
+        if line := plan(setting):
+            problems.append(f"dry run with {setting}: {line}")
+    print(large_line)
+
+    # Activations of one large micro-batch, in an address space that has no room for them.
+    crowded = {"run.device": "cpu", "run.threads": 1, "model.width": 256, "model.layers": 4, "train.steps": 1,
+               "train.global_batch": 256, "train.micro_batch": 256, "train.lanes": 1, "train.recompute": "none",
+               "optimizer.warmup_steps": 0, "checkpoint.async": "false"}
+
+    address_space = 2 << 30
+
+    def bounded():
+        resource.setrlimit(resource.RLIMIT_AS, (address_space, address_space))
+
+    def start(name, changes):
+        return runs.Process(lab.command(name, TINY, {**crowded, **changes}), preexec=bounded)
+
+    run = start("crowded", {})
+    expect_refusal("no memory for a micro-batch", run, IO,
+                   ["out of memory: the system has no ", "this process holds ", "activations and other tensors ", "weights ",
+                    "gradients ", "optimizer ", "it fits by the plan with "])
+    settings = named(said(run, "it fits by the plan with "))
+    if not any(list(setting) == ["train.micro_batch"] for setting in settings):
+        problems.append(f"no memory for a micro-batch: {settings} does not name a smaller one")
+    for i, setting in enumerate(settings):
+        run = start(f"roomy-{i}", setting)
+        if run.wait(120) != 0:
+            problems.append(f"a run with {setting}, which was said to fit, ended with {run.process.returncode}")
+            print("NO ROOM", *run.lines, sep="\n    ")
+
+
 def permission(lab, options):
     """As a user who may not: root, who may read and write everything, becomes nobody for that."""
     def become_nobody():
@@ -412,5 +469,5 @@ def table(case):
 
 
 if __name__ == "__main__":
-    CASES = (command_line, doctor, configuration, data, prepare, checkpoint, dry_run, system, permission, full_disk)
+    CASES = (command_line, doctor, configuration, data, prepare, checkpoint, dry_run, system, permission, full_disk, memory)
     runs.main({case.__name__: table(case) for case in CASES})

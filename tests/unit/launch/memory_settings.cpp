@@ -143,7 +143,7 @@ TEST(MemorySettings, TheMildestValueThatFitsIsNamed) {
     EXPECT_EQ(micro_batch->config.train.micro_batch, 1);
 }
 
-TEST(MemorySettings, WhereNoKeyIsEnoughTheFewestTogetherAreNamed) {
+TEST(MemorySettings, WhereNoKeyIsEnoughSeveralAreNamedOfWhichEachIsNeeded) {
     const Case run{"llama/llama_8b.yaml",
                    {"run.device=cuda", "train.global_batch=8", "train.micro_batch=8"},
                    1,
