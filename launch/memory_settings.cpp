@@ -134,7 +134,9 @@ std::string words_of(const Choice& from, const Choice& to) {
     const ParallelSection &parallel = from.config.parallel, &new_parallel = to.config.parallel;
     add("train.micro_batch", train.micro_batch, new_train.micro_batch,
         std::to_string(new_train.micro_batch));
-    add("train.lanes", train.lanes, new_train.lanes, std::to_string(new_train.lanes));
+    // Beside another micro-batch always: where no file names them, they would follow it.
+    add("train.lanes", train.micro_batch == new_train.micro_batch ? train.lanes : 0,
+        new_train.lanes, std::to_string(new_train.lanes));
     add("train.recompute", train.recompute, new_train.recompute,
         new_train.recompute == Recompute::full ? "full" : "selective");
     add("train.offload_activations", train.offload_activations, new_train.offload_activations,

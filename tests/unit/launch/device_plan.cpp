@@ -155,9 +155,9 @@ TEST(DevicePlan, MomentsInBfloat16TakeHalfTheRoomWhereverTheyAre) {
                                    {"train.global_batch=8", "train.micro_batch=1", moments}),
                          1);
     };
-    EXPECT_NE(advice_of("optimizer.moments=fp32").find("train.micro_batch, optimizer.moments=bf16"),
+    EXPECT_NE(advice_of("optimizer.moments=fp32").find(" optimizer.moments=bf16 ("),
               std::string::npos);
-    EXPECT_EQ(advice_of("optimizer.moments=bf16").find("train.micro_batch, optimizer.moments=bf16"),
+    EXPECT_EQ(advice_of("optimizer.moments=bf16").find(" optimizer.moments=bf16 ("),
               std::string::npos);
 }
 
@@ -169,14 +169,14 @@ TEST(DevicePlan, OffloadIsNamedWhereItWouldHelp) {
     };
     const std::string off = text_of("optimizer.offload=none"),
                       on = text_of("optimizer.offload=states");
-    EXPECT_NE(off.find("train.recompute=full (with train.offload_activations=true), "
-                       "optimizer.offload=states, or more"),
+    EXPECT_NE(off.find(" optimizer.offload=states ("), std::string::npos) << off;
+    EXPECT_NE(off.find(" train.offload_activations=true optimizer.offload=states ("),
               std::string::npos)
         << off;
     EXPECT_EQ(off.find("offloaded"), std::string::npos);
     EXPECT_NE(on.find(", offloaded master weights and moments "), std::string::npos) << on;
     EXPECT_NE(on.find(", pinned blocks for them 16.000 MiB)"), std::string::npos) << on;
-    EXPECT_EQ(on.find("full, optimizer.offload=states"), std::string::npos) << on;
+    EXPECT_EQ(on.find(" optimizer.offload=states ("), std::string::npos) << on;
 }
 
 TEST(DevicePlan, OffloadedActivationsArePinnedInTheHostsMemory) {
