@@ -4,6 +4,7 @@
 #include <gtest/gtest.h>
 
 #include <array>
+#include <barrier>
 #include <map>
 
 #include "parallel/comm/nccl_lane.h"
@@ -217,38 +218,42 @@ TEST(NcclLinks, ACallThatARankNeverMakesRunsOutOfTime) {
         "group 'test'", "rank 2 has last begun");
 }
 
-/// The sum over both ranks, as each finds it where a kernel's call has waited for the queue (a
-/// growing scratch, products that are timed) and nobody has asked for progress; 0 where it is not
-/// there in time.
-std::vector<int64_t> sums_after_a_wait_in_a_kernel(bool has_hook) {
+/// Two ranks send each other a number over connections that the sender finishes late, go on, and
+/// then wait within a kernel's call for their queue, which waits for the other's number (a growing
+/// scratch, products that are timed). What each has got; 0 where it does not come.
+std::vector<int64_t> received_by_a_wait_in_a_kernel(bool has_hook) {
     FakeNetwork network;
-    std::vector<int64_t> found(2);
-    run_as_threads(2, [&](Communicator& comm) {
+    network.delay = [](int rank, const std::string& group) {
+        return milliseconds(group.ends_with(rank == 0 ? "0 to 1" : "1 to 0") ? 150 : 0);
+    };
+    std::vector<int64_t> received(2);
+    std::barrier both_have_looked(2);
+    run(2, [&](Communicator& comm) {
         FakeLinkedDevice device(comm, network, {});
         if (has_hook) device.compute().set_before_waiting([&device] { device.links().settle(); });
-        const Buffer<int64_t> sum(device, std::vector<int64_t>{comm.rank() + 1});
-        comm.all_reduce("gradients", sum.span(), Reduce::sum);
+        const Buffer<int64_t> mine(device, std::vector<int64_t>{comm.rank() + 5}), other(device, 1);
+        const int peer = 1 - comm.rank();
+        auto sent =
+            comm.start_send(fmt::format("from {}", comm.rank()), std::as_bytes(mine.span()), peer);
+        comm.receive(fmt::format("from {}", peer), std::as_writable_bytes(other.span()), peer);
         device.compute().before_waiting();
         const auto place = device.compute().record();
-        for (int i = 0; i < 300 && !place->is_done(); ++i)
-            std::this_thread::sleep_for(std::chrono::milliseconds(1));
-        if (place->is_done()) {
-            std::vector<int64_t> values(1);
-            device.compute().copy(values.data(), sum.span().data(), sizeof(int64_t));
-            device.compute().synchronize();
-            found[static_cast<size_t>(comm.rank())] = values[0] == 3 ? 3 : 0;
-        }
-        comm.barrier("both have looked");
+        for (int i = 0; i < 500 && !place->is_done(); ++i)
+            std::this_thread::sleep_for(milliseconds(1));
+        const bool is_there = place->is_done();
+        both_have_looked.arrive_and_wait();  // a call of theirs would let exchanges go on
         device.compute().set_before_waiting({});
-        device.links().settle();
+        sent.wait();
+        const int64_t value = other.values()[0];
+        if (is_there) received[static_cast<size_t>(comm.rank())] = value;
     });
-    return found;
+    return received;
 }
 
 TEST(NcclLinks, AWaitWithinAKernelsCallLetsExchangesGoOn) {
-    EXPECT_EQ(sums_after_a_wait_in_a_kernel(true), (std::vector<int64_t>{3, 3}));
-    EXPECT_EQ(sums_after_a_wait_in_a_kernel(false), (std::vector<int64_t>{0, 0}))
-        << "a queue without the hook: this test would see nothing";
+    EXPECT_EQ(received_by_a_wait_in_a_kernel(true), (std::vector<int64_t>{6, 5}));
+    EXPECT_EQ(received_by_a_wait_in_a_kernel(false), (std::vector<int64_t>{0, 0}))
+        << "a queue without the hook: two sound ranks that wait for ever";
 }
 
 TEST(NcclLinks, AStreamAsksBeforeEachOfItsWaits) {
