@@ -65,10 +65,12 @@ def launches(text):
             opening += 1
         close = closing(text, opening, "(", ")")
         arguments = text[opening + 1:close]
+        if arguments.strip():
+            arguments = ", " + arguments
         # A captured object is no constant inside of a lambda; its type is one.
         kernel = re.sub(r"\b(\w+)\(\)", r"decltype(\1){}()", kernel)
         text = (text[:start] + f"::emulation::launch(::emulation::Launch({shape}), "
-                f"[=](const auto&... emulated) {{ {kernel}(emulated...); }}, {arguments})" + text[close + 1:])
+                f"[=](const auto&... emulated) {{ {kernel}(emulated...); }}{arguments})" + text[close + 1:])
     return text
 
 
