@@ -21,6 +21,7 @@ The best of those given counts. The gate of a large model cuts its layers (--gat
 Model-FLOPs utilisation is against 989.4 TFLOP/s, with causal attention counted once and in full (shapes.py).
 """
 import argparse
+import functools
 import json
 import os
 import pathlib
@@ -63,11 +64,11 @@ class Comparison:
         self.build = next((line.split(None, 1)[1] for line in said.splitlines() if line.startswith("plinth ")), said.strip())
         reference = subprocess.run([options.plinth, "config", "reference"], capture_output=True, text=True, check=True).stdout
         self.device_key = [f"run.device={options.device}"] if "`run.device`" in reference else []
-        self.data = self.make_data()
 
     # ---- both sides' input ----
-    def make_data(self):
-        """Drawn tokens in a data set of the model's vocabulary."""
+    @functools.cached_property
+    def data(self):
+        """Drawn tokens in a data set of the model's vocabulary, made when the first part needs it."""
         folder = self.work / f"data-{self.shape['vocab_size']}"
         if not (folder / "manifest.json").exists():
             import plinth_files
@@ -177,7 +178,7 @@ class Comparison:
                "tokens_per_second": tokens / median, "steps": len(times), "step_seconds": times,
                "tflops_causal": tokens / median * causal / 1e12}
         if len(times) > 2:
-            deciles = statistics.quantiles(times, n=10)
+            deciles = statistics.quantiles(times, n=10, method="inclusive")
             row.update(ms_p10=1e3 * deciles[0], ms_p90=1e3 * deciles[-1])
         if self.options.device == "cuda":
             row.update(mfu_causal=tokens / median * causal / shapes.PEAK_FLOPS, mfu_full=tokens / median * full / shapes.PEAK_FLOPS)

@@ -83,33 +83,59 @@ def memory(rows):
               number(row["card_gib"] / row["foretold_card_gib"] - 1 if row.get("card_gib") else None, "{:+.1%}"),
               f"{row['tokens_per_second']:.0f}", row["keys"]]
              for row in rows if row.get("part") == "memory"]
-    return table(["configuration", "tensors and scratch foretold, GiB", "measured", "off by", "with CUDA's own foretold", "nvidia-smi", "off by",
+    return table(["configuration", "tensors foretold, GiB", "measured", "off by", "with scratch and CUDA's own foretold", "nvidia-smi", "off by",
                   "tokens/s", "keys"], lines) if lines else ""
 
 
 def ceilings(rows):
     lines = [[row["time"], f"{row['copy_gbs']:.0f}", f"{row['product_tflops']:.0f}"] for row in rows if row.get("part") == "ceilings"]
+    if len(lines) > 1:
+        seen = [row for row in rows if row.get("part") == "ceilings" and row.get("session") == rows[-1].get("session")]
+        for name, key in (("copy", "copy_gbs"), ("product", "product_tflops")):
+            rates = [row[key] for row in seen]
+            if len(rates) > 1 and max(rates) / min(rates) > 1.03:
+                lines.append([f"**drift of the {name} within a session: {max(rates) / min(rates) - 1:.1%}, more than 3 %**", "", ""])
     return table(["ceilings at", "copy of 1 GiB, GB/s", "product of 8192 x 8192 x 8192, bf16, TFLOP/s"], lines) if lines else ""
 
 
 def sessions(rows):
-    """The machines, in words."""
-    words = []
+    """The machines, in words, and when each was used."""
+    used = {}
     for row in (row for row in rows if row.get("part") == "session"):
-        words.append(f"{row['session']}: {row.get('card', 'no card')}, driver {row.get('driver', '-')}, {row.get('card_mib', '-')} MiB, "
-                     f"power limit {row.get('power_limit_w', '-')} W, ECC {row.get('ecc', '-')}; {row.get('libraries', '')}; "
-                     f"{row['host']}; build {row['build']}")
-    return "\n".join(f"* {text}" for text in words)
+        words = (f"{row.get('card', 'no card')}, driver {row.get('driver', '-')}, {row.get('card_mib', '-')} MiB, power limit "
+                 f"{row.get('power_limit_w', '-')} W, SM clock at most {row.get('max_sm_mhz', '-')} MHz, ECC {row.get('ecc', '-')}; "
+                 f"{row['libraries']}; {row['host']}")
+        used.setdefault(words, []).append(row["session"])
+    return "\n".join(f"* {words}: {', '.join(times)} (UTC)" for words, times in used.items())
 
 
 def ran(rows):
-    """The last outcome of each part, in the order in which they were first tried."""
-    last = {}
+    """ctest's label gpu and the sanitizers, each piece as it went the last time; pieces of a program or tool in one line."""
+    last, groups = {}, {}
     for row in (row for row in rows if row.get("part") == "ran"):
         last[row["stage"], row["name"]] = row
-    lines = [[row["name"], f"`{row['command']}`", row["outcome"], row["said"].replace("|", "/"), f"{row['seconds']:.0f}", row["session"], row["build"]]
-             for row in last.values()]
-    return table(["what", "command", "outcome", "it said", "s", "session", "build"], lines) if lines else ""
+    order = ("tests", "training", "sanitize")
+    for row in sorted(last.values(), key=lambda row: (order.index(row["stage"]), row["group"], row["name"])):
+        # A training's cases say different things: a line each.
+        groups.setdefault((row["stage"], row["name"] if row["stage"] == "training" else row["group"]), []).append(row)
+    lines = []
+    for (stage, name), pieces in groups.items():
+        counts = {kind: sum(piece.get(kind, 0) for piece in pieces) for kind in ("passed", "skipped", "failed")}
+        failed = [f"{piece['name']} ({piece['said']})" for piece in pieces if piece["outcome"] == "failed"]
+        said = "; ".join(failed) if failed else pieces[0]["said"] if len(pieces) == 1 else ""
+        tests = ", ".join(f"{count} {kind}" for kind, count in counts.items() if count)
+        lines.append([name, f"`{pieces[0]['command'].replace('|', '/')}`" + (" and others" if len(pieces) > 1 else ""),
+                      "**failed**" if failed else "passed" if counts["passed"] else "skipped", tests, said.replace("|", "/"),
+                      f"{sum(piece['seconds'] for piece in pieces):.0f}", pieces[-1]["session"], pieces[-1]["build"]])
+    return table(["what", "command", "outcome", "tests", "it said", "s", "session", "build"], lines) if lines else ""
+
+
+def real(rows):
+    lines = [[row["steps"], row["step_tokens"], f"{row['first_loss']:.3f}, {row['last_loss']:.3f}",
+              ", ".join(f"{loss:.3f} at {step}" for step, loss in row["held_out"]), f"{row['tokens_per_second']:.0f}", row["killed_after"],
+              row["resumed_at"], f"{row['ran_twice']}, {len(row['differ'])} of them differ"] for row in rows if row.get("part") == "real"]
+    return table(["steps of real training", "tokens a step", "first and last loss", "held-out loss", "tokens/s", "killed after", "resumed at",
+                  "steps that ran twice"], lines) if lines else ""
 
 
 def everything(rows):
@@ -120,7 +146,7 @@ def everything(rows):
         if row.get("part") in ("plinth", "torch") and key not in keys:
             keys.append(key)
     parts += [side_by_side(rows, shape=shape, device=device, dtype=dtype, fp8=fp8).strip("\n") for shape, device, dtype, fp8 in keys]
-    parts += [memory(rows), ran(rows)]
+    parts += [memory(rows), real(rows), ran(rows)]
     return "\n\n".join(part for part in parts if part)
 
 
