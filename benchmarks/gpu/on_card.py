@@ -115,13 +115,13 @@ class Batch:
             print(f"FAILED: {title}\n{text[-1500:]}", flush=True)
 
     def pieces(self, stage, pieces, workers, limit, judge):
-        """Runs pieces = [(group, name, command)] that have not passed with this build, several at a time; those that failed before
-        come last. `judge(code, log text)` returns (outcome, what to say, counts)."""
+        """Runs pieces = [(group, name, command)] that have not passed with this build, several at a time; those that failed or were
+        skipped before come last. `judge(code, log text)` returns (outcome, what to say, counts). That all are skipped is a failure."""
         def outcome(piece):
             found = self.results.find(part="ran", stage=stage, name=piece[1], build=self.build)
             return found[-1]["outcome"] if found else ""
 
-        waiting = sorted((piece for piece in pieces if outcome(piece) not in ("passed", "skipped")), key=lambda piece: outcome(piece) != "")
+        waiting = sorted((piece for piece in pieces if outcome(piece) != "passed"), key=lambda piece: outcome(piece) != "")
         print(f"{stage}: {len(pieces) - len(waiting)} of {len(pieces)} done before", flush=True)
 
         def one(piece):
@@ -138,7 +138,9 @@ class Batch:
                 return
             how, said, counts = judge(code, text) if code is not None else ("failed", f"no end within {limit} s", {})
             with self.lock:
-                words = " ".join(str(word).replace(f"{self.bundle}/", "").replace(f"{ROOT}/", "") for word in command)
+                words = " ".join(map(str, command)).replace(sys.executable, "python3")
+                for folder in (self.bundle, ROOT, self.work):
+                    words = words.replace(f"{folder}/", "")
                 self.results.add({"part": "ran", "stage": stage, "group": group, "name": name, "command": words, "outcome": how,
                                   "said": said, "seconds": round(seconds, 1), "build": self.build, **counts}, shown=how == "failed")
             if how == "failed":
@@ -146,6 +148,10 @@ class Batch:
 
         with concurrent.futures.ThreadPoolExecutor(workers) as pool:
             list(pool.map(one, waiting))
+        if waiting and pieces and all(outcome(piece) == "skipped" for piece in pieces):
+            reason = next((text for text in (log.read_text(errors="replace") for log in (self.work / "logs").glob(f"{stage}-*.log"))
+                           if text.strip()), "")
+            self.fail(f"{stage}: all {len(pieces)} were skipped: nothing was checked", reason[-300:])
 
     # ---- stages ----
     def ceilings(self, detail=""):
