@@ -280,7 +280,7 @@ class Comparison:
         key = {"shape": o.shape, "part": name, "device": o.device, "dtype": o.dtype, "fp8": o.fp8, **key}
         if how and name == "torch":
             key["how"] = how
-        if name in ("plinth", "start", "kernels"):
+        if name in ("gate", "plinth", "start", "kernels"):
             key.update(build=self.build, micro_batch=self.micro, recompute=o.recompute, options=o.set)
         elif name in ("torch", "torch-kernels"):
             key.update(micro_batch=o.torch_micro_batch or self.micro, parameters=o.torch_parameters)

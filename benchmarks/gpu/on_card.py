@@ -19,7 +19,7 @@ training[=CASE,..] the rest of the label: whole trainings, layouts, 8 bits, resu
 sanitize[=TOOL,..][:SUITE]  compute-sanitizer's tools over the suites (launch/gpu_check.sh): memcheck, racecheck, initcheck, synccheck
 rows[=NAME,..]     side by side with PyTorch (compare_pytorch.py; ROWS in shapes.py), ceilings before and after
 compare=SHAPE[,OPTION..]    any other comparison, such as compare=gpt2-124m,--parts,plinth,--set,run.graphs=true; a comma within an
-                   option is written as a semicolon
+                   option is written as a plus
 kernels[=NAME]     the table of gpu_benchmarks, into RESULTS/kernels.txt
 memory[=NAME,..]   the plan beside the card's memory (memory.py); also largest and largest-offload
 real[=WORD,..]     GPT-2 124M on text, killed and resumed (real_training.py), with more of its words
@@ -247,8 +247,8 @@ class Batch:
                                                 self.work / "compare", "--shape", shape, *words])
 
     def compare(self, detail):
-        """Options are parted by commas; a comma within one is written as a semicolon: --parts,gate;plinth"""
-        shape, *words = [word.replace(";", ",") for word in detail.split(",")]
+        """Options are parted by commas; a comma within one is written as a plus: --parts,gate+plinth"""
+        shape, *words = [word.replace("+", ",") for word in detail.split(",")]
         self.compare_words(shape, words)
 
     def rows(self, detail):

@@ -57,6 +57,10 @@ def side_by_side(rows, **key):
                    if shape == key["shape"] and target and ("--fp8" in words) == (key["fp8"] != "none")}:
         if best["plinth"] and key["device"] == "cuda":
             text += f"; {best['plinth'] / target:.1%} of the {target:.0f} tokens/s to reach"
+    for gate in (row for row in rows if row["part"] == "gate"):
+        text += (f"\ngate with {gate['layers']} layers: {'passed' if gate['passed'] else '**not passed**'}, first loss within "
+                 f"{gate['first_loss_error']:.1e}, norm within {gate['norm_error']:.1e}, losses within {gate['curve_error']:.1e}, "
+                 f"cosine of the gradients {gate['cosine']:.5f}")
     for start in (row for row in rows if row["part"] == "start"):
         text += f"\nstart to the end of a step of one micro-batch: {start['cold_seconds']:.1f} s, again {start['warm_seconds']:.1f} s"
     return "\n" + "\n\n".join(part for part in (text, kernel_table(rows)) if part) + "\n"

@@ -196,7 +196,7 @@ def check_rows(lab):
     subprocess.run([lab.environment["PLINTH"], "data", "prepare", f"prepare.inputs=[{text}]", f"prepare.output={lab.folder}/work/compare/data-512"],
                    check=True, stdout=subprocess.DEVNULL)
     words = ["tiny-gpt", "--device", "cpu", "--dtype", "fp32", "--seconds", "0.3", "--python", str(lab.folder / "bin/torch"), "--how", "eager"]
-    parts = ["--parts", "torch;plinth;start;kernels;torch-kernels"]
+    parts = ["--parts", "torch+plinth+start+kernels+torch-kernels"]
     said = lab.run(0, "compare=" + ",".join(words + parts), text=["ratio tiny-gpt fp32: Plinth / best PyTorch = ", "start to the end of a step", "mJ/token",
                                                                  "| PyTorch 2.11.0 eager | 2 | 1024 | 500.0 ("])
     rows = lab.rows(shape="tiny-gpt")
