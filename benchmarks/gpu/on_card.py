@@ -66,6 +66,26 @@ def unpacked(bundle, work):
     return next(path for path in folder.iterdir() if path.is_dir())
 
 
+def end(process):
+    """Kills a process and all that descend from it, whatever session they are in: a rank left behind would keep the card busy."""
+    parents = {}
+    for stat in pathlib.Path("/proc").glob("[0-9]*/stat"):
+        try:
+            parents[int(stat.parent.name)] = int(stat.read_text().rpartition(")")[2].split()[1])
+        except (OSError, ValueError, IndexError):
+            continue  # it ended meanwhile
+    family, grew = {process.pid}, True
+    while grew:
+        more = {pid for pid, parent in parents.items() if parent in family} - family
+        family, grew = family | more, bool(more)
+    for pid in family:
+        try:
+            os.kill(pid, signal.SIGKILL)
+        except ProcessLookupError:
+            continue
+    process.wait()
+
+
 class Batch:
     def __init__(self, o):
         self.began, self.o = time.time(), o
@@ -97,13 +117,11 @@ class Batch:
         began = time.time()
         environment = dict(os.environ, PATH=f"{self.bundle}:{os.environ.get('PATH', '')}", PYTHONUNBUFFERED="1")
         with open(log, "w") as file:
-            process = subprocess.Popen([str(word) for word in command], stdout=file, stderr=subprocess.STDOUT, env=environment,
-                                       start_new_session=True)
+            process = subprocess.Popen([str(word) for word in command], stdout=file, stderr=subprocess.STDOUT, env=environment)
             try:
                 code = process.wait(max(1.0, min(limit, self.left())))
             except subprocess.TimeoutExpired:
-                os.killpg(process.pid, signal.SIGKILL)
-                process.wait()
+                end(process)
                 code = None
         return code, time.time() - began
 
@@ -275,9 +293,12 @@ class Batch:
     def kernels(self, detail):
         log = self.folder / "kernels.txt"
         code, _ = self.call([self.bundle / "gpu_benchmarks", *([detail] if detail else [])], 300, log)
-        print(log.read_text(), flush=True)
+        text = log.read_text()
+        shares = [(name.strip(), float(share)) for name, share in re.findall(r"^\| ([^|]+)\|[^|]+\|[^|]+\|[^|]+GB/s +\| +([\d.]+) %", text, re.M)]
+        low = [f"{name} {share:.0f} %" for name, share in shares if share < 90]
+        print(f"{text}\n{len(shares) - len(low)} of {len(shares)} memory-bound kernels reach 90 % of the copy; not: {', '.join(low)}", flush=True)
         if code != 0:
-            self.fail(f"kernels: exit code {code}", log.read_text())
+            self.fail(f"kernels: exit code {code}", text)
 
     def memory(self, detail):
         self.script("memory", [sys.executable, "-B", HERE / "memory.py", *self.shared_words(), *self.room(), "--work", self.work / "memory",

@@ -74,7 +74,7 @@ class Run:
         while process.poll() is None and time.time() < deadline:
             if is_enough(self.read()):
                 return True
-            time.sleep(0.1)
+            time.sleep(0.02)
         return False
 
 
@@ -91,7 +91,7 @@ def train(o, work, data):
     (work / "run.log").unlink(missing_ok=True)
     every = o.checkpoint_every
     fixed = [o.plinth, "pretrain", ROOT / "configs" / o.config, "~train.tokens", f"data.sources=[{{path: {data}}}]", "run.reproducible=true",
-             "run.hash_check_every=0", f"checkpoint.every={every}", f"run.folder={folder}", "optimizer.warmup_steps=20", *o.set]
+             "run.hash_check_every=0", f"checkpoint.every={every}", f"run.folder={folder}", *o.set]
     # A long run is killed as soon as it has said how long a step takes: the number of steps is in the learning rate's schedule.
     probe = Run([*fixed, "train.steps=1000000", f"run.folder={work / 'probe'}", "checkpoint.every=0", f"checkpoint.folder={work / 'probe' / 'none'}"],
                 work / "probe", work / "probe.log")
@@ -108,11 +108,18 @@ def train(o, work, data):
     steps = max(2 * every + 4, min(int(o.seconds / seconds), int(o.epochs * tokens / a_step)))
     say(f"{tokens} tokens of text, {seconds * 1e3:.0f} ms and {a_step} tokens a step: {steps} steps")
 
-    run = Run([*fixed, f"train.steps={steps}", f"train.eval_every={max(1, steps // 4)}"], folder, work / "run.log")
+    run = Run([*fixed, f"train.steps={steps}", f"optimizer.warmup_steps={min(20, steps // 4)}", f"train.eval_every={max(1, steps // 4)}"],
+              folder, work / "run.log")
     kill_at = (steps // 2 // every) * every + max(1, every // 2)
     deadline = o.until or time.time() + 1e9
     process = run.start()
-    reached = run.until(process, lambda rows: bool(rows) and rows[-1]["step"] >= kill_at, deadline)
+
+    def is_between_saves(rows):
+        """A checkpoint is whole, and half the steps to the next one, or more, have followed it: saves are written beside the training."""
+        has_saved = any(folder.glob("checkpoints/step-*/COMMIT"))
+        return has_saved and bool(rows) and rows[-1]["step"] >= kill_at and every // 2 <= rows[-1]["step"] % every < every - 1
+
+    reached = run.until(process, is_between_saves, deadline)
     process.send_signal(signal.SIGKILL)
     process.wait()
     first = run.read()
