@@ -51,7 +51,7 @@ printf 'one GPU\\n[  SKIPPED ] NcclTest.Links (0 ms)\\n[  SKIPPED ] 1 test, list
     "bin/nvidia-smi": """#!/bin/sh
 case "$*" in
     *driver_version*) echo 'NVIDIA H200, 580.159.04, 143771, 700.00, 1980, Enabled, Enabled' ;;
-    *) echo '1024, 1600, 100.0'; while :; do echo '14336, 1700, 690.0'; sleep 0.02; done ;;
+    *) echo '1024, 1700, 690.0'; while :; do echo '14336, 1700, 690.0'; sleep 0.02; done ;;
 esac
 """,
     "bin/compute-sanitizer": '#!/bin/sh\nwhile [ "${1##*/}" != gpu_kernels ]; do shift; done\nexec "$@"\n',
