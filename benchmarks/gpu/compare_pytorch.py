@@ -32,6 +32,7 @@ import sys
 import time
 
 import kernel_time
+import processes
 import shapes
 import tables
 from card import Card
@@ -116,8 +117,7 @@ class Comparison:
                         if record["kind"] == "step":
                             records.append(record)
             finally:
-                process.kill()
-                process.wait()
+                processes.end(process)
         return records
 
     def torch(self, how, kind, name, card=None, **task):
@@ -238,19 +238,20 @@ class Comparison:
     def plinth_kernels(self):
         """Micro-batches of two to a step: a whole step's launches are found among those that are profiled."""
         o, run = self.options, self.work / "profiled"
-        bound = 2 * kernel_time.launches_bound(self.shape["layers"])
-        command = [*kernel_time.ncu_command(2 * bound + 6000, 2 * bound), *self.timed_command(run, 2 * self.micro)]
+        bound, profile = 2 * kernel_time.launches_bound(self.shape["layers"]), self.work / "ncu.csv"
+        profile.unlink(missing_ok=True)
+        command = [*kernel_time.ncu_command(2 * bound + 6000, 2 * bound, profile), *self.timed_command(run, 2 * self.micro)]
         try:
-            with self.log("ncu") as log:
-                said = subprocess.run([str(word) for word in command], text=True, stdout=subprocess.PIPE, stderr=log, timeout=240).stdout
-        except (OSError, subprocess.TimeoutExpired) as error:
-            print(f"no kernel times of Plinth: {error}")
+            if processes.run(command, o.profile_seconds, self.work / "ncu.log") is None:
+                print(f"no end of Nsight Compute within {o.profile_seconds:.0f} s")
+            said = profile.read_text()
+        except OSError as error:
+            print(f"no kernel times of Plinth: {error}; see {self.work}/ncu.log")
             return None
-        (self.work / "ncu.csv").write_text(said)
         kernels = kernel_time.read_ncu(said)
         classes = kernel_time.step_of(kernels, 2, self.total // self.micro)
         if classes is None:
-            print(f"no kernel times of Plinth: no whole step among {len(kernels)} launches; see {self.work}/ncu.csv\n{said[-1000:]}")
+            print(f"no kernel times of Plinth: no whole step among {len(kernels)} launches; see {profile}\n{said[-1000:]}")
             return None
         return {"classes": classes, "launches": len(kernels), "longest": kernel_time.longest(kernels)}
 
@@ -344,6 +345,7 @@ def options_of(words):
     parser.add_argument("--gate-layers", type=int)
     parser.add_argument("--gate-steps", type=int, default=20)
     parser.add_argument("--recompute", default="none")
+    parser.add_argument("--profile-seconds", type=float, default=240, help="most that Nsight Compute may take")
     parser.add_argument("--device", choices=["cuda", "cpu"], default="cuda")
     parser.add_argument("--dtype", choices=["bf16", "fp32"], default="bf16")
     parser.add_argument("--fp8", choices=["none", "current", "delayed"], default="none")

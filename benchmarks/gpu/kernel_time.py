@@ -30,11 +30,11 @@ def class_of(name):
     return "norms and elementwise"
 
 
-def ncu_command(skip, count):
-    """`--clock-control none`: the card is measured as it is. `--kill yes`: no need of the rest of the run."""
-    return ["ncu", "--csv", "--print-units", "base", "--print-kernel-base", "demangled", "--metrics", "gpu__time_duration.sum",
-            "--clock-control", "none", "--cache-control", "none", "--target-processes", "all", "--launch-skip", str(skip),
-            "--launch-count", str(count), "--kill", "yes"]
+def ncu_command(skip, count, log):
+    """What goes before a program's own words; the profile is written to the file `log`. `--clock-control none`: the card is measured as it is. `--kill yes`: no need of the rest of the run."""
+    return ["ncu", "--csv", "--log-file", log, "--print-units", "base", "--print-kernel-base", "demangled", "--metrics",
+            "gpu__time_duration.sum", "--clock-control", "none", "--cache-control", "none", "--target-processes", "all", "--launch-skip",
+            str(skip), "--launch-count", str(count), "--kill", "yes"]
 
 
 def read_ncu(text):

@@ -22,6 +22,7 @@ import subprocess
 import sys
 import time
 
+import processes
 import shapes
 from card import Card
 from results import Results, TimeIsOver
@@ -108,8 +109,7 @@ class Measurement:
                 whole = metrics.read_text().rpartition("\n")[0]
                 rows = [row for row in map(json.loads, whole.splitlines()) if row["kind"] == "step"]
         code = process.poll()
-        process.kill()
-        process.wait()
+        processes.end(process)
         return code, rows, card.stop()
 
     def measure(self, name, shape, micro, keys):

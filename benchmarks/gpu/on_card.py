@@ -32,7 +32,6 @@ import os
 import pathlib
 import platform
 import re
-import signal
 import subprocess
 import sys
 import tarfile
@@ -41,6 +40,7 @@ import threading
 import time
 
 import card
+import processes
 import shapes
 import tables
 from results import Results
@@ -64,26 +64,6 @@ def unpacked(bundle, work):
             archive.extractall(part)
         part.rename(folder)
     return next(path for path in folder.iterdir() if path.is_dir())
-
-
-def end(process):
-    """Kills a process and all that descend from it, whatever session they are in: a rank left behind would keep the card busy."""
-    parents = {}
-    for stat in pathlib.Path("/proc").glob("[0-9]*/stat"):
-        try:
-            parents[int(stat.parent.name)] = int(stat.read_text().rpartition(")")[2].split()[1])
-        except (OSError, ValueError, IndexError):
-            continue  # it ended meanwhile
-    family, grew = {process.pid}, True
-    while grew:
-        more = {pid for pid, parent in parents.items() if parent in family} - family
-        family, grew = family | more, bool(more)
-    for pid in family:
-        try:
-            os.kill(pid, signal.SIGKILL)
-        except ProcessLookupError:
-            continue
-    process.wait()
 
 
 class Batch:
@@ -116,14 +96,7 @@ class Batch:
         """(exit code, or None if it was ended for its limit or for the time of all; seconds). Output goes to the file `log`."""
         began = time.time()
         environment = dict(os.environ, PATH=f"{self.bundle}:{os.environ.get('PATH', '')}", PYTHONUNBUFFERED="1")
-        with open(log, "w") as file:
-            process = subprocess.Popen([str(word) for word in command], stdout=file, stderr=subprocess.STDOUT, env=environment)
-            try:
-                code = process.wait(max(1.0, min(limit, self.left())))
-            except subprocess.TimeoutExpired:
-                end(process)
-                code = None
-        return code, time.time() - began
+        return processes.run(command, max(1.0, min(limit, self.left())), log, environment), time.time() - began
 
     def fail(self, title, text=""):
         with self.lock:
