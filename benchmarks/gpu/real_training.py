@@ -8,7 +8,7 @@
 
 Without --input the text is what launch/collect_text.sh lists on this machine. Without --tokenizer (a folder with vocab.json and
 merges.txt) it is bytes. The first process learns how long a step takes; steps are then as many as --seconds allow, up to --epochs
-of the text. Exit 1 if a step that ran twice has another loss, or the loss does not fall; 75 if the time is over before the end."""
+of the text, and six saves at least. Exit 1 if a step that ran twice has another loss, or the loss does not fall; 75 if the time is over before the end."""
 import argparse
 import json
 import pathlib
@@ -105,7 +105,7 @@ def train(o, work, data):
     seconds = min(row["step_seconds"] for row in probe.read()[1:])
     tokens = json.loads((data / "manifest.json").read_text())["splits"]["train"]["tokens"]
     a_step = probe.read()[0]["tokens"]
-    steps = max(2 * every + 4, min(int(o.seconds / seconds), int(o.epochs * tokens / a_step)))
+    steps = max(6 * every, min(int(o.seconds / seconds), int(o.epochs * tokens / a_step)))
     say(f"{tokens} tokens of text, {seconds * 1e3:.0f} ms and {a_step} tokens a step: {steps} steps")
 
     run = Run([*fixed, f"train.steps={steps}", f"optimizer.warmup_steps={min(20, steps // 4)}", f"train.eval_every={max(1, steps // 4)}"],
