@@ -20,9 +20,10 @@ def bytes_per_token(shape):
     D, F = shape["width"], shape["ffn_width"]
     gated = shape["activation"] == "swiglu"
     norm = 2 + 3                                            # forward x, y; backward dy, x, dx
-    residual = 3 + 0                                        # x + branch; the gradient is the same tensor
-    added_gradients = 3                                     # where a branch's gradient meets the residual's
-    elements = 2 * D * (norm + residual + added_gradients)  # a block has two branches
+    first = norm + 1                                        # of a block: and the gradient along the residual stream
+    second = norm + 1 + 2                                   # and the residual sum before it: branch, sum
+    last = 3                                                # x + branch; the gradient is the same tensor
+    elements = D * (first + second + last)
     elements += F * (3 + 5) if gated else F * (2 + 3)       # activation: forward, backward
     if shape["positions"] == "rotary":                      # queries and keys, in place, both ways
         elements += 4 * D * (1 + shape["kv_heads"] / shape["heads"])
