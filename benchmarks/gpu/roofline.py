@@ -21,8 +21,9 @@ RATES = {"gpt2": (650, 255), "llama-1b": (660, 280), "llama-8b": (680, 443)}
 BAR = 0.9
 
 
-def kernels(shape):
-    """{name: (class, bytes a token forward and backward, share of a plain copy seen on an H100)}"""
+def kernels(shape, sums_apart=False):
+    """{name: (class, bytes a token forward and backward, share of a plain copy seen on an H100)}; sums_apart: sums in the
+    residual stream in kernels of their own, as when the H100 was measured"""
     D, F, L = shape["width"], shape["ffn_width"], shape["layers"]
     gated = shape["activation"] == "swiglu"
     other = "norms and elementwise"
@@ -30,8 +31,10 @@ def kernels(shape):
     found = {
         "norms forward": (other, 2 * norms, 0.91),
         "norms backward": (other, 3 * norms, 0.73 if gated else 0.58),
-        "residual sums": (other, 3 * 2 * L * D * HALF, 0.98),
-        "sums of gradients": (other, 3 * 2 * L * D * HALF, 0.98),  # where a branch's gradient meets the residual's
+        # A block's second norm makes the sum before it: one read, one write more. The sum at the block's end is a kernel.
+        "residual sums": (other, (3 * 2 if sums_apart else 2 + 3) * L * D * HALF, 0.98),
+        # Where a branch's gradient meets the residual's: the norm's backward pass reads it.
+        "sums of gradients": (other, (3 * 2 if sums_apart else 1 * 2) * L * D * HALF, 0.98),
         "embedding": (other, 5 * D * HALF, 0.58),
         "cross-entropy": ("cross-entropy", 3 * shape["vocab_size"] * HALF, 0.97),  # read; read, and gradients written
     }
@@ -59,7 +62,7 @@ def rates_of(name):
     return next(rates for family, rates in RATES.items() if name.startswith(family))
 
 
-def step(name, copy, seen=True, product=None, attention=None, fp8=0, delayed=False, without=()):
+def step(name, copy, seen=True, product=None, attention=None, fp8=0, delayed=False, without=(), sums_apart=False):
     """{class: seconds of a step} of a shape."""
     shape = shapes.SHAPES[name]
     product, attention = product or rates_of(name)[0], attention or rates_of(name)[1]
@@ -69,7 +72,7 @@ def step(name, copy, seen=True, product=None, attention=None, fp8=0, delayed=Fal
     scores = shapes.flops_per_token(shape)[0] - 6 * weights
     parts = {"GEMM": tokens * (6 * head / product + 6 * (weights - head) / (fp8 or product)) / 1e12,
              "attention": tokens * scores * 3.5 / 3 / attention / 1e12}  # scores once more in the backward pass
-    for kernel, (kind, size, share) in kernels(shape).items():
+    for kernel, (kind, size, share) in kernels(shape, sums_apart).items():
         if kernel not in without:
             parts[kind] = parts.get(kind, 0) + tokens * size / ((share if seen else BAR) * copy * 1e12)
     if fp8:
@@ -92,12 +95,13 @@ def main():
     parser.add_argument("--delayed", action="store_true", help="scales of the steps before")
     parser.add_argument("--shape", action="append", choices=[name for name in shapes.SHAPES if not name.startswith("tiny")])
     parser.add_argument("--without", action="append", default=[])
+    parser.add_argument("--sums-apart", action="store_true", help="in the residual stream: kernels of their own, as when the H100 was measured")
     o = parser.parse_args()
     kinds = ["GEMM", "attention", "cross-entropy", "norms and elementwise", *(["8-bit roundings"] if o.fp8 else []), "optimizer"]
     print(f"| shape | tokens/s | MFU causal (full) | ms of a step | {' | '.join(kinds)} |\n|---|---|---|---|{'---|' * len(kinds)}")
     for name in o.shape or [name for name in shapes.SHAPES if not name.startswith("tiny")]:
         shape = shapes.SHAPES[name]
-        parts = step(name, o.copy or COPY[o.card], o.kernels == "seen", o.product, o.attention, o.fp8, o.delayed, o.without)
+        parts = step(name, o.copy or COPY[o.card], o.kernels == "seen", o.product, o.attention, o.fp8, o.delayed, o.without, o.sums_apart)
         whole = sum(parts.values())
         rate = shape["batch"][1] * shape["tokens"] / whole
         causal, full = shapes.flops_per_token(shape)

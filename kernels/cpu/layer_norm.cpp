@@ -5,6 +5,7 @@
 #include <cstring>
 
 #include "kernels/cpu/elementwise.h"
+#include "kernels/norm_views.h"
 #include "kernels/simd.h"
 
 namespace plinth::kernels::cpu {
@@ -81,6 +82,19 @@ PLINTH_SIMD void input_gradient_row(T* dx, const T* dy, const T* x, const float*
     }
 }
 
+/// The same with dsum added to what dx is in T.
+template <typename T>
+PLINTH_SIMD void input_gradient_row(T* dx, const T* dy, const T* dsum, const T* x,
+                                    const float* weight, float mean, float rstd, RowSums means,
+                                    int64_t n) {
+#pragma omp simd
+    for (int64_t i = 0; i < n; ++i) {
+        const float h = (static_cast<float>(x[i]) - mean) * rstd;
+        const T normed(rstd * (static_cast<float>(dy[i]) * weight[i] - means.g - h * means.gh));
+        dx[i] = T(static_cast<float>(dsum[i]) + static_cast<float>(normed));
+    }
+}
+
 void check_shapes(const char* kernel, ConstView rows, ConstView x, ConstView weight, ConstView mean,
                   ConstView rstd) {
     check_same_elements(kernel, rows, x);
@@ -92,9 +106,10 @@ void check_shapes(const char* kernel, ConstView rows, ConstView x, ConstView wei
 
 }  // namespace
 
-void layer_norm_forward(View y, View mean, View rstd, ConstView x, ConstView weight, ConstView bias,
-                        float eps, Stream& stream) {
+void layer_norm_forward(View y, View mean, View rstd, View sum, ConstView x, ConstView branch,
+                        ConstView weight, ConstView bias, float eps, Stream& stream) {
     check_shapes("layer_norm_forward", y, x, weight, mean, rstd);
+    check_sum("layer_norm_forward", sum, x, branch);
     CHECK(!bias || bias.elements() == x.dim(-1), "layer_norm_forward: bias {} for {}",
           bias.shape.text(), x.shape.text());
     const int64_t n = x.dim(-1);
@@ -107,6 +122,10 @@ void layer_norm_forward(View y, View mean, View rstd, ConstView x, ConstView wei
         parallel_for(stream, x.shape.rows(), row_grain(n), [&](int64_t begin, int64_t end) {
             for (int64_t r = begin; r < end; ++r) {
                 const T* row = in + r * n;
+                if (branch) {
+                    add_range(sum.as<T>() + r * n, row, branch.as<T>() + r * n, n);
+                    row = sum.as<T>() + r * n;
+                }
                 const float m = row_sum(row, n) / static_cast<float>(n);
                 const float variance = row_squares(row, m, n) / static_cast<float>(n);
                 const float s = 1.0f / std::sqrt(variance + eps);
@@ -121,9 +140,11 @@ void layer_norm_forward(View y, View mean, View rstd, ConstView x, ConstView wei
     });
 }
 
-void layer_norm_backward(View dx, View dweight_blocks, View dbias_blocks, ConstView dy, ConstView x,
-                         ConstView weight, ConstView mean, ConstView rstd, Stream& stream) {
+void layer_norm_backward(View dx, View dweight_blocks, View dbias_blocks, ConstView dy,
+                         ConstView dsum, ConstView x, ConstView weight, ConstView mean,
+                         ConstView rstd, Stream& stream) {
     check_shapes("layer_norm_backward", dy, x, weight, mean, rstd);
+    check_dsum("layer_norm_backward", dsum, x);
     const int64_t n = x.dim(-1), rows = x.shape.rows();
     CHECK(dweight_blocks.elements() == norm_blocks(rows) * n &&
               (!dbias_blocks || dbias_blocks.elements() == norm_blocks(rows) * n) &&
@@ -135,6 +156,7 @@ void layer_norm_backward(View dx, View dweight_blocks, View dbias_blocks, ConstV
     float* db = dbias_blocks ? dbias_blocks.as<float>() : nullptr;
     with_float_type(x.dtype, "layer_norm_backward", [&]<typename T>(T) {
         const T *in = x.as<T>(), *gradient = dy.as<T>();
+        const T* elsewhere = dsum ? dsum.as<T>() : nullptr;
         T* out = dx ? dx.as<T>() : nullptr;
         parallel_for(stream, rows, norm_rows_per_block, [&](int64_t begin, int64_t end) {
             const int64_t block = begin / norm_rows_per_block * n;
@@ -147,7 +169,11 @@ void layer_norm_backward(View dx, View dweight_blocks, View dbias_blocks, ConstV
                 if (db) accumulate_row(db + block, d, n);
                 sums.g /= static_cast<float>(n);
                 sums.gh /= static_cast<float>(n);
-                if (out) input_gradient_row(out + r * n, d, row, w, means[r], rstds[r], sums, n);
+                if (out && elsewhere)
+                    input_gradient_row(out + r * n, d, elsewhere + r * n, row, w, means[r],
+                                       rstds[r], sums, n);
+                else if (out)
+                    input_gradient_row(out + r * n, d, row, w, means[r], rstds[r], sums, n);
             }
         });
     });

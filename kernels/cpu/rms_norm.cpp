@@ -5,6 +5,7 @@
 #include <vector>
 
 #include "kernels/cpu/elementwise.h"
+#include "kernels/norm_views.h"
 #include "kernels/simd.h"
 
 namespace plinth::kernels::cpu {
@@ -31,17 +32,27 @@ PLINTH_INLINE float forward_row(T* y, const T* x, const float* weight, double ep
     return rstd;
 }
 
+/// dx of a row, and dsum, if there is one, added to what dx is in T.
 template <typename T>
-PLINTH_INLINE void dx_row(T* dx, const T* dy, const T* x, const float* weight, float rstd,
-                          int64_t n) {
+PLINTH_INLINE void dx_row(T* dx, const T* dy, const T* dsum, const T* x, const float* weight,
+                          float rstd, int64_t n) {
     float sum = 0.0f;
 #pragma omp simd reduction(+ : sum)
     for (int64_t i = 0; i < n; ++i)
         sum += static_cast<float>(dy[i]) * weight[i] * (static_cast<float>(x[i]) * rstd);
     const float mean = sum / static_cast<float>(n);
+    if (!dsum) {
+        for (int64_t i = 0; i < n; ++i) {
+            const float scaled = static_cast<float>(x[i]) * rstd;
+            dx[i] = T(rstd * (static_cast<float>(dy[i]) * weight[i] - scaled * mean));
+        }
+        return;
+    }
+#pragma omp simd
     for (int64_t i = 0; i < n; ++i) {
         const float scaled = static_cast<float>(x[i]) * rstd;
-        dx[i] = T(rstd * (static_cast<float>(dy[i]) * weight[i] - scaled * mean));
+        const T normed(rstd * (static_cast<float>(dy[i]) * weight[i] - scaled * mean));
+        dx[i] = T(static_cast<float>(dsum[i]) + static_cast<float>(normed));
     }
 }
 
@@ -58,13 +69,13 @@ PLINTH_SIMD float forward(BFloat16* y, const BFloat16* x, const float* weight, d
                           int64_t n) {
     return forward_row(y, x, weight, eps, n);
 }
-PLINTH_SIMD void input_gradient(float* dx, const float* dy, const float* x, const float* weight,
-                                float rstd, int64_t n) {
-    dx_row(dx, dy, x, weight, rstd, n);
-}
-PLINTH_SIMD void input_gradient(BFloat16* dx, const BFloat16* dy, const BFloat16* x,
+PLINTH_SIMD void input_gradient(float* dx, const float* dy, const float* dsum, const float* x,
                                 const float* weight, float rstd, int64_t n) {
-    dx_row(dx, dy, x, weight, rstd, n);
+    dx_row(dx, dy, dsum, x, weight, rstd, n);
+}
+PLINTH_SIMD void input_gradient(BFloat16* dx, const BFloat16* dy, const BFloat16* dsum,
+                                const BFloat16* x, const float* weight, float rstd, int64_t n) {
+    dx_row(dx, dy, dsum, x, weight, rstd, n);
 }
 PLINTH_SIMD void add_weight_gradient(float* dweight, const float* dy, const float* x, float rstd,
                                      int64_t n) {
@@ -76,8 +87,8 @@ PLINTH_SIMD void add_weight_gradient(float* dweight, const BFloat16* dy, const B
 }
 
 template <typename T>
-void backward(View dx, View dweight, ConstView dy, ConstView x, ConstView weight, ConstView rstd,
-              Stream& stream) {
+void backward(View dx, View dweight, ConstView dy, ConstView dsum, ConstView x, ConstView weight,
+              ConstView rstd, Stream& stream) {
     const int64_t rows = x.shape.rows(), n = x.dim(-1);
     const int64_t blocks = (rows + rows_per_block - 1) / rows_per_block;
     std::vector<float> partial(dweight ? static_cast<size_t>(blocks * n) : 0, 0.0f);
@@ -88,7 +99,10 @@ void backward(View dx, View dweight, ConstView dy, ConstView x, ConstView weight
             if (dweight)
                 add_weight_gradient(partial.data() + begin / rows_per_block * n, dy_row, x_row,
                                     scale, n);
-            if (dx) input_gradient(dx.as<T>() + r * n, dy_row, x_row, weight.as<float>(), scale, n);
+            const T* dsum_row = dsum ? dsum.as<T>() + r * n : nullptr;
+            if (dx)
+                input_gradient(dx.as<T>() + r * n, dy_row, dsum_row, x_row, weight.as<float>(),
+                               scale, n);
         }
     });
     if (!dweight) return;
@@ -103,26 +117,34 @@ void backward(View dx, View dweight, ConstView dy, ConstView x, ConstView weight
 
 }  // namespace
 
-void rms_norm_forward(View y, View rstd, ConstView x, ConstView weight, double eps,
-                      Stream& stream) {
+void rms_norm_forward(View y, View rstd, View sum, ConstView x, ConstView branch, ConstView weight,
+                      double eps, Stream& stream) {
     check_same_elements("rms_norm_forward", y, x);
+    check_sum("rms_norm_forward", sum, x, branch);
     const int64_t n = x.dim(-1);
     CHECK(weight.elements() == n && rstd.elements() == x.shape.rows(),
           "rms_norm_forward: {} with weight {}", x.shape.text(), weight.shape.text());
     with_float_type(x.dtype, "rms_norm_forward", [&]<typename T>(T) {
         parallel_for(stream, x.shape.rows(), rows_per_block, [&](int64_t begin, int64_t end) {
-            for (int64_t r = begin; r < end; ++r)
-                rstd.as<float>()[r] =
-                    forward(y.as<T>() + r * n, x.as<T>() + r * n, weight.as<float>(), eps, n);
+            for (int64_t r = begin; r < end; ++r) {
+                const T* row = x.as<T>() + r * n;
+                if (branch) {
+                    add_range(sum.as<T>() + r * n, row, branch.as<T>() + r * n, n);
+                    row = sum.as<T>() + r * n;
+                }
+                rstd.as<float>()[r] = forward(y.as<T>() + r * n, row, weight.as<float>(), eps, n);
+            }
         });
     });
 }
 
-void rms_norm_backward(View dx, View dweight, ConstView dy, ConstView x, ConstView weight,
-                       ConstView rstd, Stream& stream) {
+void rms_norm_backward(View dx, View dweight, ConstView dy, ConstView dsum, ConstView x,
+                       ConstView weight, ConstView rstd, Stream& stream) {
     check_same_elements("rms_norm_backward", dy, x);
-    with_float_type(x.dtype, "rms_norm_backward",
-                    [&]<typename T>(T) { backward<T>(dx, dweight, dy, x, weight, rstd, stream); });
+    check_dsum("rms_norm_backward", dsum, x);
+    with_float_type(x.dtype, "rms_norm_backward", [&]<typename T>(T) {
+        backward<T>(dx, dweight, dy, dsum, x, weight, rstd, stream);
+    });
 }
 
 }  // namespace plinth::kernels::cpu

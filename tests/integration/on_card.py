@@ -123,7 +123,7 @@ def check_kernel_times():
 def check_roofline():
     """Beside what an H100 did (benchmarks/RESULTS.md): the prediction knows no gaps between kernels, and is above it by up to 3 %."""
     for name, seen in (("gpt2-124m", 548720), ("gpt2-350m", 204953), ("gpt2-774m", 98231)):
-        rate = 524288 / sum(roofline.step(name, roofline.COPY["h100"]).values())
+        rate = 524288 / sum(roofline.step(name, roofline.COPY["h100"], sums_apart=True).values())
         if not 1 < rate / seen < 1.03:
             fail(f"{name}: {rate:.0f} tokens/s foretold, {seen} seen")
 
