@@ -40,8 +40,8 @@ constexpr int forward_queries(int width) {
     return 16 * warps * forward_row_blocks(width);
 }
 inline constexpr int forward_keys = 64;
-/// Blocks that a multiprocessor holds, so that a thread may have 255 or 168 registers: as many as
-/// the compiler fits without spilling, which is fewer where weights are dropped.
+/// Blocks that the registers of a multiprocessor shall hold, so that a thread may have 255 or 168:
+/// as many as the compiler fits without spilling, which is fewer where weights are dropped.
 constexpr int forward_blocks(int width, bool drops) {
     return width == 64 || (width == 128 && drops) ? 2 : 3;
 }
@@ -61,6 +61,12 @@ constexpr int backward_bytes(int width) {
     return 2 * tile_bytes(width, backward_rows) +
            4 * tile_bytes(width, backward_moving_rows(width));
 }
+
+/// As forward_blocks: dk and dv together take twice the registers of dq.
+constexpr int query_gradient_blocks(int width, bool drops) {
+    return width == 64 && drops ? 2 : 3;
+}
+inline constexpr int key_value_gradient_blocks = 2;
 
 /// The smallest and the largest number among the documents of some tokens. Tiles whose ranges do
 /// not overlap have no document in common, whatever the numbers' order.
