@@ -6,6 +6,7 @@
 #include <unistd.h>
 
 #include <array>
+#include <cstdlib>
 #include <cstring>
 #include <string_view>
 
@@ -17,6 +18,13 @@ namespace plinth {
 namespace {
 
 constexpr const char* module_file = "libplinth_cuda.so";
+
+/// Of a module that stands in for the CUDA module and for a machine with a device; null: none. Tests
+/// name the emulated device so (docs/gpu.md).
+const char* stand_in() {
+    static const char* const file = std::getenv("PLINTH_DEVICE_MODULE");
+    return file && *file ? file : nullptr;
+}
 
 struct Loaded {
     DeviceModule* module = nullptr;
@@ -35,11 +43,12 @@ std::string program_folder() {
 
 Loaded load() {
     Loaded loaded;
-    void* handle = open_backend_module(module_file, loaded.reason);
+    const char* file = stand_in() ? stand_in() : module_file;
+    void* handle = open_backend_module(file, loaded.reason);
     if (!handle) return loaded;
     loaded.reason.clear();
     const auto make = reinterpret_cast<DeviceModule* (*)()>(dlsym(handle, "plinth_device_module"));
-    CHECK(make != nullptr, "{} is no backend module: {}", module_file, dlerror());
+    CHECK(make != nullptr, "{} is no backend module: {}", file, dlerror());
     try {
         loaded.module = make();
         if (loaded.module->devices() == 0) loaded.reason = "the driver finds no device";
@@ -62,7 +71,8 @@ const Loaded& loaded_once() {
 }  // namespace
 
 void* open_backend_module(const std::string& file, std::string& reason) {
-    for (const std::string& path : {program_folder() + file, file}) {
+    const bool is_path = file.find('/') != std::string::npos;
+    for (const std::string& path : {is_path ? file : program_folder() + file, file}) {
         if (void* handle = dlopen(path.c_str(), RTLD_NOW | RTLD_LOCAL)) return handle;
         reason += reason.empty() ? "" : "; ";
         reason += dlerror();
@@ -80,7 +90,7 @@ DeviceModule& cuda_module() {
 }
 
 bool has_cuda_driver() {
-    return access("/dev/nvidiactl", F_OK) == 0 || access("/dev/dxg", F_OK) == 0;
+    return stand_in() || access("/dev/nvidiactl", F_OK) == 0 || access("/dev/dxg", F_OK) == 0;
 }
 
 const std::string& no_cuda_device_reason() {

@@ -3,6 +3,7 @@
 
 #include "kernels/attention_choice.h"
 #include "tests/gpu/attention_operands.h"
+#include "tests/support/emulated_device.h"
 #include "tests/gpu/device_test.h"
 #include "tests/support/expect_error.h"
 
@@ -115,6 +116,7 @@ Operand one_document(const AttentionCase& c) {
 }
 
 TEST_F(AttentionDeviceTest, CudnnAndTheOwnKernelsAgree) {
+    if (is_emulated_device()) GTEST_SKIP() << "the emulated device has no cuDNN";
     for (const AttentionCase& c : cudnn_cases) {
         expect_both_passes(c, DType::bf16);
         EXPECT_EQ(counts_.refused, 0) << c.name << ": " << counts_.refusal;
@@ -208,6 +210,7 @@ class AttentionFastDeviceTest : public AttentionDeviceTest {
 };
 
 TEST_F(AttentionFastDeviceTest, GradientsNearTheHosts) {
+    if (is_emulated_device()) GTEST_SKIP() << "the emulated device has no cuDNN";
     for (const AttentionCase& c : cudnn_cases) {
         const auto operands = operands_of(c, DType::bf16);
         const auto device = on_device(operands, both_passes(attention_options(c)));
