@@ -60,8 +60,7 @@ class TinyTraining {
             train_step(static_cast<int>(step));
         for (core::Parameter* parameter : parameters_.all()) {
             const auto values = parameter->master().read<float>(stream_);
-            result_.facts.parameters[parameter->name()] =
-                checksum(parameter->name(), values, 1.0);
+            result_.facts.parameters[parameter->name()] = checksum(parameter->name(), values, 1.0);
             result_.weights.insert(result_.weights.end(), values.begin(), values.end());
         }
         return std::move(result_);

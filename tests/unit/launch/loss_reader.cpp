@@ -55,13 +55,12 @@ TEST(LossReader, ARankAloneWaitsForNoMicroBatch) {
 }
 
 TEST(LossReader, RanksWaitForTheMicroBatchBefore) {
-    const std::vector<QueueCall> expected{
-        {QueueCall::place, 0}, {QueueCall::wait_for_place, 0}, {QueueCall::place, 1},
-        {QueueCall::wait_for_place, 1}, {QueueCall::place, 2}, {QueueCall::wait_for_place, 2},
-        {QueueCall::place, 3}};
-    parallel::run_as_threads(2, [&](parallel::Communicator& world) {
-        EXPECT_EQ(calls_of_four(world), expected);
-    });
+    const std::vector<QueueCall> expected{{QueueCall::place, 0}, {QueueCall::wait_for_place, 0},
+                                          {QueueCall::place, 1}, {QueueCall::wait_for_place, 1},
+                                          {QueueCall::place, 2}, {QueueCall::wait_for_place, 2},
+                                          {QueueCall::place, 3}};
+    parallel::run_as_threads(
+        2, [&](parallel::Communicator& world) { EXPECT_EQ(calls_of_four(world), expected); });
 }
 
 }  // namespace
