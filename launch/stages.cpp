@@ -10,6 +10,7 @@
 #include <thread>
 
 #include "core/io/print.h"
+#include "kernels/runtime/stand_in_module.h"
 #include "launch/config/load.h"
 #include "launch/config/reference.h"
 #include "launch/doctor.h"
@@ -22,7 +23,6 @@
 #include "launch/rank_watch.h"
 #include "launch/session.h"
 #include "launch/tokenizer_stages.h"
-#include "kernels/runtime/stand_in_module.h"
 #include "launch/verify.h"
 #include "parallel/comm/launcher.h"
 #include "parallel/comm/mpi.h"

@@ -93,7 +93,8 @@ DeviceModule& cuda_module() {
 }
 
 bool has_cuda_driver() {
-    return !stand_in().empty() || access("/dev/nvidiactl", F_OK) == 0 || access("/dev/dxg", F_OK) == 0;
+    return !stand_in().empty() || access("/dev/nvidiactl", F_OK) == 0 ||
+           access("/dev/dxg", F_OK) == 0;
 }
 
 const std::string& no_cuda_device_reason() {

@@ -29,10 +29,11 @@ constexpr Kind kinds[] = {Kind::layer, Kind::layer_without_bias, Kind::rms};
 
 class NormedSumTest : public LayerTest {
   protected:
-    /// Weight and bias of two norms.
+    /// Weight and bias of two norms, and a bias at the end of each one's branch.
     void declare(int64_t width) {
         parameters_.clear();
-        for (const char* name : {"weight 0", "bias 0", "weight 1", "bias 1"})
+        for (const char* name :
+             {"weight 0", "bias 0", "weight 1", "bias 1", "branch 0", "branch 1"})
             parameter(name, {width});
     }
     core::Parameter& weight(size_t norm) { return *parameters_[2 * norm]; }
@@ -55,15 +56,19 @@ class NormedSumTest : public LayerTest {
     }
 
     /// The residual stream of a block: two branches, of which the first is added in the second
-    /// norm.
+    /// norm. A weight half that is put off keeps the gradient of its branch, which is that of the
+    /// stream: that must not be overwritten then.
     Tensor block(const Tensor& x, Kind kind, bool is_fused) {
         const auto of_sum = [&](const Tensor& in, const Tensor& branch, size_t number) {
             return is_fused ? fused(in, branch, kind, number) : composed(in, branch, kind, number);
         };
-        const auto gelu = [](const Tensor& in) { return core::ops::gelu(in, kernels::Gelu::tanh); };
+        const auto branch_of = [&](const Tensor& in, size_t number) {
+            return core::ops::add_bias(core::ops::gelu(in, kernels::Gelu::tanh),
+                                       *parameters_[4 + number]);
+        };
         const NormedSum first = of_sum(x, {}, 0);
-        const NormedSum second = of_sum(first.sum, gelu(first.y), 1);
-        return core::ops::add(second.sum, gelu(second.y));
+        const NormedSum second = of_sum(first.sum, branch_of(first.y, 0), 1);
+        return core::ops::add(second.sum, branch_of(second.y, 1));
     }
     Tensor input(const RowsCase& c, DType dtype, const char* name = "x") {
         return tensor(random_values(c.rows * c.width, name), {1, c.rows, c.width}, dtype);
@@ -197,8 +202,7 @@ TEST_F(NormedSumTest, GradientsMatchFiniteDifferences) {
     }
 }
 
-/// One tensor is the gradient of both outputs: it must not be written in place. And gradients that
-/// come to one output alone.
+/// One tensor as the gradient of both outputs, and gradients that come to one output alone.
 TEST_F(NormedSumTest, GradientsOfEitherOutput) {
     const RowsCase c{"", 29, 31};
     declare(c.width);
