@@ -3,6 +3,7 @@
 
 #include <cmath>
 #include <cstring>
+#include <vector>
 
 #include "kernels/cpu/elementwise.h"
 #include "kernels/norm_views.h"
@@ -82,19 +83,6 @@ PLINTH_SIMD void input_gradient_row(T* dx, const T* dy, const T* x, const float*
     }
 }
 
-/// The same with dsum added to what dx is in T.
-template <typename T>
-PLINTH_SIMD void input_gradient_row(T* dx, const T* dy, const T* dsum, const T* x,
-                                    const float* weight, float mean, float rstd, RowSums means,
-                                    int64_t n) {
-#pragma omp simd
-    for (int64_t i = 0; i < n; ++i) {
-        const float h = (static_cast<float>(x[i]) - mean) * rstd;
-        const T normed(rstd * (static_cast<float>(dy[i]) * weight[i] - means.g - h * means.gh));
-        dx[i] = T(static_cast<float>(dsum[i]) + static_cast<float>(normed));
-    }
-}
-
 void check_shapes(const char* kernel, ConstView rows, ConstView x, ConstView weight, ConstView mean,
                   ConstView rstd) {
     check_same_elements(kernel, rows, x);
@@ -163,17 +151,19 @@ void layer_norm_backward(View dx, View dweight_blocks, View dbias_blocks, ConstV
             const auto bytes = static_cast<size_t>(n) * sizeof(float);
             std::memset(dw + block, 0, bytes);
             if (db) std::memset(db + block, 0, bytes);
+            // In the cache, between the norm's gradient and the sum: two loops that the compiler
+            // turns into vectors, which it does not do with one that rounds twice.
+            std::vector<T> normed(out && elsewhere ? static_cast<size_t>(n) : 0);
             for (int64_t r = begin; r < end; ++r) {
                 const T *d = gradient + r * n, *row = in + r * n;
                 RowSums sums = gradient_sums(dw + block, d, row, w, means[r], rstds[r], n);
                 if (db) accumulate_row(db + block, d, n);
                 sums.g /= static_cast<float>(n);
                 sums.gh /= static_cast<float>(n);
-                if (out && elsewhere)
-                    input_gradient_row(out + r * n, d, elsewhere + r * n, row, w, means[r],
-                                       rstds[r], sums, n);
-                else if (out)
-                    input_gradient_row(out + r * n, d, row, w, means[r], rstds[r], sums, n);
+                if (!out) continue;
+                T* dx_row = elsewhere ? normed.data() : out + r * n;
+                input_gradient_row(dx_row, d, row, w, means[r], rstds[r], sums, n);
+                if (elsewhere) add_range(out + r * n, elsewhere + r * n, dx_row, n);
             }
         });
     });
