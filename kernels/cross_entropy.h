@@ -11,7 +11,7 @@
 namespace plinth::kernels {
 
 struct CrossEntropy {
-    int64_t first_column = 0;   ///< global number of the first column held here
+    int64_t first_column = 0;  ///< global number of the first column held here
     /// Columns of the whole vocabulary; `local` and `backward` also take the number behind this
     /// rank's last one. Those behind are padding: no probability, no gradient.
     int64_t valid_columns = 0;

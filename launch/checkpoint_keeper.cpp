@@ -35,9 +35,9 @@ bool holds_padding(const checkpoints::Manifest& manifest, const checkpoints::Ten
     if (!kept.name.ends_with(".embedding.tokens.weight") && !kept.name.ends_with(".head.weight"))
         return false;
     const auto model = parse_config<RunConfig>(manifest.configuration, "configuration").model;
-    return rows == model.vocab_size &&
-           kept.global_shape[0] == (rows + model.vocab_multiple - 1) / model.vocab_multiple *
-                                       model.vocab_multiple;
+    return rows == model.vocab_size && kept.global_shape[0] == (rows + model.vocab_multiple - 1) /
+                                                                   model.vocab_multiple *
+                                                                   model.vocab_multiple;
 }
 
 }  // namespace
@@ -170,9 +170,9 @@ void CheckpointKeeper::finish(const TrainingState& state) {
 }
 
 checkpoints::LoadOptions load_options(Session& session, bool subset) {
-    return {.subset = subset,
-            .may_have_more_rows = holds_padding,
-            .progress = [&session] { session.activity().tick(); }};
+    return {.subset = subset, .may_have_more_rows = holds_padding, .progress = [&session] {
+                session.activity().tick();
+            }};
 }
 
 checkpoints::Checkpoint open_checkpoint(const std::string& path, Session& session) {

@@ -103,8 +103,7 @@ class ChunkedHead {
           values_(RowValues::of(x_.dim(0))) {
         attributes_.first_column = weight.boxes()[0].offset[0];
         held_ = attributes_;
-        held_.valid_columns =
-            std::min(options.valid_columns, held_.first_column + weight_.dim(0));
+        held_.valid_columns = std::min(options.valid_columns, held_.first_column + weight_.dim(0));
         if (pads_columns_) weight_ = weight.padded(weight_);
     }
     ~ChunkedHead() { parameter_.release(); }

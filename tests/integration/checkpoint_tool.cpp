@@ -77,9 +77,9 @@ void pad(Manifest& manifest, std::vector<Bytes>& tensors, int64_t rows,
         if (!name.ends_with(".embedding.tokens.weight") && !name.ends_with(".head.weight"))
             continue;
         tensor.info.global_shape = core::with_first_dim(tensor.info.global_shape, rows);
-        tensor.data.resize(static_cast<size_t>(tensor.info.global_shape.elements()) *
-                               size_of(tensor.info.dtype),
-                           std::byte{0x7f});
+        tensor.data.resize(
+            static_cast<size_t>(tensor.info.global_shape.elements()) * size_of(tensor.info.dtype),
+            std::byte{0x7f});
     }
     std::string& text = manifest.configuration;
     const std::string key = "vocab_multiple: ";

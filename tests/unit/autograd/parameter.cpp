@@ -74,10 +74,7 @@ TEST_F(ParameterTest, RowsBehindItsOwnAreZeroInDerivedCopies) {
     Parameter plain({.name = "plain", .shape = {3, 2}, .init = {}});
     EXPECT_EQ(plain.padded_shape(), plain.shape());
     expect_error(
-        ErrorKind::internal,
-        [] {
-            Parameter({.name = "scalar", .shape = Shape{}, .init = {}});
-        },
+        ErrorKind::internal, [] { Parameter({.name = "scalar", .shape = Shape{}, .init = {}}); },
         "scalar");
 }
 

@@ -85,9 +85,7 @@ TEST(MoreRows, AreRefusedWhereNobodyExpectsThem) {
             options.may_have_more_rows = [](const auto&, const auto&, int64_t) { return true; };
         expect_error(
             ErrorKind::checkpoint,
-            [&] {
-                restore_newest(files, ranks, "run", wanted.tensors, no_warning, options);
-            },
+            [&] { restore_newest(files, ranks, "run", wanted.tensors, no_warning, options); },
             table, says);
     };
     expect_refused(state_of(601, 0, 1, true), false, "holds it as f32 [640, 513]");

@@ -111,8 +111,8 @@ class Rank {
                               {tokens, width}, around_.allocator);
         std::vector<int32_t> targets;
         for (int64_t t = 0; t < tokens; ++t)
-            targets.push_back(
-                t % 5 == 3 ? -100 : static_cast<int32_t>((t * 31 + slot * 7) % vocabulary));
+            targets.push_back(t % 5 == 3 ? -100
+                                         : static_cast<int32_t>((t * 31 + slot * 7) % vocabulary));
         weights_->begin_micro_batch(data_->size());
         reducer_.begin_slot(slot);
         core::Tape tape;
@@ -148,8 +148,7 @@ class Rank {
             gradients[{parameter, begin}] = gradient;
         }
         for (core::optim::MasterWeights master : weights_->masters()) {
-            const ConstView gradient =
-                gradients.at({master.range.parameter, master.range.begin});
+            const ConstView gradient = gradients.at({master.range.parameter, master.range.begin});
             float* weights = master.weights.data<float>();
             for (int64_t i = 0; i < gradient.elements(); ++i)
                 weights[i] -= 0.05f * gradient.as<float>()[i];
