@@ -19,8 +19,8 @@ namespace {
 
 constexpr const char* module_file = "libplinth_cuda.so";
 
-/// Of a module that stands in for the CUDA module and for a machine with a device; null: none. Tests
-/// name the emulated device so (docs/gpu.md).
+/// Of a module that stands in for the CUDA module and for a machine with a device; null: none.
+/// Tests name the emulated device so (docs/gpu.md).
 const char* stand_in() {
     static const char* const file = std::getenv("PLINTH_DEVICE_MODULE");
     return file && *file ? file : nullptr;

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
-// One block of a kernel on the CPU: every thread is a fiber, and one block runs at a time. Fibers change only at
-// barriers and at what the lanes of a warp do together, so a block has the same result each time;
-// the order in which threads go on between two barriers is a choice, and a kernel that lacks a
-// barrier has other results in another order.
+// One block of a kernel on the CPU: every thread is a fiber, and one block runs at a time. Fibers
+// change only at barriers and at what the lanes of a warp do together, so a block has the same
+// result each time; the order in which threads go on between two barriers is a choice, and a kernel
+// that lacks a barrier has other results in another order.
 #pragma once
 
 #include <array>

@@ -297,11 +297,12 @@ cublasStatus_t cublasLtMatmulPreferenceSetAttribute(cublasLtMatmulPreference_t p
             return read(alignment, from, bytes);
     }
 }
-cublasStatus_t cublasLtMatmulAlgoGetHeuristic(
-    cublasLtHandle_t, cublasLtMatmulDesc_t operation, cublasLtMatrixLayout_t a,
-    cublasLtMatrixLayout_t b, cublasLtMatrixLayout_t, cublasLtMatrixLayout_t d,
-    cublasLtMatmulPreference_t preference, int most, cublasLtMatmulHeuristicResult_t results[],
-    int* count) {
+cublasStatus_t cublasLtMatmulAlgoGetHeuristic(cublasLtHandle_t, cublasLtMatmulDesc_t operation,
+                                              cublasLtMatrixLayout_t a, cublasLtMatrixLayout_t b,
+                                              cublasLtMatrixLayout_t, cublasLtMatrixLayout_t d,
+                                              cublasLtMatmulPreference_t preference, int most,
+                                              cublasLtMatmulHeuristicResult_t results[],
+                                              int* count) {
     *count = 0;
     if (!is_supported(of(operation), of(a), of(b), of(d))) return CUBLAS_STATUS_NOT_SUPPORTED;
     const auto& p = *reinterpret_cast<const Preference*>(preference);
@@ -331,8 +332,7 @@ cublasStatus_t cublasLtMatmulAlgoConfigGetAttribute(const cublasLtMatmulAlgo_t* 
     if (attribute == CUBLASLT_ALGO_CONFIG_SPLITK_NUM)
         found = splits ? 2 : 1;
     else if (attribute == CUBLASLT_ALGO_CONFIG_REDUCTION_SCHEME)
-        found =
-            splits ? CUBLASLT_REDUCTION_SCHEME_COMPUTE_TYPE : CUBLASLT_REDUCTION_SCHEME_NONE;
+        found = splits ? CUBLASLT_REDUCTION_SCHEME_COMPUTE_TYPE : CUBLASLT_REDUCTION_SCHEME_NONE;
     else
         return CUBLAS_STATUS_NOT_SUPPORTED;
     std::memcpy(to, &found, bytes);
@@ -343,8 +343,8 @@ cublasStatus_t cublasLtMatmul(cublasLtHandle_t, cublasLtMatmulDesc_t operation, 
                               const void* a_data, cublasLtMatrixLayout_t a, const void* b_data,
                               cublasLtMatrixLayout_t b, const void* beta, const void* c_data,
                               cublasLtMatrixLayout_t, void* d_data, cublasLtMatrixLayout_t d,
-                              const cublasLtMatmulAlgo_t* algorithm, void* workspace,
-                              size_t bytes, cudaStream_t stream) {
+                              const cublasLtMatmulAlgo_t* algorithm, void* workspace, size_t bytes,
+                              cudaStream_t stream) {
     const auto number = static_cast<int>(algorithm->data[0]);
     if (!is_supported(of(operation), of(a), of(b), of(d))) return CUBLAS_STATUS_NOT_SUPPORTED;
     if (c_data != d_data || (number == splitting && (!workspace || bytes < workspace_bytes)))

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// What a .cu file needs to be compiled for the CPU, included before its first line: CUDA's own types
-// and conversions from the toolkit's headers, and its built-in variables and functions by
+// What a .cu file needs to be compiled for the CPU, included before its first line: CUDA's own
+// types and conversions from the toolkit's headers, and its built-in variables and functions by
 // tests/emulation/block.h. translate.py has turned launches, shared variables and assembly into
 // calls of what is declared here.
 #pragma once
@@ -193,10 +193,9 @@ struct Launch {
 /// Arguments are copied now, as a launch copies them; the kernel runs when its stream comes to it.
 template <typename Kernel, typename... Arguments>
 void launch(const Launch& shape, Kernel kernel, Arguments... arguments) {
-    enqueue_kernel(shape.blocks, shape.threads, shape.shared_bytes, shape.stream,
-                   [kernel, copies = std::tuple<Arguments...>(arguments...)] {
-                       std::apply(kernel, copies);
-                   });
+    enqueue_kernel(
+        shape.blocks, shape.threads, shape.shared_bytes, shape.stream,
+        [kernel, copies = std::tuple<Arguments...>(arguments...)] { std::apply(kernel, copies); });
 }
 
 }  // namespace emulation

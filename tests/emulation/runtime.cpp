@@ -74,8 +74,8 @@ struct Machine {
         else if (name == "shuffled")
             order = Order::shuffled;
         else if (name != "ascending") {
-            std::fprintf(stderr,
-                         "PLINTH_EMULATION_ORDER=%s: ascending, descending or shuffled\n", asked);
+            std::fprintf(stderr, "PLINTH_EMULATION_ORDER=%s: ascending, descending or shuffled\n",
+                         asked);
             std::abort();
         }
     }
@@ -305,7 +305,7 @@ cudaError_t cudaPointerGetAttributes(cudaPointerAttributes* attributes, const vo
     const std::lock_guard lock(machine().mutex);
     *attributes = {};
     const Allocation* found = allocation_of(data);
-    attributes->type = !found                         ? cudaMemoryTypeUnregistered
+    attributes->type = !found                          ? cudaMemoryTypeUnregistered
                        : found->kind == Memory::device ? cudaMemoryTypeDevice
                                                        : cudaMemoryTypeHost;
     return cudaSuccess;

@@ -3,8 +3,8 @@
 
 #include "kernels/attention_choice.h"
 #include "tests/gpu/attention_operands.h"
-#include "tests/support/emulated_device.h"
 #include "tests/gpu/device_test.h"
+#include "tests/support/emulated_device.h"
 #include "tests/support/expect_error.h"
 
 namespace plinth::test {
