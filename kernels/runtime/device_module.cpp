@@ -6,11 +6,11 @@
 #include <unistd.h>
 
 #include <array>
-#include <cstdlib>
 #include <cstring>
 #include <string_view>
 
 #include "kernels/runtime/error.h"
+#include "kernels/runtime/stand_in_module.h"
 #include "kernels/runtime/trace.h"
 
 namespace plinth {
@@ -19,11 +19,10 @@ namespace {
 
 constexpr const char* module_file = "libplinth_cuda.so";
 
-/// Of a module that stands in for the CUDA module and for a machine with a device; null: none.
-/// Tests name the emulated device so (docs/gpu.md).
-const char* stand_in() {
-    static const char* const file = std::getenv("PLINTH_DEVICE_MODULE");
-    return file && *file ? file : nullptr;
+/// Of use_device_module. A test program names it before it enters main.
+std::string& stand_in() {
+    static std::string file;
+    return file;
 }
 
 struct Loaded {
@@ -43,7 +42,7 @@ std::string program_folder() {
 
 Loaded load() {
     Loaded loaded;
-    const char* file = stand_in() ? stand_in() : module_file;
+    const std::string file = stand_in().empty() ? module_file : stand_in();
     void* handle = open_backend_module(file, loaded.reason);
     if (!handle) return loaded;
     loaded.reason.clear();
@@ -70,6 +69,10 @@ const Loaded& loaded_once() {
 
 }  // namespace
 
+void use_device_module(const std::string& file) {
+    stand_in() = file;
+}
+
 void* open_backend_module(const std::string& file, std::string& reason) {
     const bool is_path = file.find('/') != std::string::npos;
     for (const std::string& path : {is_path ? file : program_folder() + file, file}) {
@@ -90,7 +93,8 @@ DeviceModule& cuda_module() {
 }
 
 bool has_cuda_driver() {
-    return stand_in() || access("/dev/nvidiactl", F_OK) == 0 || access("/dev/dxg", F_OK) == 0;
+    return !stand_in().empty() || access("/dev/nvidiactl", F_OK) == 0 ||
+           access("/dev/dxg", F_OK) == 0;
 }
 
 const std::string& no_cuda_device_reason() {

@@ -63,6 +63,8 @@ inline int __syncthreads_or(int is_true) {
     return emulation::any_of_block(is_true != 0);
 }
 
+inline void __threadfence_system() {}
+
 inline void __syncwarp(unsigned mask = 0xffffffffu) {
     emulation::exchange(mask, "__syncwarp", nullptr, 0);
 }
