@@ -1,30 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "kernels/attention.h"
 
-#include <algorithm>
-
-#include "kernels/attention_choice.h"
-#include "kernels/cuda/attention_cudnn.h"
+#include "kernels/cuda/attention_state.h"
 #include "kernels/cuda/attention_tensor_core.h"
 #include "kernels/cuda/attention_tiled.h"
 
 namespace plinth::kernels::cuda {
 
 namespace {
-
-/// What attention keeps with a queue.
-struct AttentionState {
-    int capability;
-    AttentionCounts counts;
-
-    explicit AttentionState(Queue& queue) : capability(capability_of(queue.device())) {}
-};
-
-bool begin_at_multiples_of_16(std::initializer_list<const void*> tensors) {
-    return std::all_of(tensors.begin(), tensors.end(), [](const void* data) {
-        return reinterpret_cast<uintptr_t>(data) % 16 == 0;
-    });
-}
 
 /// A call of whole sequences, and who may serve it.
 struct Choice {

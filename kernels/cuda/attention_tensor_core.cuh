@@ -179,6 +179,30 @@ __device__ void store_rows(TokenRows<BFloat16> tokens, const Sums<Blocks, Width>
     }
 }
 
+/// The same as fp32, or added to what is there.
+template <int Width, int Blocks, typename Scale>
+__device__ void store_rows(TokenRows<float> tokens, const Sums<Blocks, Width>& sums, Scale&& scale,
+                           int first, int limit, int width, bool adds) {
+    const MatrixElement at = sum_element(lane_index(), 0);
+#pragma unroll
+    for (int m = 0; m < Blocks; ++m)
+#pragma unroll
+        for (int half = 0; half < 2; ++half) {
+            const int row = first + 16 * m + at.row + 8 * half;
+            if (row >= limit) continue;
+            float* to = tokens.row(row) + at.column;
+            const float factor = scale(m, half);
+#pragma unroll
+            for (int n = 0; n < Width / 8; ++n)
+#pragma unroll
+                for (int i = 0; i < 2; ++i) {
+                    if (8 * n + at.column >= width) continue;
+                    const float value = factor * sums[m][n][2 * half + i];
+                    to[8 * n + i] = adds ? to[8 * n + i] + value : value;
+                }
+        }
+}
+
 /// Documents of the runs of queries and keys, by which tiles are left out.
 struct RunDocuments {
     DocumentRanges queries, keys;

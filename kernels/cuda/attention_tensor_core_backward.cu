@@ -15,15 +15,28 @@ namespace tensor_core {
 
 namespace {
 
+/// D of the gradients; fp32 ones are added to.
+template <typename D>
 struct BackwardArguments {
     AttentionProblem problem;
     TokenHeads<const BFloat16> dy, y, q, k, v;
     QueryValues<const float> log_sum;
     QueryValues<float> delta;  ///< the D of the formulas
-    TokenHeads<BFloat16> dq, dk, dv;
+    TokenHeads<D> dq, dk, dv;
     RunDocuments documents;
     int query_tiles = 0, key_tiles = 0;
 };
+
+/// The warp's rows of a gradient, `factor` times the sums, by way of its own rows of `tile`.
+template <int Width, typename D>
+__device__ void give_rows(TokenRows<D> tokens, const Sums<1, Width>& sums, float factor, int first,
+                          int limit, int width, BFloat16* tile) {
+    const auto scale = [&](int, int) { return factor; };
+    if constexpr (std::is_same_v<D, float>)
+        store_rows<Width, 1>(tokens, sums, scale, first, limit, width, true);
+    else
+        store_rows<Width, 1>(tokens, sums, scale, first, limit, width, tile);
+}
 
 /// dproducts = gradients of the scaled scores, from the products of queries (rows) and keys
 /// (columns) from these positions on, and the gradients of the weights.
@@ -55,9 +68,9 @@ __device__ void weigh_queries(Sums<1, Columns>& products, Sums<1, Columns>& dpro
 
 /// One tile of queries of one head against all their keys. While one tile of keys and values is
 /// met, the next is on its way.
-template <int Width, bool Drops>
+template <typename D, int Width, bool Drops>
 __global__ void __launch_bounds__(threads, query_gradient_blocks(Width, Drops))
-    query_gradients(const BackwardArguments call) {
+    query_gradients(const BackwardArguments<D> call) {
     constexpr int rows = backward_rows, passing = backward_moving_rows(Width),
                   size = rows * row_stride(Width), passing_size = passing * row_stride(Width);
     extern __shared__ __align__(16) uint4 memory[];
@@ -130,9 +143,8 @@ __global__ void __launch_bounds__(threads, query_gradient_blocks(Width, Drops))
         accumulate<Width, 1, passing>(dq, dproducts, here);
         key = next;
     }
-    store_rows<Width, 1>(
-        call.dq.rows(b, h, problem.width), dq, [&](int, int) { return problem.scale; }, warp_first,
-        span.queries, problem.width, warp_queries);
+    give_rows<Width>(call.dq.rows(b, h, problem.width), dq, problem.scale, warp_first, span.queries,
+                     problem.width, warp_queries);
 }
 
 /// What key_value_gradients reads of a tile of queries, beside the tile.
@@ -177,9 +189,9 @@ __device__ void weigh_keys(Sums<1, Columns>& products, Sums<1, Columns>& dproduc
 
 /// One tile of keys and values of one key/value head against the queries of its group, head by
 /// head. While one tile of queries is met, the next is on its way.
-template <int Width, bool Drops>
+template <typename D, int Width, bool Drops>
 __global__ void __launch_bounds__(threads, key_value_gradient_blocks)
-    key_value_gradients(const BackwardArguments call) {
+    key_value_gradients(const BackwardArguments<D> call) {
     constexpr int rows = backward_rows, passing = backward_moving_rows(Width),
                   size = rows * row_stride(Width), passing_size = passing * row_stride(Width);
     extern __shared__ __align__(16) uint4 memory[];
@@ -272,15 +284,14 @@ __global__ void __launch_bounds__(threads, key_value_gradient_blocks)
         h = next_h;
         query = next;
     }
-    store_rows<Width, 1>(
-        call.dk.rows(b, g, problem.width), dk, [&](int, int) { return problem.scale; }, warp_first,
-        span.keys, problem.width, warp_keys);
-    store_rows<Width, 1>(
-        call.dv.rows(b, g, problem.width), dv, [&](int, int) { return problem.kept; }, warp_first,
-        span.keys, problem.width, warp_values);
+    give_rows<Width>(call.dk.rows(b, g, problem.width), dk, problem.scale, warp_first, span.keys,
+                     problem.width, warp_keys);
+    give_rows<Width>(call.dv.rows(b, g, problem.width), dv, problem.kept, warp_first, span.keys,
+                     problem.width, warp_values);
 }
 
-void launch(BackwardArguments call, const char* name, Queue& queue) {
+template <typename D>
+void launch(BackwardArguments<D> call, const char* name, Queue& queue) {
     AttentionProblem& problem = call.problem;
     const AttentionSpan& span = problem.span;
     const int64_t queries = span.queries, heads = problem.heads, rows = problem.batch * heads;
@@ -299,9 +310,9 @@ void launch(BackwardArguments call, const char* name, Queue& queue) {
                       key_blocks = int64_t{call.key_tiles} * problem.batch * problem.kv_heads;
         const bool drops = problem.dropped_below != 0;
         const auto of_queries =
-            drops ? query_gradients<Width, true> : query_gradients<Width, false>;
+            drops ? query_gradients<D, Width, true> : query_gradients<D, Width, false>;
         const auto of_keys =
-            drops ? key_value_gradients<Width, true> : key_value_gradients<Width, false>;
+            drops ? key_value_gradients<D, Width, true> : key_value_gradients<D, Width, false>;
         of_queries<<<blocks_for(query_blocks, 1), threads,
                      allow_shared_bytes(of_queries, backward_bytes(Width)), queue.stream()>>>(call);
         CUDA_CHECK_LAUNCH(name);
@@ -322,18 +333,41 @@ void tensor_core_attention_backward(View dqkv, ConstView dy, ConstView y, ConstV
     const int64_t queries = shape.heads * shape.width, keys = shape.kv_heads * shape.width;
     using Heads = TokenHeads<const BFloat16>;
     using Gradients = TokenHeads<BFloat16>;
-    tensor_core::launch({.problem = AttentionProblem::of(shape, mask, options),
-                         .dy = Heads::of(dy),
-                         .y = Heads::of(y),
-                         .q = Heads::of(qkv),
-                         .k = Heads::of(qkv, queries),
-                         .v = Heads::of(qkv, queries + keys),
-                         .log_sum = {log_sum.as<float>(), shape.heads * shape.tokens, shape.tokens},
-                         .delta = {},
-                         .dq = Gradients::of(dqkv),
-                         .dk = Gradients::of(dqkv, queries),
-                         .dv = Gradients::of(dqkv, queries + keys)},
-                        "attention_backward", queue);
+    tensor_core::launch<BFloat16>(
+        {.problem = AttentionProblem::of(shape, mask, options),
+         .dy = Heads::of(dy),
+         .y = Heads::of(y),
+         .q = Heads::of(qkv),
+         .k = Heads::of(qkv, queries),
+         .v = Heads::of(qkv, queries + keys),
+         .log_sum = {log_sum.as<float>(), shape.heads * shape.tokens, shape.tokens},
+         .delta = {},
+         .dq = Gradients::of(dqkv),
+         .dk = Gradients::of(dqkv, queries),
+         .dv = Gradients::of(dqkv, queries + keys)},
+        "attention_backward", queue);
+}
+
+void tensor_core_attention_part_backward(View dq, View dk, View dv, ConstView dy, ConstView y,
+                                         ConstView log_sum, ConstView q, ConstView k, ConstView v,
+                                         const AttentionShape& shape, const AttentionMask& mask,
+                                         const AttentionPart& part, const Attention& options,
+                                         Queue& queue) {
+    using Heads = TokenHeads<const BFloat16>;
+    using Gradients = TokenHeads<float>;
+    tensor_core::launch<float>(
+        {.problem = AttentionProblem::of(shape, k.dim(1), part, mask, options),
+         .dy = Heads::of(dy),
+         .y = Heads::of(y),
+         .q = Heads::of(q),
+         .k = Heads::of(k),
+         .v = Heads::of(v),
+         .log_sum = {log_sum.as<float>(), log_sum.stride(0), log_sum.stride(1)},
+         .delta = {},
+         .dq = Gradients::of(dq),
+         .dk = Gradients::of(dk),
+         .dv = Gradients::of(dv)},
+        "attention_part_backward", queue);
 }
 
 }  // namespace plinth::kernels::cuda

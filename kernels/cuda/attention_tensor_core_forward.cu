@@ -16,6 +16,7 @@ struct ForwardArguments {
     TokenHeads<const BFloat16> q, k, v;
     TokenHeads<Y> y;
     QueryValues<float> log_sum;
+    bool resumes = false;  ///< y and log_sum hold the attention over other keys
     RunDocuments documents;
     int query_tiles = 0;
 };
@@ -36,6 +37,34 @@ struct RunningSoftmax {
                 largest[m][half] = -std::numeric_limits<float>::infinity();
                 sum[m][half] = 0.0f;
             }
+    }
+
+    /// Goes on where a call left off: y, times `scale`, and the log of the sum of exponentials are
+    /// over other keys. Row 0 of the warp is query `first`.
+    __device__ void resume(TokenRows<const float> y, const float* log_sum, float scale, int first,
+                           int queries, int width) {
+        const MatrixElement at = sum_element(lane_index(), 0);
+#pragma unroll
+        for (int m = 0; m < Blocks; ++m)
+#pragma unroll
+            for (int half = 0; half < 2; ++half) {
+                const int query = first + 16 * m + at.row + 8 * half;
+                if (query >= queries) continue;
+                // Of a row that has seen keys, the log serves as the maximum, beside a sum of 1,
+                // which one of the row's four lanes holds.
+                const float before = log_sum[query];
+                const bool is_empty = before == -std::numeric_limits<float>::infinity();
+                largest[m][half] = before * log2_of_e;
+                sum[m][half] = is_empty || at.column != 0 ? 0.0f : 1.0f;
+                const float* row = y.row(query) + at.column;
+#pragma unroll
+                for (int n = 0; n < Width / 8; ++n)
+#pragma unroll
+                    for (int i = 0; i < 2; ++i)
+                        if (8 * n + at.column < width)
+                            out[m][n][2 * half + i] = scale * row[8 * n + i];
+            }
+        __syncwarp();  // before another lane of the row writes what was read
     }
 
     /// scores = 2^(scores - largest), with what came before shrunk to the new maxima.
@@ -101,18 +130,25 @@ __global__ void __launch_bounds__(threads, forward_blocks(Width, Drops))
     };
     const int end = span.keys_end(first, rows);
     int key = next_tile(span.keys_begin(first, keys_at_once), end);
-    copy_tile<Width, rows>(queries, call.q.rows(b, h, problem.width), first, span.queries,
-                           problem.width);
-    copy_tile<Width, keys_at_once>(keys, of_keys, key, span.keys, problem.width);
-    commit_copies();
-    wait_for_copies<0>();
-    __syncthreads();
+    if (key < end) {
+        copy_tile<Width, rows>(queries, call.q.rows(b, h, problem.width), first, span.queries,
+                               problem.width);
+        copy_tile<Width, keys_at_once>(keys, of_keys, key, span.keys, problem.width);
+        commit_copies();
+    } else if (call.resumes) {
+        return;  // all stays as it is
+    }
     BFloat16* const warp_queries = queries + warp_index() * warp_rows * row_stride(Width);
     const ScoreMask mask = ScoreMask::of(problem, b, h);
     DroppedWeights dropped{};
     if constexpr (Drops) dropped = DroppedWeights::of(problem, b, h);
     const int warp_first = first + warp_index() * warp_rows;
     RunningSoftmax<Width, blocks> softmax;
+    const TokenRows<Y> y = call.y.rows(b, h, problem.width);
+    if constexpr (std::is_same_v<Y, float>)
+        if (call.resumes)
+            softmax.resume({y.data, y.stride}, call.log_sum.of(b, h), 1.0f / problem.kept,
+                           warp_first, span.queries, problem.width);
     while (key < end) {
         wait_for_copies<0>();
         __syncthreads();  // the keys are there, and nobody reads the values before
@@ -169,10 +205,13 @@ __global__ void __launch_bounds__(threads, forward_blocks(Width, Drops))
             if (lane_index() % 4 == 0 && query < span.queries)
                 call.log_sum.of(b, h)[query] = softmax.largest[m][half] * ln_of_2 + logf(sum);
         }
-    store_rows<Width, blocks>(
-        call.y.rows(b, h, problem.width), softmax.out,
-        [&](int m, int half) { return inverse[m][half]; }, warp_first, span.queries, problem.width,
-        warp_queries);
+    const auto scale = [&](int m, int half) { return inverse[m][half]; };
+    if constexpr (std::is_same_v<Y, float>)
+        store_rows<Width, blocks>(y, softmax.out, scale, warp_first, span.queries, problem.width,
+                                  false);
+    else
+        store_rows<Width, blocks>(y, softmax.out, scale, warp_first, span.queries, problem.width,
+                                  warp_queries);
 }
 
 template <typename Y>
@@ -212,6 +251,22 @@ void tensor_core_attention_forward(View y, View log_sum, ConstView qkv, const At
          .y = TokenHeads<BFloat16>::of(y),
          .log_sum = {log_sum.as<float>(), shape.heads * shape.tokens, shape.tokens}},
         "attention_forward", queue);
+}
+
+void tensor_core_attention_part_forward(View y, View log_sum, ConstView q, ConstView k, ConstView v,
+                                        const AttentionShape& shape, const AttentionMask& mask,
+                                        const AttentionPart& part, const Attention& options,
+                                        Queue& queue) {
+    using Heads = TokenHeads<const BFloat16>;
+    tensor_core::launch<float>(
+        {.problem = AttentionProblem::of(shape, k.dim(1), part, mask, options),
+         .q = Heads::of(q),
+         .k = Heads::of(k),
+         .v = Heads::of(v),
+         .y = TokenHeads<float>::of(y),
+         .log_sum = {log_sum.as<float>(), log_sum.stride(0), log_sum.stride(1)},
+         .resumes = !part.begins},
+        "attention_part_forward", queue);
 }
 
 }  // namespace plinth::kernels::cuda
