@@ -25,6 +25,9 @@ class KeptMemory final : public MemorySource {
     Device device() const override { return source_.device(); }
     void* allocate(size_t bytes) override;
     void free(void*, size_t) override {}
+    bool takes_back() const override { return false; }
+    size_t available() const override { return source_.available(); }
+    MemoryHolders& holders() override { return source_.holders(); }
     void set_zero(void* data, size_t bytes) override { source_.set_zero(data, bytes); }
 
   private:
@@ -57,7 +60,9 @@ class MicroBatchGraphs {
   public:
     /// `stream` must outlive it.
     MicroBatchGraphs(Stream& stream, MemorySource& source)
-        : stream_(stream), memory_(source), arena_(memory_) {}
+        : stream_(stream),
+          memory_(source),
+          arena_(memory_, CachingAllocator::Rounding::sizes, "tensors of graphs") {}
 
     /// For the tensors of a micro-batch, and for nothing that outlives it.
     CachingAllocator& arena() { return arena_; }

@@ -5,6 +5,7 @@
 #include <map>
 #include <mutex>
 #include <string_view>
+#include <utility>
 #include <vector>
 
 #include "kernels/cuda/check.h"
@@ -30,11 +31,14 @@ class DeviceMemory final : public MemorySource {
         const cudaError_t status = cudaMalloc(&block, bytes);
         if (status == cudaErrorMemoryAllocation) {
             cudaGetLastError();
-            size_t free_bytes = 0, all = 0;
-            CUDA_CHECK(cudaMemGetInfo(&free_bytes, &all));
-            FAIL(io, "out of device memory: {} bytes asked for, {} of {} free", bytes, free_bytes,
-                 all);
+            const auto [free_bytes, all] = free_and_all();
+            throw OutOfMemory(fmt::format("out of device memory: {} bytes asked for, {} of {} free",
+                                          bytes, free_bytes, all),
+                              __FILE__, __LINE__);
         }
+        REQUIRE(internal, status != cudaErrorStreamCaptureUnsupported,
+                "captured work takes {} bytes from the device: the same work must have run before",
+                bytes);
         CUDA_CHECK(status);
         return block;
     }
@@ -44,8 +48,16 @@ class DeviceMemory final : public MemorySource {
         CUDA_CHECK(cudaMemset(block, 0, bytes));
         CUDA_CHECK(cudaDeviceSynchronize());
     }
+    size_t available() const override { return free_and_all().first; }
 
   private:
+    std::pair<size_t, size_t> free_and_all() const {
+        CUDA_CHECK(cudaSetDevice(index_));
+        size_t free_bytes = 0, all = 0;
+        CUDA_CHECK(cudaMemGetInfo(&free_bytes, &all));
+        return {free_bytes, all};
+    }
+
     int index_;
 };
 
@@ -55,8 +67,12 @@ class PinnedMemory final : public MemorySource {
     void* allocate(size_t bytes) override {
         void* block = nullptr;
         const cudaError_t status = cudaHostAlloc(&block, bytes, cudaHostAllocPortable);
-        REQUIRE(io, status == cudaSuccess, "no {} bytes of pinned host memory: {}", bytes,
-                cudaGetErrorString(status));
+        if (status == cudaErrorMemoryAllocation) {
+            cudaGetLastError();
+            throw OutOfMemory(fmt::format("no {} bytes of pinned host memory", bytes), __FILE__,
+                              __LINE__);
+        }
+        CUDA_CHECK(status);
         return block;
     }
     void free(void* block, size_t) override { cudaFreeHost(block); }
@@ -96,7 +112,7 @@ class Module final : public DeviceModule {
     std::unique_ptr<DeviceQueue> queue(int index, const StreamOptions& options) override {
         REQUIRE(config, index >= 0 && index < devices_,
                 "run.device: cuda:{} of {} devices of this machine", index, devices_);
-        return std::make_unique<Queue>(index, options);
+        return std::make_unique<Queue>(index, memory(index), options);
     }
     void* kernel(const char* name) const override {
         const auto found = kernel_table().find(name);
@@ -161,7 +177,11 @@ KernelEntry::KernelEntry(const char* name, void* kernel) {
     CHECK(is_new, "two CUDA kernels of the name {}", name);
 }
 
-Queue::Queue(int device, const StreamOptions& options) : device_(device), options_(options) {
+Queue::Queue(int device, MemorySource& memory, const StreamOptions& options)
+    : device_(device),
+      options_(options),
+      memory_(memory),
+      scratch_of_kernels_(memory.holders(), "scratch of kernels") {
     CUDA_CHECK(cudaSetDevice(device));
     CUDA_CHECK(cudaDeviceGetAttribute(&multiprocessors_, cudaDevAttrMultiProcessorCount, device));
     CUDA_CHECK(cudaStreamCreateWithFlags(&stream_, cudaStreamNonBlocking));
@@ -178,30 +198,41 @@ Queue::~Queue() {
     cudaSetDevice(device_);
     cudaStreamSynchronize(stream_);
     states_.clear();
-    cudaFree(scratch_);
-    for (void* scratch : scratch_of_graphs_)
-        cudaFree(scratch);
+    free_scratch();
+    for (const Scratch& scratch : scratch_of_graphs_)
+        memory_.free(scratch.block, scratch.bytes);
     cudaFree(fault_->writer);
     cudaFreeHost(fault_);
     cudaStreamDestroy(stream_);
 }
 
 void* Queue::scratch(size_t bytes) {
-    if (bytes > scratch_bytes_) {
+    if (bytes > scratch_.bytes) {
         CHECK(!is_capturing_, "captured work needs {} bytes of scratch, and {} are there: {}",
-              bytes, scratch_bytes_, "the same work must have run before");
+              bytes, scratch_.bytes, "the same work must have run before");
         CUDA_CHECK(cudaStreamSynchronize(stream_));
         if (is_scratch_in_graphs_)
-            scratch_of_graphs_.push_back(scratch_);
+            scratch_of_graphs_.push_back(std::exchange(scratch_, {}));
         else
-            CUDA_CHECK(cudaFree(scratch_));
+            free_scratch();
         is_scratch_in_graphs_ = false;
-        scratch_ = nullptr;
-        scratch_bytes_ = 0;
-        CUDA_CHECK(cudaMalloc(&scratch_, bytes));
-        scratch_bytes_ = bytes;
+        count_scratch();
+        scratch_ = {memory_.take(bytes), bytes};
+        count_scratch();
     }
-    return scratch_;
+    return scratch_.block;
+}
+
+void Queue::free_scratch() {
+    const Scratch scratch = std::exchange(scratch_, {});
+    if (scratch.block) memory_.free(scratch.block, scratch.bytes);
+}
+
+void Queue::count_scratch() {
+    size_t bytes = scratch_.bytes;
+    for (const Scratch& scratch : scratch_of_graphs_)
+        bytes += scratch.bytes;
+    scratch_of_kernels_.set(bytes);
 }
 
 namespace {

@@ -16,7 +16,8 @@ namespace plinth::kernels::cuda {
 /// One CUDA stream and what its kernels share.
 class Queue final : public DeviceQueue {
   public:
-    Queue(int device, const StreamOptions& options);
+    /// `memory` is the device's.
+    Queue(int device, MemorySource& memory, const StreamOptions& options);
     ~Queue() override;
     Queue(const Queue&) = delete;
     Queue& operator=(const Queue&) = delete;
@@ -52,17 +53,24 @@ class Queue final : public DeviceQueue {
     void* handle() override { return stream_; }
 
   private:
+    struct Scratch {
+        void* block = nullptr;
+        size_t bytes = 0;
+    };
     void throw_fault();
+    void free_scratch();
+    void count_scratch();
 
     int device_;
     StreamOptions options_;
+    MemorySource& memory_;
     int multiprocessors_ = 0;
     cudaStream_t stream_ = nullptr;
     Fault* fault_ = nullptr;
-    void* scratch_ = nullptr;
-    size_t scratch_bytes_ = 0;
+    Scratch scratch_;
     bool is_capturing_ = false, is_scratch_in_graphs_ = false;
-    std::vector<void*> scratch_of_graphs_;  ///< that was too small for what came later
+    std::vector<Scratch> scratch_of_graphs_;  ///< that was too small for what came later
+    NamedMemory scratch_of_kernels_;
     std::unordered_map<std::type_index, std::shared_ptr<void>> states_;
 };
 

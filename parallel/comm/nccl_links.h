@@ -39,7 +39,8 @@ std::unique_ptr<LinkDevice> link_device(Stream& stream);
 /// A device and its memory that calls have kept for the next ones.
 struct LinkMemory {
     explicit LinkMemory(std::unique_ptr<LinkDevice> of)
-        : device(std::move(of)), allocator(device->memory()) {}
+        : device(std::move(of)),
+          allocator(device->memory(), CachingAllocator::Rounding::sizes, "exchange over NCCL") {}
     std::unique_ptr<LinkDevice> device;
     CachingAllocator allocator;
 };

@@ -4,7 +4,10 @@
 #include <gtest/gtest.h>
 
 #include <algorithm>
+#include <new>
 #include <string>
+#include <utility>
+#include <vector>
 
 #include "kernels/runtime/error.h"
 
@@ -68,10 +71,12 @@ TEST(CachingAllocator, RoundsUpByA32ndAtMostAndLargeBlocksToHugePages) {
 /// Has only so much.
 class SmallMemory final : public MemorySource {
   public:
-    explicit SmallMemory(DeviceType type = DeviceType::cpu) : type_(type) {}
-    Device device() const override { return {type_, 0}; }
+    Device device() const override { return {}; }
     void* allocate(size_t bytes) override {
-        REQUIRE(io, held + bytes <= most, "no {} bytes left", bytes);
+        ++calls;
+        if (is_broken) FAIL(io, "CUDA: an illegal memory access was encountered");
+        if (held + bytes > most)
+            throw OutOfMemory(fmt::format("no {} bytes left", bytes), __FILE__, __LINE__);
         held += bytes;
         return host_memory().allocate(bytes);
     }
@@ -79,28 +84,36 @@ class SmallMemory final : public MemorySource {
         held -= bytes;
         host_memory().free(block, bytes);
     }
+    size_t available() const override { return most - held; }
     size_t held = 0, most = 8192;
-
-  private:
-    DeviceType type_;
+    int calls = 0;
+    bool is_broken = false;
 };
 
-TEST(CachingAllocator, WhatNeedsLessMemoryIsNamed) {
-    for (const auto type : {DeviceType::cpu, DeviceType::cuda}) {
-        SmallMemory memory(type);
-        CachingAllocator allocator(memory);
-        std::string message;
-        try {
-            allocator.allocate(10000);
-        } catch (const Error& error) {
-            message = error.what();
-        }
-        EXPECT_NE(message.find("a smaller train.micro_batch"), std::string::npos) << message;
-        // States that go to the host need no less memory on the CPU.
-        EXPECT_EQ(message.find("optimizer.offload=states") != std::string::npos,
-                  type == DeviceType::cuda)
-            << message;
+/// As the memory of graphs is.
+class KeepingMemory final : public MemorySource {
+  public:
+    explicit KeepingMemory(MemorySource& source) : source_(source) {}
+    Device device() const override { return source_.device(); }
+    void* allocate(size_t bytes) override { return source_.allocate(bytes); }
+    void free(void* block, size_t bytes) override { freed.emplace_back(block, bytes); }
+    bool takes_back() const override { return false; }
+    MemoryHolders& holders() override { return source_.holders(); }
+    std::vector<std::pair<void*, size_t>> freed;
+
+  private:
+    MemorySource& source_;
+};
+
+/// What is said when `bytes` are not there; empty where they are.
+std::string message_of_shortage(CachingAllocator& allocator, size_t bytes) {
+    try {
+        allocator.free(allocator.allocate(bytes), bytes);
+    } catch (const OutOfMemory& error) {
+        EXPECT_EQ(error.kind(), ErrorKind::io);
+        return error.what();
     }
+    return "";
 }
 
 TEST(CachingAllocator, GivesCachedBlocksBackBeforeMemoryRunsOut) {
@@ -110,17 +123,121 @@ TEST(CachingAllocator, GivesCachedBlocksBackBeforeMemoryRunsOut) {
     void* large = allocator.allocate(8192);  // fits only without the cached block
     EXPECT_EQ(memory.held, 8192u);
     EXPECT_EQ(allocator.use().reserved, 8192u);
-    try {
-        allocator.allocate(1024);
-        ADD_FAILURE() << "memory that is not there";
-    } catch (const Error& error) {
-        EXPECT_EQ(error.kind(), ErrorKind::io);
-        EXPECT_NE(std::string(error.what()).find("no 1024 bytes left; tensors hold"),
-                  std::string::npos)
-            << error.what();
-    }
+    EXPECT_EQ(message_of_shortage(allocator, 1024),
+              "no 1024 bytes left; this process holds 0.008 MiB of it: tensors 0.008 MiB");
     EXPECT_EQ(allocator.use().in_use, 8192u) << "what was not given is not counted";
     allocator.free(large, 8192);
+}
+
+TEST(CachingAllocator, GivesBackWhatOtherAllocatorsOfTheSourceKeep) {
+    SmallMemory memory;
+    CachingAllocator one(memory), other(memory);
+    other.free(other.allocate(4096), 4096);
+    one.free(one.allocate(8192), 8192);
+    EXPECT_EQ(other.use().reserved, 0u);
+    EXPECT_EQ(other.use().cached(), 0u);
+    { CachingAllocator gone(memory); }
+    other.free(other.allocate(8192), 8192);
+    EXPECT_EQ(one.use().reserved, 0u);
+    // Who takes memory without an allocator is served the same way.
+    memory.free(memory.take(8192), 8192);
+    EXPECT_EQ(other.use().reserved, 0u);
+}
+
+TEST(CachingAllocator, KeepsBlocksThatItsSourceWouldNotFree) {
+    SmallMemory memory;
+    KeepingMemory kept(memory);
+    CachingAllocator arena(kept, CachingAllocator::Rounding::sizes, "tensors of graphs");
+    void* block = arena.allocate(4096);
+    arena.free(block, 4096);
+    const std::string message = message_of_shortage(arena, 8192);
+    EXPECT_EQ(message,
+              "no 8192 bytes left; this process holds 0.004 MiB of it: tensors of graphs, free "
+              "blocks that stay 0.004 MiB");
+    EXPECT_TRUE(kept.freed.empty());
+    EXPECT_EQ(arena.use().reserved, 4096u);
+    EXPECT_EQ(arena.allocate(4096), block) << "the block is not lost";
+    arena.free(block, 4096);
+    CachingAllocator session(memory);
+    session.free(session.allocate(4096), 4096);
+    void* second = arena.allocate(2048);  // of what the other one kept
+    EXPECT_EQ(session.use().reserved, 0u);
+    arena.free(second, 2048);
+    memory.free(block, 4096);
+    memory.free(second, 2048);
+}
+
+TEST(CachingAllocator, OtherErrorsOfTheSourceAreNotTakenForAShortage) {
+    SmallMemory memory;
+    CachingAllocator allocator(memory);
+    memory.holders().advise(&memory, [](const MemoryShortage&) -> std::string {
+        ADD_FAILURE() << "advice about memory where it is not short";
+        return "";
+    });
+    allocator.free(allocator.allocate(4096), 4096);
+    memory.is_broken = true;
+    const int calls = memory.calls;
+    try {
+        allocator.allocate(1024);
+        ADD_FAILURE() << "memory of a broken device";
+    } catch (const OutOfMemory& error) {
+        ADD_FAILURE() << error.what();
+    } catch (const Error& error) {
+        EXPECT_STREQ(error.what(), "CUDA: an illegal memory access was encountered");
+    }
+    EXPECT_EQ(memory.calls, calls + 1) << "asked once";
+    EXPECT_EQ(allocator.use().reserved, 4096u) << "nothing was given back";
+}
+
+TEST(CachingAllocator, AShortageSaysWhoHoldsWhatAndTheNewestAdvice) {
+    SmallMemory memory;
+    memory.most = 3 << 20;
+    CachingAllocator allocator(memory, CachingAllocator::Rounding::sizes, "activations");
+    CachingAllocator weights(allocator, "weights"), gradients(allocator, "gradients");
+    NamedMemory scratch(memory.holders(), "scratch of kernels");
+    void* a = weights.allocate(1 << 20);
+    void* b = gradients.allocate(512 << 10);
+    void* c = allocator.allocate(256 << 10);
+    scratch.set(64 << 10);
+    MemoryShortage seen;
+    const int first = 0, second = 0;
+    memory.holders().advise(&first, [](const MemoryShortage&) { return std::string("old"); });
+    memory.holders().advise(&second, [&](const MemoryShortage& shortage) {
+        seen = shortage;
+        return std::string("a smaller batch fits");
+    });
+    const std::string held =
+        "no 2097152 bytes left; this process holds 1.812 MiB of it: weights 1.000 MiB, gradients "
+        "0.500 MiB, activations 0.250 MiB, scratch of kernels 0.062 MiB; ";
+    EXPECT_EQ(message_of_shortage(weights, 2 << 20), held + "a smaller batch fits");
+    EXPECT_EQ(seen.asked, size_t{2} << 20);
+    EXPECT_EQ(seen.held, (size_t{1} << 20) + (512 << 10) + (256 << 10) + (64 << 10));
+    EXPECT_EQ(seen.available, (size_t{3} << 20) - (size_t{1} << 20) - (512 << 10) - (256 << 10));
+    memory.holders().forget(&second);
+    EXPECT_EQ(message_of_shortage(weights, 2 << 20), held + "old");
+    memory.holders().advise(&second,
+                            [](const MemoryShortage&) -> std::string { throw std::bad_alloc(); });
+    EXPECT_EQ(message_of_shortage(weights, 2 << 20) + "; ", held) << "without the advice";
+    weights.free(a, 1 << 20);
+    gradients.free(b, 512 << 10);
+    allocator.free(c, 256 << 10);
+}
+
+TEST(CachingAllocator, PartsAreCountedByThemselvesAndInTheWhole) {
+    CountingMemory memory;
+    CachingAllocator allocator(memory);
+    CachingAllocator weights(allocator, "weights");
+    void* a = weights.allocate(1024);
+    void* b = allocator.allocate(2048);
+    EXPECT_EQ(weights.use().in_use, 1024u);
+    EXPECT_EQ(allocator.use().in_use, 3072u);
+    weights.free(a, 1024);
+    EXPECT_EQ(allocator.allocate(1024), a) << "one cache serves all parts";
+    EXPECT_EQ(weights.use().in_use, 0u);
+    EXPECT_EQ(weights.use().peak, 1024u);
+    EXPECT_EQ(allocator.use().peak, 3072u);
+    allocator.free(a, 1024);
+    allocator.free(b, 2048);
 }
 
 TEST(CachingAllocator, TheSameRequestsGetTheSameAddresses) {
@@ -150,9 +267,18 @@ TEST(CachingAllocator, CountsUseAndItsPeak) {
     EXPECT_EQ(allocator.use().in_use, 2048u + 512u);
     EXPECT_EQ(allocator.use().peak, 1024u + 2048u);
     EXPECT_EQ(allocator.use().reserved, 1024u + 2048u + 512u);
+    EXPECT_EQ(allocator.use().cached(), 1024u);
+    EXPECT_EQ(allocator.use().requests, 3);
+    EXPECT_EQ(allocator.use().taken, 3);
     allocator.free(a, 512);
     allocator.free(b, 2048);
     EXPECT_EQ(allocator.use().in_use, 0u);
+    allocator.free(allocator.allocate(2048), 2048);
+    EXPECT_EQ(allocator.use().requests, 4);
+    EXPECT_EQ(allocator.use().taken, 3);
+    EXPECT_EQ(allocator.give_back(), 1024u + 2048u + 512u);
+    EXPECT_EQ(allocator.use().reserved, 0u);
+    EXPECT_EQ(allocator.use().peak_reserved, 1024u + 2048u + 512u);
 }
 
 TEST(CachingAllocator, RoundingWastesLittleAndKeepsAlignment) {
