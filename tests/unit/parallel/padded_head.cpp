@@ -199,7 +199,6 @@ TEST(PaddedHead, RowsBehindTheWeightChangeNothing) {
                 Case c{.data = data, .tensor = tensor, .zero = zero, .compute = compute};
                 const std::vector<Values> padded = run(c);
                 EXPECT_GT(padded[0].at("loss").at(0), 1.0);
-                c.multiple = 1;
                 c.pads_columns = false;
                 expect_same(c, padded, run(c));
             }
