@@ -182,7 +182,9 @@ void expect_same(const Case& c, const std::vector<Values>& padded,
     for (size_t rank = 0; rank < plain.size(); ++rank)
         for (const auto& [name, expected] : plain[rank]) {
             const std::vector<double>& found = padded[rank].at(name);
-            ASSERT_EQ(found.size(), expected.size()) << name;
+            ASSERT_EQ(found.size(), expected.size())
+                << name << " of rank " << rank << ", data " << c.data << ", tensor " << c.tensor
+                << ", zero " << c.zero;
             if (name.find("head") == std::string::npos && name != "loss" && name != "dx")
                 EXPECT_EQ(found, expected) << name << " of rank " << rank;
             else
