@@ -130,14 +130,13 @@ __global__ void __launch_bounds__(threads, forward_blocks(Width, Drops))
     };
     const int end = span.keys_end(first, rows);
     int key = next_tile(span.keys_begin(first, keys_at_once), end);
-    if (key < end) {
-        copy_tile<Width, rows>(queries, call.q.rows(b, h, problem.width), first, span.queries,
-                               problem.width);
-        copy_tile<Width, keys_at_once>(keys, of_keys, key, span.keys, problem.width);
-        commit_copies();
-    } else if (call.resumes) {
-        return;  // all stays as it is
-    }
+    if (std::is_same_v<Y, float> && call.resumes && key >= end) return;  // all stays as it is
+    copy_tile<Width, rows>(queries, call.q.rows(b, h, problem.width), first, span.queries,
+                           problem.width);
+    copy_tile<Width, keys_at_once>(keys, of_keys, key, span.keys, problem.width);
+    commit_copies();
+    wait_for_copies<0>();
+    __syncthreads();  // without keys, too: the rows of the queries are written at the end
     BFloat16* const warp_queries = queries + warp_index() * warp_rows * row_stride(Width);
     const ScoreMask mask = ScoreMask::of(problem, b, h);
     DroppedWeights dropped{};
