@@ -172,6 +172,26 @@ std::string waiting_text() {
     return text;
 }
 
+/// Lets the thread run to where it waits, or to its end.
+void go_on(unsigned thread) {
+    Fiber& fiber = *block->fibers[thread];
+    if (!block->error.empty() || fiber.is_done()) return;
+    set_current(thread);
+    fiber.go_on();
+    if (block->error.empty() && fiber.is_done()) retire(thread);
+}
+
+/// Lets the warp's threads run until all of them wait for other warps.
+void go_on_alone(unsigned warp) {
+    const auto end = std::min(static_cast<unsigned>(block->fibers.size()), 32 * warp + 32);
+    for (bool is_further = true; is_further;) {
+        const uint64_t before = block->progress;
+        for (unsigned thread = 32 * warp; thread < end; ++thread)
+            go_on(thread);
+        is_further = block->error.empty() && block->progress != before;
+    }
+}
+
 /// Fibers are kept: making one costs more than most threads run.
 std::deque<Fiber>& kept_fibers() {
     static std::deque<Fiber> fibers;
@@ -204,22 +224,23 @@ std::string run_block(const Place& first, size_t shared_bytes, Order order,
     size_t room = shared.size();
     now.shared = static_cast<std::byte*>(std::align(128, shared_bytes, aligned, room));
     block = &now;
-    std::vector<unsigned> turns(threads);
+    std::vector<unsigned> turns(threads), warp_turns(now.warps.size());
     std::iota(turns.begin(), turns.end(), 0u);
+    std::iota(warp_turns.begin(), warp_turns.end(), 0u);
     if (order == Order::descending) std::reverse(turns.begin(), turns.end());
     std::mt19937 random(first.block.x + 1);
     while (now.alive > 0 && now.error.empty()) {
         const uint64_t before = now.progress;
-        if (order == Order::shuffled) std::shuffle(turns.begin(), turns.end(), random);
-        for (const unsigned thread : turns) {
-            Fiber& fiber = *now.fibers[thread];
-            if (fiber.is_done()) continue;
-            set_current(thread);
-            fiber.go_on();
-            if (!now.error.empty()) break;
-            if (fiber.is_done()) retire(thread);
+        if (order == Order::warps) {
+            std::shuffle(warp_turns.begin(), warp_turns.end(), random);
+            for (const unsigned warp : warp_turns)
+                go_on_alone(warp);
+        } else {
+            if (order == Order::shuffled) std::shuffle(turns.begin(), turns.end(), random);
+            for (const unsigned thread : turns)
+                go_on(thread);
         }
-        if (now.progress == before) now.error = waiting_text();
+        if (now.error.empty() && now.progress == before) now.error = waiting_text();
     }
     block = nullptr;
     if (!now.error.empty()) fibers.clear();  // some stand in the middle of a kernel

@@ -28,6 +28,7 @@ enum class Order {
     ascending,
     descending,
     shuffled,  ///< another order after each barrier, the same in each run
+    warps,     ///< each warp as far as it gets alone: a warp that meets no barrier runs ahead
 };
 
 /// Runs body once for each thread of the block. Returns why it could not be run to its end (threads

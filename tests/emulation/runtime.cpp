@@ -73,8 +73,11 @@ struct Machine {
             order = Order::descending;
         else if (name == "shuffled")
             order = Order::shuffled;
+        else if (name == "warps")
+            order = Order::warps;
         else if (name != "ascending") {
-            std::fprintf(stderr, "PLINTH_EMULATION_ORDER=%s: ascending, descending or shuffled\n",
+            std::fprintf(stderr,
+                         "PLINTH_EMULATION_ORDER=%s: ascending, descending, shuffled or warps\n",
                          asked);
             std::abort();
         }
