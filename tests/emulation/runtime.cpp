@@ -1,104 +1,55 @@
 // SPDX-License-Identifier: Apache-2.0
-// The CUDA runtime functions that Plinth calls, over host memory.
+// The CUDA runtime functions that Plinth calls: the device, streams, events and captured graphs.
 #include "tests/emulation/runtime.h"
 
-#include <sys/mman.h>
-#include <unistd.h>
-
 #include <algorithm>
-#include <chrono>
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
-#include <deque>
-#include <map>
-#include <memory>
-#include <mutex>
 #include <string_view>
 #include <utility>
-#include <vector>
 
-#include "tests/emulation/block.h"
-
-// CUDA's opaque types.
-struct CUstream_st;
-struct CUgraph_st {
-    std::vector<std::function<cudaError_t()>> work;
-};
-struct CUgraphExec_st {
-    std::vector<std::function<cudaError_t()>> work;
-};
-struct CUevent_st {
-    CUstream_st* stream = nullptr;  ///< where it was recorded last
-    uint64_t number = 0;            ///< of the work that it waits for there
-    CUgraph_st* graph = nullptr;    ///< in which it was recorded
-    std::chrono::steady_clock::time_point time;
-};
-struct CUstream_st {
-    std::deque<std::function<cudaError_t()>> waiting;
-    uint64_t enqueued = 0, done = 0;
-    CUgraph_st* graph = nullptr;  ///< what it is captured into
-    bool is_origin = false;
-};
+#include "tests/emulation/machine.h"
 
 namespace emulation {
 
 namespace {
 
 constexpr size_t shared_without_asking = size_t{48} << 10, most_shared = size_t{227} << 10;
-constexpr size_t device_bytes = size_t{16} << 30;
 constexpr int multiprocessors = 8;
 
-enum class Memory { device, pinned };
-struct Allocation {
-    Memory kind;
-    size_t bytes;
-    void* mapping;
-    size_t mapped;
-};
+thread_local cudaError_t last_error = cudaSuccess;
+thread_local int captures = 0;
+thread_local size_t shared_asked_for = shared_without_asking;
 
-/// All of the emulated machine. One lock: work runs in whichever thread waits for it.
-struct Machine {
-    std::recursive_mutex mutex;
-    std::map<std::byte*, Allocation> allocations;
-    std::vector<cudaStream_t> streams;
-    size_t allocated = 0;
-    cudaError_t failure = cudaSuccess;  ///< of work that ran: no later call succeeds
-    Order order = Order::ascending;
+}  // namespace
 
-    Machine() {
-        const char* asked = std::getenv("PLINTH_EMULATION_ORDER");
-        const std::string_view name = asked ? asked : "ascending";
-        if (name == "descending")
-            order = Order::descending;
-        else if (name == "shuffled")
-            order = Order::shuffled;
-        else if (name == "warps")
-            order = Order::warps;
-        else if (name != "ascending") {
-            std::fprintf(stderr,
-                         "PLINTH_EMULATION_ORDER=%s: ascending, descending, shuffled or warps\n",
-                         asked);
-            std::abort();
-        }
+Machine::Machine() {
+    const char* asked = std::getenv("PLINTH_EMULATION_ORDER");
+    const std::string_view name = asked ? asked : "ascending";
+    if (name == "descending")
+        order = Order::descending;
+    else if (name == "shuffled")
+        order = Order::shuffled;
+    else if (name == "warps")
+        order = Order::warps;
+    else if (name != "ascending") {
+        std::fprintf(
+            stderr, "PLINTH_EMULATION_ORDER=%s: ascending, descending, shuffled or warps\n", asked);
+        std::abort();
     }
-};
+}
 
 Machine& machine() {
     static auto& one = *new Machine;  // modules of threads that end late may still use it
     return one;
 }
 
-thread_local cudaError_t last_error = cudaSuccess;
-thread_local int captures = 0;
-thread_local size_t shared_asked_for = shared_without_asking;
-
 cudaError_t failed(cudaError_t status) {
     if (status != cudaSuccess) last_error = status;
     return status;
 }
 
-/// Runs the work of a stream up to that number, in order.
 cudaError_t run_until(cudaStream_t stream, uint64_t number) {
     while (stream->done < number) {
         const auto work = std::move(stream->waiting.front());
@@ -116,49 +67,11 @@ cudaError_t run_all() {
     return machine().failure;
 }
 
-const Allocation* allocation_of(const void* data) {
-    const auto& all = machine().allocations;
-    auto found = all.upper_bound(static_cast<std::byte*>(const_cast<void*>(data)));
-    if (found == all.begin()) return nullptr;
-    --found;
-    return data < found->first + found->second.bytes ? &found->second : nullptr;
+bool is_capturing() {
+    return captures > 0;
 }
 
-/// Ends right before a page that faults, but for what is left of 256 bytes; filled with a pattern.
-cudaError_t allocate(void** block, size_t bytes, Memory kind) {
-    const std::lock_guard lock(machine().mutex);
-    if (bytes == 0) {
-        *block = nullptr;
-        return cudaSuccess;
-    }
-    if (kind == Memory::device && machine().allocated + bytes > device_bytes)
-        return failed(cudaErrorMemoryAllocation);
-    const auto page = static_cast<size_t>(sysconf(_SC_PAGESIZE));
-    const size_t rounded = (bytes + 255) / 256 * 256;
-    const size_t mapped = (rounded + page - 1) / page * page + page;
-    void* mapping =
-        mmap(nullptr, mapped, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-    if (mapping == MAP_FAILED) return failed(cudaErrorMemoryAllocation);
-    mprotect(static_cast<std::byte*>(mapping) + mapped - page, page, PROT_NONE);
-    std::byte* start = static_cast<std::byte*>(mapping) + mapped - page - rounded;
-    std::memset(start, 0xFF, bytes);
-    if (kind == Memory::device) machine().allocated += bytes;
-    machine().allocations[start] = {kind, bytes, mapping, mapped};
-    *block = start;
-    return cudaSuccess;
-}
-
-cudaError_t release(void* block) {
-    const std::lock_guard lock(machine().mutex);
-    if (!block) return cudaSuccess;
-    const cudaError_t status = run_all();  // as CUDA does: the device may still use it
-    const auto found = machine().allocations.find(static_cast<std::byte*>(block));
-    if (found == machine().allocations.end()) return failed(cudaErrorInvalidValue);
-    if (found->second.kind == Memory::device) machine().allocated -= found->second.bytes;
-    munmap(found->second.mapping, found->second.mapped);
-    machine().allocations.erase(found);
-    return status;
-}
+namespace {
 
 cudaError_t run_kernel(dim3 blocks, dim3 threads, size_t shared_bytes,
                        const std::function<void()>& body) {
@@ -285,69 +198,8 @@ const char* cudaGetErrorString(cudaError_t error) {
     return cudaGetErrorName(error);
 }
 
-cudaError_t cudaMalloc(void** block, size_t bytes) {
-    if (captures > 0) return failed(cudaErrorStreamCaptureUnsupported);
-    return allocate(block, bytes, Memory::device);
-}
-cudaError_t cudaFree(void* block) {
-    if (captures > 0) return failed(cudaErrorStreamCaptureUnsupported);
-    return release(block);
-}
-cudaError_t cudaHostAlloc(void** block, size_t bytes, unsigned) {
-    return allocate(block, bytes, Memory::pinned);
-}
-cudaError_t cudaFreeHost(void* block) {
-    return release(block);
-}
-cudaError_t cudaMemGetInfo(size_t* free_bytes, size_t* all) {
-    *all = device_bytes;
-    *free_bytes = device_bytes - machine().allocated;
-    return cudaSuccess;
-}
-cudaError_t cudaPointerGetAttributes(cudaPointerAttributes* attributes, const void* data) {
-    const std::lock_guard lock(machine().mutex);
-    *attributes = {};
-    const Allocation* found = allocation_of(data);
-    attributes->type = !found                          ? cudaMemoryTypeUnregistered
-                       : found->kind == Memory::device ? cudaMemoryTypeDevice
-                                                       : cudaMemoryTypeHost;
-    return cudaSuccess;
-}
-
-cudaError_t cudaMemset(void* to, int value, size_t bytes) {
-    if (captures > 0) return failed(cudaErrorStreamCaptureUnsupported);
-    const std::lock_guard lock(machine().mutex);
-    std::memset(to, value, bytes);
-    return cudaSuccess;
-}
-cudaError_t cudaMemsetAsync(void* to, int value, size_t bytes, cudaStream_t stream) {
-    return enqueue(stream, [=] {
-        std::memset(to, value, bytes);
-        return cudaSuccess;
-    });
-}
-cudaError_t cudaMemcpyAsync(void* to, const void* from, size_t bytes, cudaMemcpyKind,
-                            cudaStream_t stream) {
-    const std::lock_guard lock(machine().mutex);
-    // Host memory that is not pinned: read before the call returns, and written before it.
-    if (!allocation_of(from)) {
-        const auto* first = static_cast<const std::byte*>(from);
-        auto copy = std::make_shared<std::vector<std::byte>>(first, first + bytes);
-        return enqueue(stream, [=] {
-            std::memcpy(to, copy->data(), bytes);
-            return cudaSuccess;
-        });
-    }
-    const cudaError_t status = enqueue(stream, [=] {
-        std::memcpy(to, from, bytes);
-        return cudaSuccess;
-    });
-    if (status != cudaSuccess || allocation_of(to) || !stream || stream->graph) return status;
-    return run_until(stream, stream->enqueued);
-}
-
 cudaError_t cudaDeviceSynchronize() {
-    if (captures > 0) return failed(cudaErrorStreamCaptureUnsupported);
+    if (is_capturing()) return failed(cudaErrorStreamCaptureUnsupported);
     const std::lock_guard lock(machine().mutex);
     return run_all();
 }

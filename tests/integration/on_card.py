@@ -151,7 +151,7 @@ class Lab:
                                 NCU=str(folder / "ncu.csv"), NAP=f"61.{os.getpid()}")
 
     def run(self, expected, *words, text=(), **environment):
-        command = [sys.executable, "-B", GPU / "on_card.py", self.folder / "bundle", self.folder / "results", "--work", self.folder / "work", *words]
+        command = [sys.executable, "-B", GPU / "on_card.py", self.folder / "bundle", self.folder / "results", "--work", self.folder / "scratch", *words]
         done = subprocess.run([str(word) for word in command], text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
                               env={**self.environment, **environment})
         if done.returncode != expected:
@@ -209,7 +209,7 @@ def check_cut(lab):
 def check_rows(lab):
     text = lab.folder / "text.txt"
     text.write_text("A tokenizer needs a text.\n" * 2000)
-    subprocess.run([lab.environment["PLINTH"], "data", "prepare", f"prepare.inputs=[{text}]", f"prepare.output={lab.folder}/work/compare/data-512"],
+    subprocess.run([lab.environment["PLINTH"], "data", "prepare", f"prepare.inputs=[{text}]", f"prepare.output={lab.folder}/scratch/compare/data-512"],
                    check=True, stdout=subprocess.DEVNULL)
     words = ["tiny-gpt", "--device", "cpu", "--dtype", "fp32", "--seconds", "0.3", "--python", str(lab.folder / "bin/torch"), "--how", "eager"]
     parts = ["--parts", "torch+plinth+start+kernels+torch-kernels"]
@@ -230,7 +230,7 @@ def check_rows(lab):
         fail("a part was measured again")
     lab.run(1, "compare=" + ",".join([*words, "--parts", "kernels", "--micro-batch", "4", "--profile-seconds", "2"]), NCU="/dev/null",
             text=["no end of Nsight Compute within 2 s", "not measured: kernels"])
-    expect_nothing_left(f"run.folder={lab.folder}/work/compare/profiled")
+    expect_nothing_left(f"run.folder={lab.folder}/scratch/compare/profiled")
     lab.run(1, "rows=gpt2-9b", text="no such row: gpt2-9b")
     # No time for a large row: nothing of it is begun.
     lab.run(75, "--minutes", "0.2", "compare=gpt2-124m,--parts,plinth,--work," + str(lab.folder / "work/large"), text="would not end in the")
