@@ -83,6 +83,8 @@ void read_unit(const Checkpoint& checkpoint, const Unit& unit) {
     core::Shard shard = unit.tensor->shard;
     shard.begin += unit.begin;
     shard.end = shard.begin + unit.count;
+    // Rows that are not wanted lie behind: they move no element.
+    shard.global_shape = checkpoint.find(unit.tensor->name)->global_shape;
     const DType kept = kept_as(checkpoint, *unit.tensor), wanted = unit.tensor->dtype;
     if (unit.tensor->device.type == DeviceType::cpu && kept == wanted)
         return checkpoint.read(unit.tensor->name, shard, unit.data());
@@ -163,6 +165,17 @@ bool can_convert(DType a, DType b) {
     return (a == DType::f32 && b == DType::bf16) || (a == DType::bf16 && b == DType::f32);
 }
 
+/// The same shape, or one that may have more rows in the checkpoint.
+bool shape_fits(const Checkpoint& checkpoint, const TensorInfo& kept, const Shape& wanted,
+                const LoadOptions& options) {
+    if (kept.global_shape == wanted) return true;
+    const auto [of_kept, of_wanted] = std::pair{kept.global_shape.dims(), wanted.dims()};
+    return options.may_have_more_rows && !of_kept.empty() && of_kept.size() == of_wanted.size() &&
+           of_kept[0] > of_wanted[0] &&
+           std::equal(of_kept.begin() + 1, of_kept.end(), of_wanted.begin() + 1) &&
+           options.may_have_more_rows(checkpoint.manifest(), kept, of_wanted[0]);
+}
+
 void check_tensor(const Checkpoint& checkpoint, const core::StateTensor& tensor,
                   const LoadOptions& options) {
     const TensorInfo* info = checkpoint.find(tensor.name);
@@ -170,7 +183,7 @@ void check_tensor(const Checkpoint& checkpoint, const core::StateTensor& tensor,
     const bool fits = info && (info->dtype == tensor.dtype ||
                                (can_convert(info->dtype, tensor.dtype) && options.may_convert &&
                                 options.may_convert(tensor.name)));
-    if (fits && info->global_shape == shape) return;
+    if (fits && shape_fits(checkpoint, *info, shape, options)) return;
     const std::string wanted = fmt::format("{} {}", name_of(tensor.dtype), shape.text());
     const std::string found =
         info ? fmt::format("holds it as {} {}", name_of(info->dtype), info->global_shape.text())

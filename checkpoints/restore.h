@@ -24,6 +24,10 @@ struct LoadOptions {
     /// True for a tensor that may be kept in the other one of fp32 and bf16 than it is wanted in:
     /// from bf16 nothing is lost, fp32 is rounded to the nearest, ties to even. Empty: for none.
     std::function<bool(const std::string& name)> may_convert = {};
+    /// True for a tensor that may be kept with more rows than are wanted: those behind stay unread.
+    /// Empty: for none.
+    std::function<bool(const Manifest& manifest, const TensorInfo& kept, int64_t rows)>
+        may_have_more_rows = {};
     int threads = 2;  ///< of reading
     /// Called on the thread that loads, each time that more of this rank's bytes are in place: at
     /// most 16 MiB of a file later. A load may last longer than a rank may stand still.

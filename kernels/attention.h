@@ -49,7 +49,7 @@ PLINTH_KERNEL(attention_backward, View dqkv, ConstView dy, ConstView y, ConstVie
 /// each row), k and v [B, Tmax, G*K]. starts, i32 [B], counts the tokens before the new ones; the
 /// keys and values of the new tokens are in the cache already, and those after them are not read.
 /// Always causal, without dropout or documents. A row has the bits that attention_forward gives it,
-/// but for the calls that a GPU's library serves there (kernels/attention_choice.h).
+/// but for the calls that matrix units of a GPU serve there (kernels/attention_choice.h).
 PLINTH_KERNEL(attention_cached, View y, ConstView q, ConstView k, ConstView v, ConstView starts,
               ConstView slopes, Attention options);
 

@@ -11,9 +11,10 @@
 namespace plinth::kernels {
 
 struct CrossEntropy {
-    int64_t first_column = 0;   ///< global number of the first column held here
-    int64_t valid_columns = 0;  ///< columns of the whole vocabulary; those behind are padding: no
-                                ///< probability, no gradient
+    int64_t first_column = 0;  ///< global number of the first column held here
+    /// Columns of the whole vocabulary; `local` and `backward` also take the number behind this
+    /// rank's last one. Those behind are padding: no probability, no gradient.
+    int64_t valid_columns = 0;
     int32_t ignored_target = -100;
     int64_t first_row = 0;  ///< number of the first row, for messages
     double z_loss = 0.0;    ///< adds z * log_sum^2 a token (PaLM, Chowdhery et al. 2022, section 5)

@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <span>
 
+#include "launch/config/load.h"
 #include "launch/environment.h"
 
 namespace plinth::launch {
@@ -26,6 +27,17 @@ checkpoints::WriterOptions writer_options(const CheckpointSection& config, Sessi
             .warn = [&session](const std::string& line) { session.warn(line); },
             .before_commit = [&session] { session.locks().check_here(); },
             .allocator = &staging_memory(session, tensors)};
+}
+
+/// Checkpoints of before vocabularies were padded in memory alone hold the padding too.
+bool holds_padding(const checkpoints::Manifest& manifest, const checkpoints::TensorInfo& kept,
+                   int64_t rows) {
+    if (!kept.name.ends_with(".embedding.tokens.weight") && !kept.name.ends_with(".head.weight"))
+        return false;
+    const auto model = parse_config<RunConfig>(manifest.configuration, "configuration").model;
+    return rows == model.vocab_size && kept.global_shape[0] == (rows + model.vocab_multiple - 1) /
+                                                                   model.vocab_multiple *
+                                                                   model.vocab_multiple;
 }
 
 }  // namespace
@@ -158,7 +170,9 @@ void CheckpointKeeper::finish(const TrainingState& state) {
 }
 
 checkpoints::LoadOptions load_options(Session& session, bool subset) {
-    return {.subset = subset, .progress = [&session] { session.activity().tick(); }};
+    return {.subset = subset, .may_have_more_rows = holds_padding, .progress = [&session] {
+                session.activity().tick();
+            }};
 }
 
 checkpoints::Checkpoint open_checkpoint(const std::string& path, Session& session) {

@@ -6,8 +6,8 @@
 #include "core/ops/cross_entropy.h"
 #include "kernels/device_scratch.h"
 #include "launch/build.h"
+#include "launch/plan_shares.h"
 #include "launch/session.h"
-#include "parallel/tensor_parallel/planned_layout.h"
 
 namespace plinth::launch {
 
@@ -33,9 +33,7 @@ ScratchPlan scratch_plan(const RunConfig& config, const std::vector<core::models
     const int64_t t = config.parallel.tensor;
     const int64_t length = config.data.sequence_length, ring = config.parallel.context;
     const int64_t tokens = config.train.micro_batch * length / ring;
-    const int64_t rows_of_table =
-        parallel::row_share(transformer_config(config).padded_vocab(), 0, static_cast<int>(t))
-            .count;
+    const int64_t rows_of_table = vocab_of_rank(config);
     bool has_embedding = false, has_head = false;
     for (const core::models::Parts& parts : chunks) {
         has_embedding = has_embedding || parts.has_embedding;
@@ -58,7 +56,8 @@ ScratchPlan scratch_plan(const RunConfig& config, const std::vector<core::models
                                                     /*is_aligned=*/true, device.capability) ==
                               kernels::AttentionImplementation::cudnn;
     ScratchPlan plan;
-    plan.products = kernels::matmul_scratch_bytes(sums_chunks ? rows_of_table * m.width : 0);
+    plan.products =
+        kernels::matmul_scratch_bytes(sums_chunks ? logit_columns(config) * m.width : 0);
     plan.attention = kernels::cudnn_attention_scratch_estimate(shape, config.run.reproducible);
     if (!is_cudnn || plan.attention > kernels::cudnn_workspace_limit)
         plan.attention = kernels::tiled_attention_scratch_bytes(shape);

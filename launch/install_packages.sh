@@ -15,7 +15,7 @@ build=(g++ cmake ninja-build pkg-config git
 tests=(libgtest-dev libbenchmark-dev ccache python3 clang-format-14)
 tools=(clang-14 clang libclang-rt-14-dev clang-tidy llvm)
 
-cuda=(python3-pip)
+cuda=(python3-pip libboost-context-dev)  # Boost.Context: tests run kernels on an emulated device
 cudnn_frontend=1.32.0
 
 case "${1:-test}" in

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <functional>
+#include <memory>
 #include <vector>
 
 #include "core/ops/cross_entropy.h"
@@ -37,6 +38,7 @@ class LossReader {
     Session& session_;
     parallel::Communicator* sharing_;
     std::vector<std::pair<int64_t, core::ops::Loss>> losses_;
+    std::unique_ptr<DeviceEvent> before_;  ///< after the micro-batch before, of several ranks
 };
 
 }  // namespace plinth::launch

@@ -95,7 +95,7 @@ int64_t head_elements(const RunConfig& config) {
     const int64_t tokens = tokens_of_rank(config);
     const int64_t logits =
         std::min(tokens, core::ops::logit_rows_on(device_type_of(config.run.device))) *
-        vocab_of_rank(config);
+        logit_columns(config);
     if (t == 1) return tokens * 3 * m.width + logits;
     return std::max(tokens * (2 * m.width + 3 * m.width / t) + logits,
                     tokens * (3 * m.width + 2 * m.width / t + folding(config)));

@@ -98,17 +98,18 @@ MemoryPlan state_memory(const RunConfig& config, const std::vector<core::Paramet
     const parallel::WeightLayout bytes = weight_bytes(config, layout);
     const Owned owned = owned_by(layout, rank, ranks, &bytes);
     const int64_t zero = config.parallel.zero;
-    int64_t stored = 0, read_as_bf16 = 0;
+    int64_t moments = 0, masters = 0, read_as_bf16 = 0;
     for (const core::Parameter* parameter : parameters) {
-        stored += padded(parameter->local_elements());
-        if (parameter->read_as(bytes.compute()) == DType::bf16)
-            read_as_bf16 += parameter->local_elements();
+        const int64_t with_room = parameter->padded_shape().elements();
+        moments += padded(parameter->local_elements());
+        masters += padded(with_room);
+        if (parameter->read_as(bytes.compute()) == DType::bf16) read_as_bf16 += with_room;
     }
     MemoryPlan plan;
     // Masters, and what is read where that is not the same: all of it beside offloaded masters.
     const bool offloads = config.optimizer.offload == OptimizerOffload::states;
     const int64_t wide = offloads ? 0 : (4 * owned.weights - owned.bytes) / 2 * 4;
-    plan.weights = zero == 0 && !offloads ? stored * 4 + read_as_bf16 * 2 : bytes.bytes() + wide;
+    plan.weights = zero == 0 && !offloads ? masters * 4 + read_as_bf16 * 2 : bytes.bytes() + wide;
     if (zero == 3)
         plan.weights = owned.bytes + wide + gathered(config, parameters, layout, bytes).at_once;
     plan.weights += fp8_weight_bytes(config, parameters);
@@ -118,7 +119,7 @@ MemoryPlan state_memory(const RunConfig& config, const std::vector<core::Paramet
     plan.gradients = passing_gradients(config, layout, rank, ranks);
     if (zero < 2) plan.gradients += 4 * layout.elements();
     if (zero >= 2 || config.train.lanes > ranks) plan.gradients += 4 * owned.all;
-    const int64_t updated = zero == 0 ? stored : owned.weights;
+    const int64_t updated = zero == 0 ? moments : owned.weights;
     plan.optimizer = moment_bytes(config.optimizer) * updated;
     if (offloads) {
         plan.offloaded = saved_bytes(config.optimizer) * updated;
@@ -135,7 +136,7 @@ int64_t product_bytes(const RunConfig& config, core::models::Transformer& model)
     for (const std::vector<core::Parameter*>& parameters : parameters_by_reducer(config, model)) {
         int64_t largest = 0;
         for (const core::Parameter* parameter : parameters)
-            largest = std::max(largest, parameter->local_elements());
+            largest = std::max(largest, parameter->padded_shape().elements());
         sum += largest;
     }
     return 4 * sum;

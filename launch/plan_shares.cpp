@@ -7,6 +7,7 @@
 #include <utility>
 
 #include "core/models/transformer_plan.h"
+#include "core/ops/cross_entropy.h"
 #include "launch/build.h"
 #include "launch/session.h"
 #include "launch/stage_parts.h"
@@ -18,10 +19,6 @@
 namespace plinth::launch {
 
 namespace {
-
-int64_t padded_vocab(const ModelSection& m) {
-    return (m.vocab_size + m.vocab_multiple - 1) / m.vocab_multiple * m.vocab_multiple;
-}
 
 bool is_bias_of(const core::Parameter& bias, const core::Parameter& weight) {
     constexpr std::string_view weight_end = ".weight", bias_end = ".bias";
@@ -88,9 +85,15 @@ bool is_fp8(const RunConfig& config) {
 }
 
 int64_t vocab_of_rank(const RunConfig& config) {
-    return parallel::row_share(padded_vocab(config.model), 0,
-                               static_cast<int>(config.parallel.tensor))
+    return parallel::row_share(config.model.vocab_size, 0, static_cast<int>(config.parallel.tensor))
         .count;
+}
+
+int64_t logit_columns(const RunConfig& config) {
+    const int64_t rows = vocab_of_rank(config), multiple = config.model.vocab_multiple;
+    return core::ops::pads_columns_on(device_type_of(config.run.device))
+               ? (rows + multiple - 1) / multiple * multiple
+               : rows;
 }
 
 int64_t data_ranks(const RunConfig& config, int64_t ranks) {

@@ -21,6 +21,9 @@ bool is_fp8(const RunConfig& config);
 /// Of the token table, rows on the tensor rank that holds most.
 int64_t vocab_of_rank(const RunConfig& config);
 
+/// Of the logits there, with those behind the vocabulary that a GPU's products want.
+int64_t logit_columns(const RunConfig& config);
+
 /// Ranks of a data group.
 int64_t data_ranks(const RunConfig& config, int64_t ranks);
 

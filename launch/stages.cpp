@@ -10,6 +10,7 @@
 #include <thread>
 
 #include "core/io/print.h"
+#include "kernels/runtime/stand_in_module.h"
 #include "launch/config/load.h"
 #include "launch/config/reference.h"
 #include "launch/doctor.h"
@@ -238,6 +239,8 @@ const std::vector<Stage>& stages() {
 
 int run_stage(const Stage& stage, const StageArguments& arguments) {
     try {
+        const char* const module = variable("PLINTH_DEVICE_MODULE");
+        use_device_module(module ? module : "");
         const int code = stage.run(arguments);
         if (code == 0) core::io::flush_result();  // else the code says already that it is not whole
         return code;

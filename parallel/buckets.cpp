@@ -45,7 +45,7 @@ void BucketLayout::place(core::Parameter& parameter, int use) {
         {.parameter = &parameter, .use = use, .range = {elements_, elements_ + elements}});
     // Ranks of a tensor group sum what they own of the parameters that they hold alike, so these
     // must lie in the same places on all of them.
-    elements_ += (parameter.largest_part() + alignment - 1) / alignment * alignment;
+    elements_ += (parameter.room() + alignment - 1) / alignment * alignment;
 }
 
 /// Makes what was placed since the last unit a unit, and cuts it.

@@ -148,6 +148,13 @@ View DeviceTensors::random_ids(const Shape& shape, int64_t below) {
     return upload(shape, DType::i32, ids.data());
 }
 
+View DeviceTensors::document_ids(const Shape& shape, int64_t length) {
+    std::vector<int32_t> ids(static_cast<size_t>(shape.elements()));
+    for (size_t i = 0; i < ids.size(); ++i)
+        ids[i] = static_cast<int32_t>(static_cast<int64_t>(i) / length);
+    return upload(shape, DType::i32, ids.data());
+}
+
 View DeviceTensors::counting_ids(const Shape& shape, int64_t below) {
     std::vector<int32_t> ids(static_cast<size_t>(shape.elements()));
     for (size_t i = 0; i < ids.size(); ++i)

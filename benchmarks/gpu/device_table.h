@@ -26,6 +26,8 @@ class DeviceTensors {
     /// i32: numbers in [0, below), or 0, 1, .. below - 1, 0, ..
     View random_ids(const Shape& shape, int64_t below);
     View counting_ids(const Shape& shape, int64_t below);
+    /// i32: 0 `length` times, then 1 `length` times, ..
+    View document_ids(const Shape& shape, int64_t length);
     /// i64: 0, 1, ..
     View sample_numbers(int64_t count);
     size_t bytes() const { return bytes_; }

@@ -29,8 +29,12 @@ int main(int argc, char** argv) {
         for (const auto& part : {test::memory_bound_rows(*model), test::attention_rows(*model),
                                  test::product_rows(*model)})
             rows.insert(rows.end(), part.begin(), part.end());
+    for (const test::ModelSizes* model : {&test::gpt2_xl, &test::llama_1b})
+        for (const auto& part : {test::attention_rows(*model), test::product_rows(*model)})
+            rows.insert(rows.end(), part.begin(), part.end());
     if (cuda_module().info(0).capability >= 89)
-        for (const test::ModelSizes* model : {&test::gpt2_small, &test::llama_8b})
+        for (const test::ModelSizes* model :
+             {&test::gpt2_small, &test::gpt2_xl, &test::llama_1b, &test::llama_8b})
             for (const test::TableRow& row : test::fp8_rows(*model))
                 rows.push_back(row);
     return test::print_table(rows, options) == 0 ? 0 : 1;

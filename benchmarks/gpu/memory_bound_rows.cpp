@@ -54,41 +54,61 @@ void add_norms(Rows& rows, const ModelSizes& m) {
     const int64_t N = m.tokens(), blocks = kernels::norm_blocks(N);
     const Shape shape{N, m.D}, parts{blocks, m.D};
     const double n = count(shape);
-    if (m.gated) {
-        rows.add("rms_norm forward", shape, 2 * n * half_size, [=](DeviceTensors& t) -> KernelCall {
-            const View y = t.random(shape, bf16), x = t.random(shape, bf16),
-                       rstd = t.zeros({N}, f32), weight = t.random({shape[1]}, f32);
-            return [=](Stream& s) { kernels::rms_norm_forward(y, rstd, x, weight, 1e-5, s); };
-        });
-        rows.add(
-            "rms_norm backward", shape, 3 * n * half_size, [=](DeviceTensors& t) -> KernelCall {
-                const View dx = t.random(shape, bf16), dy = t.random(shape, bf16),
-                           x = t.random(shape, bf16), rstd = t.random({N}, f32),
-                           weight = t.random({shape[1]}, f32), dweight = t.zeros({shape[1]}, f32);
-                return [=](Stream& s) {
-                    kernels::rms_norm_backward(dx, dweight, dy, x, weight, rstd, s);
-                };
-            });
-        return;
-    }
-    rows.add("layer_norm forward", shape, 2 * n * half_size, [=](DeviceTensors& t) -> KernelCall {
-        const View y = t.random(shape, bf16), x = t.random(shape, bf16), mean = t.zeros({N}, f32),
-                   rstd = t.zeros({N}, f32), weight = t.random({shape[1]}, f32),
-                   bias = t.random({shape[1]}, f32);
-        return [=](Stream& s) {
-            kernels::layer_norm_forward(y, mean, rstd, x, weight, bias, 1e-5f, s);
+    // Alone; forward with the residual sum before it, backward with the gradient that comes along
+    // the residual stream.
+    for (const bool has_sum : {false, true}) {
+        const char* with = has_sum ? " + residual" : "";
+        const double more = has_sum ? 1 : 0;
+        const auto or_none = [=](DeviceTensors& t) {
+            return has_sum ? t.random(shape, bf16) : View{};
         };
-    });
-    rows.add("layer_norm backward", shape, 3 * n * half_size + 2 * count(parts) * full_size,
-             [=](DeviceTensors& t) -> KernelCall {
-                 const View dx = t.random(shape, bf16), dy = t.random(shape, bf16),
-                            x = t.random(shape, bf16), mean = t.random({N}, f32),
-                            rstd = t.random({N}, f32), weight = t.random({shape[1]}, f32),
-                            dweight = t.zeros(parts, f32), dbias = t.zeros(parts, f32);
-                 return [=](Stream& s) {
-                     kernels::layer_norm_backward(dx, dweight, dbias, dy, x, weight, mean, rstd, s);
-                 };
-             });
+        if (m.gated) {
+            rows.add(fmt::format("rms_norm{} forward", with), shape, (2 + 2 * more) * n * half_size,
+                     [=](DeviceTensors& t) -> KernelCall {
+                         const View y = t.random(shape, bf16), x = t.random(shape, bf16),
+                                    sum = or_none(t), branch = or_none(t), rstd = t.zeros({N}, f32),
+                                    weight = t.random({shape[1]}, f32);
+                         return [=](Stream& s) {
+                             kernels::rms_norm_forward(y, rstd, sum, x, branch, weight, 1e-5, s);
+                         };
+                     });
+            rows.add(fmt::format("rms_norm{} backward", with), shape, (3 + more) * n * half_size,
+                     [=](DeviceTensors& t) -> KernelCall {
+                         const View dx = t.random(shape, bf16), dy = t.random(shape, bf16),
+                                    dsum = or_none(t), x = t.random(shape, bf16),
+                                    rstd = t.random({N}, f32), weight = t.random({shape[1]}, f32),
+                                    dweight = t.zeros({shape[1]}, f32);
+                         return [=](Stream& s) {
+                             kernels::rms_norm_backward(dx, dweight, dy, dsum, x, weight, rstd, s);
+                         };
+                     });
+            continue;
+        }
+        rows.add(fmt::format("layer_norm{} forward", with), shape, (2 + 2 * more) * n * half_size,
+                 [=](DeviceTensors& t) -> KernelCall {
+                     const View y = t.random(shape, bf16), x = t.random(shape, bf16),
+                                sum = or_none(t), branch = or_none(t), mean = t.zeros({N}, f32),
+                                rstd = t.zeros({N}, f32), weight = t.random({shape[1]}, f32),
+                                bias = t.random({shape[1]}, f32);
+                     return [=](Stream& s) {
+                         kernels::layer_norm_forward(y, mean, rstd, sum, x, branch, weight, bias,
+                                                     1e-5f, s);
+                     };
+                 });
+        rows.add(fmt::format("layer_norm{} backward", with), shape,
+                 (3 + more) * n * half_size + 2 * count(parts) * full_size,
+                 [=](DeviceTensors& t) -> KernelCall {
+                     const View dx = t.random(shape, bf16), dy = t.random(shape, bf16),
+                                dsum = or_none(t), x = t.random(shape, bf16),
+                                mean = t.random({N}, f32), rstd = t.random({N}, f32),
+                                weight = t.random({shape[1]}, f32), dweight = t.zeros(parts, f32),
+                                dbias = t.zeros(parts, f32);
+                     return [=](Stream& s) {
+                         kernels::layer_norm_backward(dx, dweight, dbias, dy, dsum, x, weight, mean,
+                                                      rstd, s);
+                     };
+                 });
+    }
 }
 
 void add_activations(Rows& rows, const ModelSizes& m) {

@@ -19,7 +19,7 @@ struct ModelSizes {
     int64_t qkv_columns() const { return (H + 2 * G) * K; }
 };
 
-/// GPT-2 124M at 65,536 tokens, Llama 8B at 8,192.
+/// GPT-2 124M at 65,536 tokens, Llama 8B at 8,192, GPT-2 1.5B and Llama 1B at 16,384.
 inline const ModelSizes gpt2_small = {.name = "gpt2",
                                       .B = 64,
                                       .T = 1024,
@@ -38,6 +38,27 @@ inline const ModelSizes llama_8b = {.name = "llama8b",
                                     .H = 32,
                                     .G = 8,
                                     .K = 128,
+                                    .V = 128256,
+                                    .gated = true};
+
+inline const ModelSizes gpt2_xl = {.name = "gpt2xl",
+                                   .B = 16,
+                                   .T = 1024,
+                                   .D = 1600,
+                                   .F = 6400,
+                                   .H = 25,
+                                   .G = 25,
+                                   .K = 64,
+                                   .V = 50304,
+                                   .gated = false};
+inline const ModelSizes llama_1b = {.name = "llama1b",
+                                    .B = 8,
+                                    .T = 2048,
+                                    .D = 2048,
+                                    .F = 8192,
+                                    .H = 32,
+                                    .G = 8,
+                                    .K = 64,
                                     .V = 128256,
                                     .gated = true};
 

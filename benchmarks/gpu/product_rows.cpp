@@ -139,35 +139,56 @@ std::vector<TableRow> fp8_rows(const ModelSizes& model) {
             fp8_product(name("up dweight"), F, D, N, f32, {.a = Fp8::e5m2})};
 }
 
-std::vector<TableRow> attention_rows(const ModelSizes& model) {
+namespace {
+
+/// A mask that cuDNN does not take, or none.
+struct AttentionVariant {
+    const char* name;
+    float dropout = 0.0f;
+    bool alibi = false;
+    int64_t document = 0;  ///< tokens of each; 0: no documents
+};
+
+/// Forward and backward of one variant.
+std::vector<TableRow> rows_of(const ModelSizes& model, const AttentionVariant& variant) {
     const int64_t B = model.B, T = model.T, width = model.H * model.K;
-    const kernels::Attention options{.heads = model.H, .kv_heads = model.G};
+    const kernels::Attention options{
+        .heads = model.H, .kv_heads = model.G, .dropout = variant.dropout};
     struct Tensors {
         View y, log_sum, qkv, dqkv, dy;
+        kernels::AttentionMask mask;
     };
     const auto make = [=](DeviceTensors& tensors) {
         const Shape packed{B, T, model.qkv_columns()}, rows{B, T, width};
-        return Tensors{.y = tensors.random(rows, bf16),
-                       .log_sum = tensors.zeros({B, model.H, T}, f32),
-                       .qkv = tensors.random(packed, bf16),
-                       .dqkv = tensors.random(packed, bf16),
-                       .dy = tensors.random(rows, bf16)};
+        Tensors t{.y = tensors.random(rows, bf16),
+                  .log_sum = tensors.zeros({B, model.H, T}, f32),
+                  .qkv = tensors.random(packed, bf16),
+                  .dqkv = tensors.random(packed, bf16),
+                  .dy = tensors.random(rows, bf16),
+                  .mask = {}};
+        if (variant.alibi) t.mask.slopes = tensors.random({model.H}, f32, 0.1f);
+        if (variant.document > 0) t.mask.documents = tensors.document_ids({B, T}, variant.document);
+        if (variant.dropout > 0.0f) t.mask.samples = tensors.sample_numbers(B);
+        return t;
     };
-    // Two products of T x T x K a head, half of them masked; the backward pass has five.
-    const double flops = 2.0 * static_cast<double>(B * width) * static_cast<double>(T * T);
+    // Two products of L x L x K a head and document of L tokens, half of them masked; the backward
+    // pass has five.
+    const auto seen = static_cast<double>(variant.document > 0 ? variant.document : T);
+    const double flops = 2.0 * static_cast<double>(B * width) * static_cast<double>(T) * seen;
     const std::string shape = fmt::format("{}x{} H{} G{} K{}", B, T, model.H, model.G, model.K);
-    TableRow forward{.name = model.name + " attention forward",
-                     .shape = shape,
-                     .work = {.flops = flops},
-                     .prepare = {}},
-        backward{.name = model.name + " attention backward",
+    const auto name = [&](const char* pass) {
+        return fmt::format("{} attention{} {}", model.name, variant.name, pass);
+    };
+    TableRow forward{
+        .name = name("forward"), .shape = shape, .work = {.flops = flops}, .prepare = {}},
+        backward{.name = name("backward"),
                  .shape = shape,
                  .work = {.flops = 2.5 * flops},
                  .prepare = {}};
     forward.prepare = [=](DeviceTensors& tensors) -> KernelCall {
         const Tensors t = make(tensors);
         return [=](Stream& stream) {
-            kernels::attention_forward(t.y, t.log_sum, t.qkv, {}, options, stream);
+            kernels::attention_forward(t.y, t.log_sum, t.qkv, t.mask, options, stream);
         };
     };
     backward.prepare = [=](DeviceTensors& tensors) -> KernelCall {
@@ -175,12 +196,29 @@ std::vector<TableRow> attention_rows(const ModelSizes& model) {
         auto is_ready = std::make_shared<bool>(false);
         return [=](Stream& stream) {
             if (!*is_ready)  // in the warm-up: y and log_sum that belong to qkv
-                kernels::attention_forward(t.y, t.log_sum, t.qkv, {}, options, stream);
+                kernels::attention_forward(t.y, t.log_sum, t.qkv, t.mask, options, stream);
             *is_ready = true;
-            kernels::attention_backward(t.dqkv, t.dy, t.y, t.log_sum, t.qkv, {}, options, stream);
+            kernels::attention_backward(t.dqkv, t.dy, t.y, t.log_sum, t.qkv, t.mask, options,
+                                        stream);
         };
     };
     return {forward, backward};
+}
+
+}  // namespace
+
+std::vector<TableRow> attention_rows(const ModelSizes& model) {
+    std::vector<TableRow> rows;
+    // "one document" is the plain mask by the own kernels: beside cuDNN's row it is their price.
+    for (const AttentionVariant& variant :
+         {AttentionVariant{.name = ""},
+          AttentionVariant{.name = " one document", .document = model.T},
+          AttentionVariant{.name = " documents of 256", .document = 256},
+          AttentionVariant{.name = " alibi", .alibi = true},
+          AttentionVariant{.name = " dropout", .dropout = 0.1f}})
+        for (const TableRow& row : rows_of(model, variant))
+            rows.push_back(row);
+    return rows;
 }
 
 }  // namespace plinth::test

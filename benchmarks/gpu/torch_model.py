@@ -30,12 +30,12 @@ def rotate(x, cos, sin):
 
 
 class Attention(nn.Module):
-    def __init__(self, shape):
+    def __init__(self, shape, linear):
         super().__init__()
         self.heads, self.kv_heads, width = shape["heads"], shape["kv_heads"], shape["width"]
         self.head_width = width // self.heads
-        self.qkv = nn.Linear(width, (self.heads + 2 * self.kv_heads) * self.head_width, bias=shape["qkv_bias"])
-        self.output = nn.Linear(width, width, bias=shape["attention_bias"])
+        self.qkv = linear(width, (self.heads + 2 * self.kv_heads) * self.head_width, bias=shape["qkv_bias"])
+        self.output = linear(width, width, bias=shape["attention_bias"])
 
     def forward(self, x, rotary):
         B, T, D = x.shape
@@ -54,15 +54,15 @@ class Attention(nn.Module):
 
 
 class Mlp(nn.Module):
-    def __init__(self, shape):
+    def __init__(self, shape, linear):
         super().__init__()
         width, inner, bias = shape["width"], shape["ffn_width"], shape["mlp_bias"]
         self.gated = shape["activation"] == "swiglu"
         if self.gated:
-            self.gate_up = nn.Linear(width, 2 * inner, bias=bias)
+            self.gate_up = linear(width, 2 * inner, bias=bias)
         else:
-            self.up = nn.Linear(width, inner, bias=bias)
-        self.down = nn.Linear(inner, width, bias=bias)
+            self.up = linear(width, inner, bias=bias)
+        self.down = linear(inner, width, bias=bias)
 
     def forward(self, x):
         if self.gated:
@@ -72,10 +72,10 @@ class Mlp(nn.Module):
 
 
 class Block(nn.Module):
-    def __init__(self, shape):
+    def __init__(self, shape, linear):
         super().__init__()
-        self.attention_norm, self.attention = norm(shape), Attention(shape)
-        self.mlp_norm, self.mlp = norm(shape), Mlp(shape)
+        self.attention_norm, self.attention = norm(shape), Attention(shape, linear)
+        self.mlp_norm, self.mlp = norm(shape), Mlp(shape, linear)
 
     def forward(self, x, rotary):
         x = x + self.attention(self.attention_norm(x), rotary)
@@ -83,9 +83,10 @@ class Block(nn.Module):
 
 
 class Model(nn.Module):
-    """forward: inputs and targets [B, T] -> mean cross-entropy. The residual stream has the type of `compute`."""
+    """forward: inputs and targets [B, T] -> mean cross-entropy. The residual stream has the type of `compute`. `linear` is
+    the class of the blocks' linear layers."""
 
-    def __init__(self, shape, compute):
+    def __init__(self, shape, compute, linear=nn.Linear):
         super().__init__()
         self.shape, self.compute = shape, compute
         self.embedding = nn.ModuleDict({"tokens": nn.Embedding(shape["vocab_size"], shape["width"])})
@@ -98,7 +99,7 @@ class Model(nn.Module):
                 shape["rope_theta"] ** (-torch.arange(0, K, 2, dtype=torch.float64) / K)
             self.register_buffer("cos", angles.cos().float()[:, None], persistent=False)
             self.register_buffer("sin", angles.sin().float()[:, None], persistent=False)
-        self.blocks = nn.ModuleList(Block(shape) for _ in range(shape["layers"]))
+        self.blocks = nn.ModuleList(Block(shape, linear) for _ in range(shape["layers"]))
         self.final_norm = norm(shape)
         if not shape["tied_head"]:
             self.head = nn.Linear(shape["width"], shape["vocab_size"], bias=False)

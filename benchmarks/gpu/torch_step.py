@@ -3,7 +3,8 @@
 """The peer's training step, in a process of its own: started by compare_pytorch.py with a JSON object on the command line.
 
     how       eager | blocks | compiled | max-autotune | graphs (reduce-overhead): what torch.compile is asked for
-    precision fp32 parameters, gradients and AdamW states; products in bf16 by autocast (dtype fp32: all fp32)
+    precision fp32 parameters, gradients and AdamW states; products in bf16 by autocast (dtype fp32: all fp32); with `fp8` those of
+              the blocks 8 bits in; with `parameters` bf16 the three in bf16 too
 
 A step: per micro-batch the copy to the device, forward, backward (gradients add up in fp32); clip by the global norm; fused AdamW;
 gradients cleared; the loss read back. Prints one JSON line."""
@@ -49,7 +50,10 @@ class Trainer:
         torch.manual_seed(1)
         torch.set_float32_matmul_precision("high" if task["dtype"] == "bf16" else "highest")
         self.compute = torch.bfloat16 if task["dtype"] == "bf16" else torch.float32
-        self.model = Model(self.shape, self.compute)
+        linear = torch.nn.Linear
+        if task.get("fp8"):
+            from torch_fp8 import Linear as linear
+        self.model = Model(self.shape, self.compute, linear)
         for name, parameter in self.model.named_parameters():
             if parameter.dim() == 2:
                 torch.nn.init.normal_(parameter, std=0.02)
@@ -58,6 +62,9 @@ class Trainer:
         if task.get("weights"):
             self.load(task["weights"])
         self.model.to(self.device)
+        if task.get("parameters") == "bf16":  # the angles of rotary positions stay in fp32
+            for parameter in self.model.parameters():
+                parameter.data = parameter.data.to(torch.bfloat16)
         self.optimizer = self.make_optimizer()
         self.loader = self.new_loader()
         self.micro_batches = task["global_batch"] // task["micro_batch"]
@@ -191,7 +198,7 @@ def measure(task):
         torch.cuda.synchronize()
     print("timing", flush=True)  # the parent samples the card from here on
     times = []
-    while sum(times) < task["seconds"] or len(times) < 5:
+    while sum(times) < task["seconds"] or len(times) < task.get("least", 5):
         start = time.perf_counter()
         loss, _ = trainer.step()
         times.append(time.perf_counter() - start)
@@ -203,6 +210,21 @@ def measure(task):
     return result
 
 
+def kernels(task):
+    """[(name, seconds)] of one step's kernels, from PyTorch's profiler."""
+    from torch.profiler import ProfilerActivity, profile
+    trainer = Trainer(task)
+    for _ in range(3):
+        trainer.step()
+    steps = 2
+    with profile(activities=[ProfilerActivity.CUDA]) as profiler:
+        for _ in range(steps):
+            trainer.step()
+        torch.cuda.synchronize()
+    rows = [(event.key, getattr(event, "self_device_time_total", 0) * 1e-6 / steps) for event in profiler.key_averages()]
+    return {"kernels": [row for row in rows if row[1] > 0]}
+
+
 def main():
     task = json.loads(sys.argv[1])
     if task["device"] == "cpu":
@@ -212,7 +234,7 @@ def main():
     if task["device"] == "cuda":
         result["cuda"], result["cudnn"] = torch.version.cuda, torch.backends.cudnn.version()
         result["gpu"] = torch.cuda.get_device_name()
-    run = check if task["kind"] == "gate" else measure
+    run = {"gate": check, "time": measure, "kernels": kernels}[task["kind"]]
     if backend:
         with backend:
             result.update(run(task))

@@ -33,7 +33,8 @@ class GradientSink {
   public:
     virtual ~GradientSink() = default;
     /// Calls `product(dweight)` once; it must overwrite every element of the fp32 view (the
-    /// parameter's local shape) with the finished gradient of this micro-batch slot.
+    /// parameter's local shape) with the finished gradient of this micro-batch slot. Behind it is
+    /// room for the padded shape, where nothing but zeros may be written.
     virtual void add(Parameter& parameter, int use, FunctionRef<void(View dweight)> product) = 0;
 };
 
@@ -42,8 +43,9 @@ class GradientSink {
 class WeightSource {
   public:
     virtual ~WeightSource() = default;
-    /// All of the parameter's local memory in `dtype`, which is parameter.read_as(compute dtype);
-    /// valid until as many releases as acquires have followed.
+    /// All of the parameter's local memory in `dtype`, which is parameter.read_as(compute dtype),
+    /// and behind it zeros up to the padded shape; valid until as many releases as acquires have
+    /// followed.
     virtual const Tensor& acquire(Parameter& parameter, DType dtype) = 0;
     virtual void release(Parameter& parameter) = 0;
 };
@@ -58,9 +60,12 @@ class Parameter {
         Init init;
         bool decay =
             true;  ///< weight decay applies (matrices and embeddings, not biases and norms)
+        /// Products may want rows up to a multiple of it: see Parameter::padded_shape.
+        int64_t row_multiple = 1;
     };
 
-    explicit Parameter(Spec spec) : spec_(std::move(spec)), boxes_{Shard::whole(spec_.shape)} {}
+    /// A shape of no dims is an internal error.
+    explicit Parameter(Spec spec);
     Parameter(const Parameter&) = delete;
     Parameter& operator=(const Parameter&) = delete;
 
@@ -75,15 +80,24 @@ class Parameter {
     /// Of the stack of boxes.
     Shape local_shape() const;
     int64_t local_elements() const { return local_shape().elements(); }
-    /// The most that a rank with a part of it holds: as much as this one, but for the rows of a
-    /// table that cannot be shared evenly. What ranks must place alike goes by this.
-    int64_t largest_part() const { return std::max(largest_part_, local_elements()); }
+    /// The local shape with rows up to spec().row_multiple: what memory for its weights and its
+    /// gradients has room for. The rows behind the local ones are zeros for products that want
+    /// such; they belong to no shard, no count and no checkpoint.
+    Shape padded_shape() const;
+    /// Elements of that on the rank that holds the most, which may be another one where the rows of
+    /// a table cannot be shared evenly. What ranks must place alike goes by this.
+    int64_t room() const;
+    /// Weights in memory with room for the padded shape, which the caller keeps alive.
+    Tensor weights_at(void* data, DType dtype, Device device) const;
+    /// What `acquire` gave, or a view for a gradient, with the rows behind.
+    Tensor padded(const Tensor& weights) const;
+    View padded(View gradient) const;
     /// The dtype in which operations read it: matrices and tables in that of the computation,
     /// vectors (biases and norms) in fp32.
     DType read_as(DType compute) const { return shape().rank() > 1 ? compute : DType::f32; }
     /// Takes other boxes, which must agree in all dims but the first, before there is storage.
-    /// `largest_part` in elements, where other ranks hold more than this one.
-    void place(std::vector<Shard> boxes, int64_t largest_part = 0);
+    /// `most_rows` are those of the rank that holds the most, where that is another one.
+    void place(std::vector<Shard> boxes, int64_t most_rows = 0);
 
     /// True where every rank of a tensor group holds all of it, and each gives it the gradient of
     /// its own tokens or heads: the sum over that group is the gradient.
@@ -98,7 +112,7 @@ class Parameter {
     int add_use() { return uses_++; }
     int uses() const { return uses_; }
 
-    /// Gives the parameter its fp32 master weights and the place where its gradients go.
+    /// Gives the parameter its fp32 master weights, behind which are zeros up to the padded shape.
     void materialize(Tensor master);
     void set_sink(GradientSink* sink) { sink_ = sink; }
     GradientSink* sink() const { return sink_; }
@@ -114,7 +128,7 @@ class Parameter {
     uint64_t version() const { return version_; }
 
     /// The weights in `dtype`, valid until `release`: each acquire is followed by one. A derived
-    /// copy is made at most once a version.
+    /// copy is made at most once a version. `padded` gives the rows behind them.
     const Tensor& acquire(DType dtype);
     void release();
     /// Acquires that were not released yet.
@@ -124,9 +138,11 @@ class Parameter {
     void add_gradient(int use, FunctionRef<void(View dweight)> product);
 
   private:
+    int64_t padded_rows(int64_t rows) const;
+
     Spec spec_;
     std::vector<Shard> boxes_;
-    int64_t largest_part_ = 0;
+    int64_t most_rows_ = 0;
     bool gradient_is_partial_ = false;
     bool takes_fp8_ = false;
     int uses_ = 0;

@@ -37,6 +37,8 @@ class NodeGradients {
   public:
     /// Gradient of output i; undefined when nothing depended on it.
     const Tensor& of_output(size_t i) const { return outputs_[i]; }
+    /// The same, handed over: it may be overwritten where it has no other owner.
+    Tensor take_output(size_t i) { return std::move(outputs_[i]); }
     /// True if the gradient of input i is wanted by anyone.
     bool wants_input(size_t i) const { return wanted_[i]; }
     void set_input(size_t i, Tensor gradient);

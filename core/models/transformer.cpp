@@ -35,7 +35,8 @@ Transformer::Transformer(const TransformerConfig& config, std::vector<Parts> chu
 
 Parameter& Transformer::token_table(const nn::Declaration& root) const {
     return (root / "embedding" / "tokens")
-        .weight({config_.padded_vocab(), config_.width}, Init::normal(config_.init_stddev));
+        .weight({config_.vocab_size, config_.width}, Init::normal(config_.init_stddev),
+                config_.vocab_multiple);
 }
 
 void Transformer::declare(const Parts& parts, const nn::Declaration& root) {
@@ -65,8 +66,8 @@ void Transformer::declare(const Parts& parts, const nn::Declaration& root) {
     if (config_.tied_head)
         head_.emplace(root / "head", token_table_ ? *token_table_ : token_table(root));
     else
-        head_.emplace(root / "head", config_.width, config_.padded_vocab(), /*bias=*/false,
-                      config_.init_stddev);
+        head_.emplace(root / "head", config_.width, config_.vocab_size, /*bias=*/false,
+                      config_.init_stddev, config_.vocab_multiple);
 }
 
 Tensor Transformer::look_up(const Batch& batch) const {
@@ -128,7 +129,10 @@ ops::Loss Transformer::loss(const Batch& batch, const Tensor& features) const {
     const TraceRange range("head");
     return ops::linear_cross_entropy(
         head_->enter(features, batch.slice), head_->weight(), batch.targets,
-        {.valid_columns = config_.vocab_size, .z_loss = config_.z_loss, .ranks = head_->columns()});
+        {.valid_columns = config_.vocab_size,
+         .z_loss = config_.z_loss,
+         .ranks = head_->columns(),
+         .pads_columns = ops::pads_columns_on(features.device().type)});
 }
 
 std::vector<Parameter*> Transformer::parameters_of(size_t chunk) const {

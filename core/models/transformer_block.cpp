@@ -56,14 +56,20 @@ TransformerBlock::TransformerBlock(const nn::Declaration& at, int64_t layer,
       mlp_norm_(at / "mlp_norm", config.width, config.norm),
       mlp_(at / "mlp", mlp_config(config)) {}
 
+ops::NormedSum TransformerBlock::attend(const Tensor& x, const Batch& batch,
+                                        const nn::InnerAttention& inner) const {
+    const auto [stream, normed] = attention_norm_.of_sum(x);
+    const Tensor branch = attention_(normed, batch, inner);
+    if (!ops::drops(dropout_)) return mlp_norm_.of_sum(stream, branch);
+    return mlp_norm_.of_sum(ops::dropout_add(stream, branch, dropout_, attention_dropout_name_,
+                                             batch.sample_ids, batch.element_numbers(x.dim(-1))));
+}
+
 Tensor TransformerBlock::operator()(const Tensor& x, const Batch& batch,
                                     const nn::InnerAttention& inner) const {
-    const kernels::ElementNumbers numbers = batch.element_numbers(x.dim(-1));
-    const Tensor attended =
-        ops::dropout_add(x, attention_(attention_norm_(x), batch, inner), dropout_,
-                         attention_dropout_name_, batch.sample_ids, numbers);
-    return ops::dropout_add(attended, mlp_(mlp_norm_(attended), batch.slice), dropout_,
-                            mlp_dropout_name_, batch.sample_ids, numbers);
+    const auto [attended, normed] = attend(x, batch, inner);
+    return ops::dropout_add(attended, mlp_(normed, batch.slice), dropout_, mlp_dropout_name_,
+                            batch.sample_ids, batch.element_numbers(x.dim(-1)));
 }
 
 }  // namespace plinth::core::models

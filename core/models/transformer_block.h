@@ -19,6 +19,10 @@ class TransformerBlock {
     Tensor operator()(const Tensor& x, const Batch& batch, const nn::InnerAttention& inner) const;
 
   private:
+    /// x with the attention branch, and the norm of that.
+    ops::NormedSum attend(const Tensor& x, const Batch& batch,
+                          const nn::InnerAttention& inner) const;
+
     double dropout_;
     std::string attention_dropout_name_;
     std::string mlp_dropout_name_;

@@ -15,7 +15,7 @@ struct TransformerConfig {
     using Activation = nn::MlpConfig::Activation;
 
     int64_t vocab_size = 0;
-    int64_t vocab_multiple = 1;  ///< rows of the token table are padded to a multiple of it
+    int64_t vocab_multiple = 1;  ///< memory of the token table and the head has rows up to it
     int64_t layers = 0;
     int64_t width = 0;
     int64_t heads = 0;
@@ -41,9 +41,6 @@ struct TransformerConfig {
     double init_stddev = 0.02;
     double z_loss = 0.0;
 
-    int64_t padded_vocab() const {
-        return (vocab_size + vocab_multiple - 1) / vocab_multiple * vocab_multiple;
-    }
     /// Throws an internal error; the user's configuration was checked, with key names, before.
     void validate() const;
 };

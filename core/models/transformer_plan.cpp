@@ -22,7 +22,7 @@ nn::Plan transformer_plan(const TransformerConfig& config) {
         {"blocks.*.mlp.gate_up", Placement::column, {F, F}},
         {"blocks.*.mlp.down", Placement::row},
         {"final_norm", Placement::replicated},
-        {"head", Placement::head, {config.padded_vocab()}},
+        {"head", Placement::head, {config.vocab_size}},
     };
 }
 

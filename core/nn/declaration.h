@@ -43,9 +43,13 @@ class Declaration {
     }
     Declaration operator/(int64_t index) const { return *this / std::to_string(index); }
 
-    /// A matrix or table: weight decay applies.
-    Parameter& weight(const Shape& shape, Init init) const {
-        return add({.name = full("weight"), .shape = shape, .init = init, .decay = true});
+    /// A matrix or table: weight decay applies. Its memory has rows up to a multiple.
+    Parameter& weight(const Shape& shape, Init init, int64_t row_multiple = 1) const {
+        return add({.name = full("weight"),
+                    .shape = shape,
+                    .init = init,
+                    .decay = true,
+                    .row_multiple = row_multiple});
     }
     /// A norm's gain or a bias: no weight decay.
     Parameter& vector(const std::string& name, int64_t size, Init init) const {

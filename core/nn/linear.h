@@ -11,8 +11,9 @@ namespace plinth::core::nn {
 /// are what the layers around it hold: the batch's slice of tokens.
 class Linear {
   public:
-    Linear(const Declaration& at, int64_t in, int64_t out, bool bias, double init_stddev)
-        : weight_(at.weight({out, in}, Init::normal(init_stddev))),
+    Linear(const Declaration& at, int64_t in, int64_t out, bool bias, double init_stddev,
+           int64_t row_multiple = 1)
+        : weight_(at.weight({out, in}, Init::normal(init_stddev), row_multiple)),
           use_(weight_.add_use()),
           bias_(bias ? &at.vector("bias", out, Init::zeros()) : nullptr),
           ends_(at.ends()) {

@@ -31,6 +31,14 @@ class Norm {
                    : ops::rms_norm(x, weight_, config_.eps);
     }
 
+    /// In a residual stream: x + branch goes on and gives y. branch may be undefined; then x goes
+    /// on, and what its gradients from there and through y come to is made in one pass, too.
+    ops::NormedSum of_sum(const Tensor& x, const Tensor& branch = {}) const {
+        return config_.kind == NormConfig::Kind::layer
+                   ? ops::layer_norm_of_sum(x, branch, weight_, bias_, config_.eps)
+                   : ops::rms_norm_of_sum(x, branch, weight_, config_.eps);
+    }
+
   private:
     NormConfig config_;
     Parameter& weight_;

@@ -91,17 +91,24 @@ namespace {
 /// The loss of x weight^T in chunks of rows; with gradients (dx, dweight) where `dx` is defined.
 class ChunkedHead {
   public:
-    /// `first_column` is the global number of the weight's first row.
-    ChunkedHead(const Tensor& x, const Tensor& weight, const Tensor& targets,
-                const CrossEntropyOptions& options, int64_t first_column)
+    ChunkedHead(const Tensor& x, Parameter& weight, const Tensor& targets,
+                const CrossEntropyOptions& options)
         : x_(as_matrix(x)),
-          weight_(weight),
+          parameter_(weight),
+          weight_(weight.acquire(x.dtype())),
           targets_(targets.reshape({x_.dim(0)})),
           attributes_(attributes_of(options)),
+          pads_columns_(options.pads_columns),
           ranks_(options.ranks),
           values_(RowValues::of(x_.dim(0))) {
-        attributes_.first_column = first_column;
+        attributes_.first_column = weight.boxes()[0].offset[0];
+        held_ = attributes_;
+        held_.valid_columns = std::min(options.valid_columns, held_.first_column + weight_.dim(0));
+        if (pads_columns_) weight_ = weight.padded(weight_);
     }
+    ~ChunkedHead() { parameter_.release(); }
+    ChunkedHead(const ChunkedHead&) = delete;
+    ChunkedHead& operator=(const ChunkedHead&) = delete;
 
     void look() {
         for_chunks([&](int64_t begin, int64_t end) { look_at(begin, end); });
@@ -109,6 +116,7 @@ class ChunkedHead {
 
     /// dx [rows, D] in the dtype of x and dweight [V, D] in fp32, of the loss's sum.
     void differentiate(Tensor dx, View dweight) {
+        if (pads_columns_) dweight = parameter_.padded(dweight);
         Stream& stream = Scope::current().stream();
         Tensor one = Scope::current().empty({1}, DType::f32);
         kernels::fill(one.out(), 1.0f, stream);
@@ -119,7 +127,7 @@ class ChunkedHead {
             attributes_.first_row = begin;
             values.finish(targets, attributes_);
             kernels::cross_entropy_backward(logits.out(), one.in(), values.log_sum.in(),
-                                            targets.in(), attributes_, stream);
+                                            targets.in(), held_, stream);
             kernels::matmul(dx_rows.out(), logits.in(), weight_.in(), {}, {}, stream);
             kernels::matmul(dweight, logits.in(), x_.rows(begin, end).in(), {},
                             {.transpose_a = true, .accumulate = begin > 0}, stream);
@@ -142,13 +150,17 @@ class ChunkedHead {
         kernels::matmul(logits.out(), x_.rows(begin, end).in(), weight_.in(), {},
                         {.transpose_b = true}, scope.stream());
         RowValues values = values_.rows(begin, end);
-        values.look(logits, targets_.rows(begin, end), attributes_);
+        values.look(logits, targets_.rows(begin, end), held_);
         if (ranks_) values.combine(*ranks_);
         return logits;
     }
 
-    Tensor x_, weight_, targets_;
-    kernels::CrossEntropy attributes_;
+    Tensor x_;
+    Parameter& parameter_;
+    Tensor weight_, targets_;
+    kernels::CrossEntropy attributes_;  ///< of the whole vocabulary
+    kernels::CrossEntropy held_;        ///< of the columns held here
+    bool pads_columns_;
     const ColumnRanks* ranks_;
     RowValues values_;
 };
@@ -165,17 +177,14 @@ Loss linear_cross_entropy(const Tensor& x, WeightUse weight, const Tensor& targe
           "{}: a part of a vocabulary without the ranks of the others", weight.parameter.name());
     CHECK(weight.parameter.boxes().size() == 1, "{}: a head of {} boxes", weight.parameter.name(),
           weight.parameter.boxes().size());
-    ChunkedHead head(x, weight.parameter.acquire(x.dtype()), targets, options,
-                     weight.parameter.boxes()[0].offset[0]);
+    ChunkedHead head(x, weight.parameter, targets, options);
     if (!scope.tape()) {
         head.look();
-        weight.parameter.release();
         return head.finish();
     }
     Tensor dx = scope.empty(x.shape(), x.dtype());
     weight.parameter.add_gradient(
         weight.use, [&](View dweight) { head.differentiate(as_matrix(dx), dweight); });
-    weight.parameter.release();
     Loss loss = head.finish();
     scope.tape()->record(
         "linear_cross_entropy", {&x}, {&loss.sum}, [dx](NodeGradients& gradients) mutable {

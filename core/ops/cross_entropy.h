@@ -26,6 +26,9 @@ struct CrossEntropyOptions {
     int64_t valid_columns = 0;  ///< vocabulary without padding
     double z_loss = 0.0;
     const ColumnRanks* ranks = nullptr;  ///< null: this rank holds all columns
+    /// Products of linear_cross_entropy take the weight's padded shape. What is behind the weight's
+    /// rows changes nothing but the order of sums.
+    bool pads_columns = false;
 };
 
 /// Cross-entropy of logits[..., V] against targets i32 [...], summed; targets of -100 are ignored.
@@ -43,6 +46,12 @@ Loss cross_entropy(const Tensor& logits, const Tensor& targets, const CrossEntro
 /// summand of dx.
 Loss linear_cross_entropy(const Tensor& x, WeightUse weight, const Tensor& targets,
                           const CrossEntropyOptions& options);
+
+/// A GPU's products want rows in multiples. Those of a CPU gain nothing, and there the padding of a
+/// vocabulary changes no bit.
+inline bool pads_columns_on(DeviceType device) {
+    return device != DeviceType::cpu;
+}
 
 /// Part of the numerics: the order of sums over a micro-batch's tokens depends on it.
 inline constexpr int64_t logit_rows = 1024;

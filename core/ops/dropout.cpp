@@ -36,20 +36,20 @@ Tensor dropped(const Tensor& residual, const Tensor& x, double p, const std::str
     return y;
 }
 
-bool is_active(double p) {
+}  // namespace
+
+bool drops(double p) {
     return p > 0.0 && Scope::current().training();
 }
 
-}  // namespace
-
 Tensor dropout(const Tensor& x, double p, const std::string& place, const Tensor& samples,
                const kernels::ElementNumbers& numbers) {
-    return is_active(p) ? dropped({}, x, p, place, samples, numbers) : x;
+    return drops(p) ? dropped({}, x, p, place, samples, numbers) : x;
 }
 
 Tensor dropout_add(const Tensor& residual, const Tensor& x, double p, const std::string& place,
                    const Tensor& samples, const kernels::ElementNumbers& numbers) {
-    return is_active(p) ? dropped(residual, x, p, place, samples, numbers) : add(residual, x);
+    return drops(p) ? dropped(residual, x, p, place, samples, numbers) : add(residual, x);
 }
 
 }  // namespace plinth::core::ops

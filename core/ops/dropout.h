@@ -8,8 +8,11 @@
 
 namespace plinth::core::ops {
 
-/// x with each element lost with probability p and the others divided by 1 - p; x itself when the
-/// scope is not training or p is 0. `place` names the spot in the model and samples[B] the global
+/// Whether elements are lost: the scope is training and p is not 0.
+bool drops(double p);
+
+/// x with each element lost with probability p and the others divided by 1 - p; x itself where
+/// none is lost. `place` names the spot in the model and samples[B] the global
 /// samples: together with the run's seed and the step they decide which elements. x is [B, ...];
 /// where it is a part of each sample only, `numbers` are those of its elements in the whole.
 Tensor dropout(const Tensor& x, double p, const std::string& place, const Tensor& samples,

@@ -13,10 +13,12 @@ struct Result {
     Tensor y, rstd;
 };
 
-Result forward(const Tensor& x, Parameter& weight, double eps) {
+/// With a branch, `sum` is written, else it is x.
+Result forward(Tensor& sum, const Tensor& x, const Tensor& branch, Parameter& weight, double eps) {
     const Scope& scope = Scope::current();
     Result result{scope.empty(x.shape(), x.dtype()), scope.empty({x.shape().rows()}, DType::f32)};
-    kernels::rms_norm_forward(result.y.out(), result.rstd.out(), x.in(),
+    kernels::rms_norm_forward(result.y.out(), result.rstd.out(),
+                              branch.defined() ? sum.out() : View{}, x.in(), branch.in(),
                               weight.acquire(DType::f32).in(), eps, scope.stream());
     weight.release();
     return result;
@@ -31,14 +33,15 @@ struct Saved {
 
 void input_grad(NodeGradients& gradients, Saved& saved, Parameter& weight) {
     const Scope& scope = Scope::current();
-    const Tensor x = saved.x.get("rms_norm");
-    Tensor dx = gradients.wants_input(0) ? scope.empty(x.shape(), x.dtype()) : Tensor{};
-    saved.dweight = scope.empty(weight.local_shape(), DType::f32);
-    kernels::rms_norm_backward(dx.out(), saved.dweight.out(), gradients.of_output(0).in(), x.in(),
-                               weight.acquire(DType::f32).in(), saved.rstd.get("rms_norm").in(),
-                               scope.stream());
-    weight.release();
-    if (dx.defined()) gradients.set_input(0, std::move(dx));
+    SumGradients of_sum(gradients);
+    if (const Tensor& dy = gradients.of_output(1); dy.defined()) {
+        saved.dweight = scope.empty(weight.local_shape(), DType::f32);
+        kernels::rms_norm_backward(of_sum.dx.out(), saved.dweight.out(), dy.in(), of_sum.dsum.in(),
+                                   saved.x.get("rms_norm").in(), weight.acquire(DType::f32).in(),
+                                   saved.rstd.get("rms_norm").in(), scope.stream());
+        weight.release();
+        of_sum.finish(gradients);
+    }
     saved.x = saved.rstd = {};
     gradients.drop_outputs();
 }
@@ -46,26 +49,33 @@ void input_grad(NodeGradients& gradients, Saved& saved, Parameter& weight) {
 }  // namespace
 
 Tensor rms_norm(const Tensor& x, Parameter& weight, double eps) {
+    return rms_norm_of_sum(x, {}, weight, eps).y;
+}
+
+NormedSum rms_norm_of_sum(const Tensor& x, const Tensor& branch, Parameter& weight, double eps) {
     const Scope& scope = Scope::current();
     CHECK(x.dim(-1) == weight.shape().elements(), "{}: input {} does not fit", weight.name(),
           x.shape().text());
-    auto [y, rstd] = forward(x, weight, eps);
-    if (!scope.tape()) return y;
+    Tensor sum = place_for_sum(x, branch, weight);
+    auto [y, rstd] = forward(sum, x, branch, weight, eps);
+    if (!scope.tape()) return {sum, y};
     if (scope.remakes())
-        y.set_recipe([&weight, eps, x = SavedTensor(x)] {
-            return forward(x.get("rms_norm"), weight, eps).y;
+        y.set_recipe([&weight, eps, kept = SavedTensor(sum)] {
+            Tensor again = kept.get("rms_norm");
+            return forward(again, again, {}, weight, eps).y;
         });
-    auto saved = std::make_shared<Saved>(Saved{SavedTensor(x), SavedTensor(rstd), {}});
+    auto saved = std::make_shared<Saved>(Saved{SavedTensor(sum), SavedTensor(rstd), {}});
     scope.tape()->record(
-        "rms_norm", {&x}, {&y},
+        "rms_norm", {&x, &branch}, {&sum, &y},
         [saved, &weight](NodeGradients& gradients) { input_grad(gradients, *saved, weight); },
         [saved, &weight](NodeGradients&) {
+            if (!saved->dweight.defined()) return;  // nothing depended on y
             weight.add_gradient(0, [&](View dweight) {
                 kernels::cast(dweight, saved->dweight.in(), Scope::current().stream());
             });
         },
         /*has_parameters=*/true);
-    return y;
+    return {sum, y};
 }
 
 }  // namespace plinth::core::ops

@@ -19,12 +19,15 @@ std::vector<ParameterRange> ParameterRange::whole(std::span<Parameter* const> pa
     return ranges;
 }
 
-FlatTensors::FlatTensors(std::vector<ParameterRange> ranges, CachingAllocator& allocator,
-                         DType dtype, Stream* zeroing)
+FlatTensors::FlatTensors(std::vector<ParameterRange> ranges, bool has_room,
+                         CachingAllocator& allocator, DType dtype, Stream* zeroing)
     : ranges_(std::move(ranges)) {
+    const auto room = [&](const ParameterRange& range) {
+        return aligned(has_room ? range.parameter->padded_shape().elements() : range.elements());
+    };
     int64_t total = 0;
     for (const ParameterRange& range : ranges_)
-        total += aligned(range.elements());
+        total += room(range);
     block_ = Tensor::empty({total}, dtype, allocator);
     const View all = block_.out();
     if (zeroing && all.device.type == DeviceType::cpu)
@@ -35,7 +38,7 @@ FlatTensors::FlatTensors(std::vector<ParameterRange> ranges, CachingAllocator& a
     for (const ParameterRange& range : ranges_) {
         const Tensor flat = block_.rows(offset, offset + range.elements());
         tensors_.push_back(range.is_whole() ? flat.reshape(range.parameter->local_shape()) : flat);
-        offset += aligned(range.elements());
+        offset += room(range);
     }
 }
 
@@ -80,7 +83,7 @@ std::vector<MasterWeights> masters_of(std::span<Parameter* const> parameters) {
 }
 
 FlatTensors materialize(std::span<Parameter* const> parameters, CachingAllocator& allocator) {
-    FlatTensors masters(parameters, allocator);
+    FlatTensors masters = FlatTensors::with_room(parameters, allocator);
     for (size_t i = 0; i < masters.size(); ++i)
         parameters[i]->materialize(masters[i]);
     return masters;

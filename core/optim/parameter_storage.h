@@ -32,7 +32,8 @@ class FlatTensors {
     /// Zeroed, padding included, where the memory is the host's by the threads of `zeroing` if
     /// there is one. Keeps references to the parameters.
     FlatTensors(std::vector<ParameterRange> ranges, CachingAllocator& allocator,
-                DType dtype = DType::f32, Stream* zeroing = nullptr);
+                DType dtype = DType::f32, Stream* zeroing = nullptr)
+        : FlatTensors(std::move(ranges), /*has_room=*/false, allocator, dtype, zeroing) {}
     FlatTensors(std::span<Parameter* const> parameters, CachingAllocator& allocator)
         : FlatTensors(ParameterRange::whole(parameters), allocator) {}
 
@@ -43,7 +44,17 @@ class FlatTensors {
     /// As training state named prefix + parameter name.
     std::vector<StateTensor> state(const std::string& prefix);
 
+    /// Of whole parameters, behind each of which are zeros up to its padded shape.
+    static FlatTensors with_room(std::span<Parameter* const> parameters,
+                                 CachingAllocator& allocator) {
+        return {ParameterRange::whole(parameters), /*has_room=*/true, allocator, DType::f32,
+                nullptr};
+    }
+
   private:
+    FlatTensors(std::vector<ParameterRange> ranges, bool has_room, CachingAllocator& allocator,
+                DType dtype, Stream* zeroing);
+
     std::vector<ParameterRange> ranges_;
     Tensor block_;
     std::vector<Tensor> tensors_;
@@ -65,7 +76,7 @@ std::vector<Shard> shards_of(const ParameterRange& range);
 void append_state(std::vector<StateTensor>& state, const std::string& name,
                   const ParameterRange& range, View values);
 
-/// Gives the parameters master weights inside one block.
+/// Gives the parameters master weights inside one block, with room for their padded shapes.
 FlatTensors materialize(std::span<Parameter* const> parameters, CachingAllocator& allocator);
 
 }  // namespace plinth::core::optim

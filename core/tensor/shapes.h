@@ -15,6 +15,14 @@ inline Shape with_last_dim(const Shape& shape, int64_t last) {
     return Shape(std::span<const int64_t>(dims, static_cast<size_t>(shape.rank())));
 }
 
+/// The shape with another first dim.
+inline Shape with_first_dim(const Shape& shape, int64_t first) {
+    int64_t dims[max_dims];
+    std::copy(shape.dims().begin(), shape.dims().end(), dims);
+    dims[0] = first;
+    return Shape(std::span<const int64_t>(dims, static_cast<size_t>(shape.rank())));
+}
+
 /// [..., N] as a matrix [rows, N].
 inline Tensor as_matrix(const Tensor& x) {
     return x.reshape({x.shape().rows(), x.dim(-1)});

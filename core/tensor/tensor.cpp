@@ -59,6 +59,21 @@ Tensor Tensor::rows(int64_t begin, int64_t end) const {
     return tensor;
 }
 
+Tensor Tensor::extended(int64_t rows) const {
+    CHECK(shape_.rank() > 0 && is_contiguous() && rows >= shape_[0], "{} rows of {}", rows,
+          shape_.text());
+    const size_t row = static_cast<size_t>(strides_[0]) * size_of(dtype_);
+    CHECK(byte_offset_ + static_cast<size_t>(rows) * row <= storage_->bytes(),
+          "{} rows of {}: its storage ends before", rows, shape_.text());
+    Tensor tensor = detach();
+    tensor.recipe_ = nullptr;
+    int64_t dims[max_dims];
+    std::copy(shape_.dims().begin(), shape_.dims().end(), dims);
+    dims[0] = rows;
+    tensor.shape_ = Shape(std::span<const int64_t>(dims, static_cast<size_t>(shape_.rank())));
+    return tensor;
+}
+
 Tensor Tensor::detach() const {
     Tensor tensor = *this;
     tensor.edge_ = {};

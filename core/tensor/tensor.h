@@ -142,6 +142,9 @@ class Tensor {
     Tensor reshape(const Shape& shape) const;
     /// Rows [begin, end) of the first dim, sharing storage. It has no gradient edge.
     Tensor rows(int64_t begin, int64_t end) const;
+    /// Rows [0, rows), where its storage goes on behind a contiguous tensor: who made the storage
+    /// says what is there. It has no gradient edge.
+    Tensor extended(int64_t rows) const;
     /// The same memory without a gradient edge.
     Tensor detach() const;
 

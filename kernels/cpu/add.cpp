@@ -6,8 +6,6 @@
 
 namespace plinth::kernels::cpu {
 
-namespace {
-
 PLINTH_SIMD void add_range(float* y, const float* a, const float* b, int64_t n) {
     for (int64_t i = 0; i < n; ++i)
         y[i] = a[i] + b[i];
@@ -17,6 +15,8 @@ PLINTH_SIMD void add_range(BFloat16* y, const BFloat16* a, const BFloat16* b, in
     for (int64_t i = 0; i < n; ++i)
         y[i] = BFloat16(static_cast<float>(a[i]) + static_cast<float>(b[i]));
 }
+
+namespace {
 
 PLINTH_SIMD void add_to_row(float* y, const float* x, const float* row, int64_t n) {
     for (int64_t i = 0; i < n; ++i)

@@ -35,4 +35,8 @@ inline void check_same_elements(const char* kernel, ConstView a, ConstView b) {
           "{}: shapes {} and {}", kernel, a.shape.text(), b.shape.text());
 }
 
+/// y = a + b over n elements, on this thread; y may be one of them.
+void add_range(float* y, const float* a, const float* b, int64_t n);
+void add_range(BFloat16* y, const BFloat16* a, const BFloat16* b, int64_t n);
+
 }  // namespace plinth::kernels::cpu

@@ -3,8 +3,10 @@
 
 #include <cmath>
 #include <cstring>
+#include <vector>
 
 #include "kernels/cpu/elementwise.h"
+#include "kernels/norm_views.h"
 #include "kernels/simd.h"
 
 namespace plinth::kernels::cpu {
@@ -92,9 +94,10 @@ void check_shapes(const char* kernel, ConstView rows, ConstView x, ConstView wei
 
 }  // namespace
 
-void layer_norm_forward(View y, View mean, View rstd, ConstView x, ConstView weight, ConstView bias,
-                        float eps, Stream& stream) {
+void layer_norm_forward(View y, View mean, View rstd, View sum, ConstView x, ConstView branch,
+                        ConstView weight, ConstView bias, float eps, Stream& stream) {
     check_shapes("layer_norm_forward", y, x, weight, mean, rstd);
+    check_sum("layer_norm_forward", sum, x, branch);
     CHECK(!bias || bias.elements() == x.dim(-1), "layer_norm_forward: bias {} for {}",
           bias.shape.text(), x.shape.text());
     const int64_t n = x.dim(-1);
@@ -107,6 +110,10 @@ void layer_norm_forward(View y, View mean, View rstd, ConstView x, ConstView wei
         parallel_for(stream, x.shape.rows(), row_grain(n), [&](int64_t begin, int64_t end) {
             for (int64_t r = begin; r < end; ++r) {
                 const T* row = in + r * n;
+                if (branch) {
+                    add_range(sum.as<T>() + r * n, row, branch.as<T>() + r * n, n);
+                    row = sum.as<T>() + r * n;
+                }
                 const float m = row_sum(row, n) / static_cast<float>(n);
                 const float variance = row_squares(row, m, n) / static_cast<float>(n);
                 const float s = 1.0f / std::sqrt(variance + eps);
@@ -121,9 +128,11 @@ void layer_norm_forward(View y, View mean, View rstd, ConstView x, ConstView wei
     });
 }
 
-void layer_norm_backward(View dx, View dweight_blocks, View dbias_blocks, ConstView dy, ConstView x,
-                         ConstView weight, ConstView mean, ConstView rstd, Stream& stream) {
+void layer_norm_backward(View dx, View dweight_blocks, View dbias_blocks, ConstView dy,
+                         ConstView dsum, ConstView x, ConstView weight, ConstView mean,
+                         ConstView rstd, Stream& stream) {
     check_shapes("layer_norm_backward", dy, x, weight, mean, rstd);
+    check_dsum("layer_norm_backward", dsum, x);
     const int64_t n = x.dim(-1), rows = x.shape.rows();
     CHECK(dweight_blocks.elements() == norm_blocks(rows) * n &&
               (!dbias_blocks || dbias_blocks.elements() == norm_blocks(rows) * n) &&
@@ -135,19 +144,26 @@ void layer_norm_backward(View dx, View dweight_blocks, View dbias_blocks, ConstV
     float* db = dbias_blocks ? dbias_blocks.as<float>() : nullptr;
     with_float_type(x.dtype, "layer_norm_backward", [&]<typename T>(T) {
         const T *in = x.as<T>(), *gradient = dy.as<T>();
+        const T* elsewhere = dsum ? dsum.as<T>() : nullptr;
         T* out = dx ? dx.as<T>() : nullptr;
         parallel_for(stream, rows, norm_rows_per_block, [&](int64_t begin, int64_t end) {
             const int64_t block = begin / norm_rows_per_block * n;
             const auto bytes = static_cast<size_t>(n) * sizeof(float);
             std::memset(dw + block, 0, bytes);
             if (db) std::memset(db + block, 0, bytes);
+            // In the cache, between the norm's gradient and the sum: two loops that the compiler
+            // turns into vectors, which it does not do with one that rounds twice.
+            std::vector<T> normed(out && elsewhere ? static_cast<size_t>(n) : 0);
             for (int64_t r = begin; r < end; ++r) {
                 const T *d = gradient + r * n, *row = in + r * n;
                 RowSums sums = gradient_sums(dw + block, d, row, w, means[r], rstds[r], n);
                 if (db) accumulate_row(db + block, d, n);
                 sums.g /= static_cast<float>(n);
                 sums.gh /= static_cast<float>(n);
-                if (out) input_gradient_row(out + r * n, d, row, w, means[r], rstds[r], sums, n);
+                if (!out) continue;
+                T* dx_row = elsewhere ? normed.data() : out + r * n;
+                input_gradient_row(dx_row, d, row, w, means[r], rstds[r], sums, n);
+                if (elsewhere) add_range(out + r * n, elsewhere + r * n, dx_row, n);
             }
         });
     });

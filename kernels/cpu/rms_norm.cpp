@@ -5,6 +5,7 @@
 #include <vector>
 
 #include "kernels/cpu/elementwise.h"
+#include "kernels/norm_views.h"
 #include "kernels/simd.h"
 
 namespace plinth::kernels::cpu {
@@ -76,19 +77,25 @@ PLINTH_SIMD void add_weight_gradient(float* dweight, const BFloat16* dy, const B
 }
 
 template <typename T>
-void backward(View dx, View dweight, ConstView dy, ConstView x, ConstView weight, ConstView rstd,
-              Stream& stream) {
+void backward(View dx, View dweight, ConstView dy, ConstView dsum, ConstView x, ConstView weight,
+              ConstView rstd, Stream& stream) {
     const int64_t rows = x.shape.rows(), n = x.dim(-1);
     const int64_t blocks = (rows + rows_per_block - 1) / rows_per_block;
     std::vector<float> partial(dweight ? static_cast<size_t>(blocks * n) : 0, 0.0f);
     parallel_for(stream, rows, rows_per_block, [&](int64_t begin, int64_t end) {
+        // In the cache, between the norm's gradient and the sum: two loops that the compiler turns
+        // into vectors, which it does not do with one that rounds twice.
+        std::vector<T> normed(dx && dsum ? static_cast<size_t>(n) : 0);
         for (int64_t r = begin; r < end; ++r) {
             const T *dy_row = dy.as<T>() + r * n, *x_row = x.as<T>() + r * n;
             const float scale = rstd.as<float>()[r];
             if (dweight)
                 add_weight_gradient(partial.data() + begin / rows_per_block * n, dy_row, x_row,
                                     scale, n);
-            if (dx) input_gradient(dx.as<T>() + r * n, dy_row, x_row, weight.as<float>(), scale, n);
+            if (!dx) continue;
+            T* dx_row = dsum ? normed.data() : dx.as<T>() + r * n;
+            input_gradient(dx_row, dy_row, x_row, weight.as<float>(), scale, n);
+            if (dsum) add_range(dx.as<T>() + r * n, dsum.as<T>() + r * n, dx_row, n);
         }
     });
     if (!dweight) return;
@@ -103,26 +110,34 @@ void backward(View dx, View dweight, ConstView dy, ConstView x, ConstView weight
 
 }  // namespace
 
-void rms_norm_forward(View y, View rstd, ConstView x, ConstView weight, double eps,
-                      Stream& stream) {
+void rms_norm_forward(View y, View rstd, View sum, ConstView x, ConstView branch, ConstView weight,
+                      double eps, Stream& stream) {
     check_same_elements("rms_norm_forward", y, x);
+    check_sum("rms_norm_forward", sum, x, branch);
     const int64_t n = x.dim(-1);
     CHECK(weight.elements() == n && rstd.elements() == x.shape.rows(),
           "rms_norm_forward: {} with weight {}", x.shape.text(), weight.shape.text());
     with_float_type(x.dtype, "rms_norm_forward", [&]<typename T>(T) {
         parallel_for(stream, x.shape.rows(), rows_per_block, [&](int64_t begin, int64_t end) {
-            for (int64_t r = begin; r < end; ++r)
-                rstd.as<float>()[r] =
-                    forward(y.as<T>() + r * n, x.as<T>() + r * n, weight.as<float>(), eps, n);
+            for (int64_t r = begin; r < end; ++r) {
+                const T* row = x.as<T>() + r * n;
+                if (branch) {
+                    add_range(sum.as<T>() + r * n, row, branch.as<T>() + r * n, n);
+                    row = sum.as<T>() + r * n;
+                }
+                rstd.as<float>()[r] = forward(y.as<T>() + r * n, row, weight.as<float>(), eps, n);
+            }
         });
     });
 }
 
-void rms_norm_backward(View dx, View dweight, ConstView dy, ConstView x, ConstView weight,
-                       ConstView rstd, Stream& stream) {
+void rms_norm_backward(View dx, View dweight, ConstView dy, ConstView dsum, ConstView x,
+                       ConstView weight, ConstView rstd, Stream& stream) {
     check_same_elements("rms_norm_backward", dy, x);
-    with_float_type(x.dtype, "rms_norm_backward",
-                    [&]<typename T>(T) { backward<T>(dx, dweight, dy, x, weight, rstd, stream); });
+    check_dsum("rms_norm_backward", dsum, x);
+    with_float_type(x.dtype, "rms_norm_backward", [&]<typename T>(T) {
+        backward<T>(dx, dweight, dy, dsum, x, weight, rstd, stream);
+    });
 }
 
 }  // namespace plinth::kernels::cpu

@@ -1,34 +1,31 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "kernels/attention.h"
 
-#include <algorithm>
-
-#include "kernels/attention_choice.h"
-#include "kernels/cuda/attention_cudnn.h"
+#include "kernels/cuda/attention_state.h"
+#include "kernels/cuda/attention_tensor_core.h"
 #include "kernels/cuda/attention_tiled.h"
 
 namespace plinth::kernels::cuda {
 
 namespace {
 
-/// What attention keeps with a queue.
-struct AttentionState {
-    int capability;
-    AttentionCounts counts;
+/// A call of whole sequences, and who may serve it.
+struct Choice {
+    AttentionImplementation first, own;
 
-    explicit AttentionState(Queue& queue) : capability(capability_of(queue.device())) {}
+    Choice(const AttentionShape& shape, DType dtype, const AttentionMask& mask,
+           const Attention& options, std::initializer_list<const void*> tensors, int capability) {
+        const bool is_aligned = begin_at_multiples_of_16(tensors);
+        first = choose_attention(shape, dtype, mask, options, is_aligned, capability);
+        own = choose_own_attention(shape, dtype, is_aligned, capability);
+    }
 };
 
-bool begin_at_multiples_of_16(std::initializer_list<const void*> tensors) {
-    return std::all_of(tensors.begin(), tensors.end(), [](const void* data) {
-        return reinterpret_cast<uintptr_t>(data) % 16 == 0;
-    });
-}
-
-/// Runs the implementation that is chosen, or the tiled one where cuDNN has no plan.
-template <typename Cudnn, typename Tiled>
-void serve(AttentionImplementation chosen, AttentionCounts& counts, Cudnn&& cudnn, Tiled&& tiled) {
-    if (chosen == AttentionImplementation::cudnn) {
+/// Runs the implementation that is chosen, or the own one that fits where cuDNN has no plan.
+template <typename Cudnn, typename TensorCore, typename Tiled>
+void serve(const Choice& choice, AttentionCounts& counts, Cudnn&& cudnn, TensorCore&& tensor_core,
+           Tiled&& tiled) {
+    if (choice.first == AttentionImplementation::cudnn) {
         const std::string& refusal = cudnn();
         if (refusal.empty()) {
             ++counts.cudnn;
@@ -36,6 +33,10 @@ void serve(AttentionImplementation chosen, AttentionCounts& counts, Cudnn&& cudn
         }
         ++counts.refused;
         counts.refusal = refusal;
+    }
+    if (choice.own == AttentionImplementation::tensor_core) {
+        ++counts.tensor_core;
+        return tensor_core();
     }
     ++counts.tiled;
     tiled();
@@ -53,13 +54,13 @@ void attention_forward(View y, View log_sum, ConstView qkv, AttentionMask mask, 
     const AttentionShape shape = AttentionShape::of_packed(qkv, y, log_sum, mask, options);
     Queue& queue = queue_of(stream);
     auto& state = queue.state<AttentionState>();
-    const bool is_aligned = begin_at_multiples_of_16({y.data, log_sum.data, qkv.data});
     serve(
-        choose_attention(shape, qkv.dtype, mask, options, is_aligned, state.capability),
+        Choice(shape, qkv.dtype, mask, options, {y.data, log_sum.data, qkv.data}, state.capability),
         state.counts,
         [&]() -> const std::string& {
             return cudnn_attention_forward(y, log_sum, qkv, shape, options, queue);
         },
+        [&] { tensor_core_attention_forward(y, log_sum, qkv, shape, mask, options, queue); },
         [&] { tiled_attention_forward(y, log_sum, qkv, shape, mask, options, queue); });
 }
 
@@ -71,13 +72,15 @@ void attention_backward(View dqkv, ConstView dy, ConstView y, ConstView log_sum,
           "attention_backward: dqkv {} from dy {}", dqkv.shape.text(), dy.shape.text());
     Queue& queue = queue_of(stream);
     auto& state = queue.state<AttentionState>();
-    const bool is_aligned =
-        begin_at_multiples_of_16({dqkv.data, dy.data, y.data, log_sum.data, qkv.data});
     serve(
-        choose_attention(shape, qkv.dtype, mask, options, is_aligned, state.capability),
+        Choice(shape, qkv.dtype, mask, options,
+               {dqkv.data, dy.data, y.data, log_sum.data, qkv.data}, state.capability),
         state.counts,
         [&]() -> const std::string& {
             return cudnn_attention_backward(dqkv, dy, y, log_sum, qkv, shape, options, queue);
+        },
+        [&] {
+            tensor_core_attention_backward(dqkv, dy, y, log_sum, qkv, shape, mask, options, queue);
         },
         [&] { tiled_attention_backward(dqkv, dy, y, log_sum, qkv, shape, mask, options, queue); });
 }

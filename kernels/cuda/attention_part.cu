@@ -2,6 +2,8 @@
 #include "kernels/attention_part.h"
 
 #include "kernels/attention_part_shape.h"
+#include "kernels/cuda/attention_state.h"
+#include "kernels/cuda/attention_tensor_core.h"
 #include "kernels/cuda/attention_tiled.h"
 #include "kernels/cuda/elementwise.cuh"
 #include "kernels/cuda/row_tiles.h"
@@ -57,13 +59,36 @@ void launch_join_rows(T* dqkv, const float* own, const float* others, const Part
     CUDA_CHECK_LAUNCH("attention_part_join");
 }
 
+/// Whether 16 bytes of each row of a head can be read at once.
+bool are_token_rows_aligned(std::initializer_list<ConstView> tokens) {
+    return std::all_of(tokens.begin(), tokens.end(), [](const ConstView& view) {
+        return begin_at_multiples_of_16({view.data}) && view.stride(0) % 8 == 0 &&
+               view.stride(1) % 8 == 0;
+    });
+}
+
+/// Whether tensor cores serve the part; counts who does. `tokens` are its bf16 tensors.
+bool takes_tensor_cores(const AttentionShape& shape, std::initializer_list<ConstView> tokens,
+                        Queue& queue) {
+    auto& state = queue.state<AttentionState>();
+    const bool takes =
+        choose_own_attention(shape, tokens.begin()->dtype, are_token_rows_aligned(tokens),
+                             state.capability) == AttentionImplementation::tensor_core;
+    ++(takes ? state.counts.tensor_core : state.counts.tiled);
+    return takes;
+}
+
 }  // namespace
 
 void attention_part_forward(View y, View log_sum, ConstView q, ConstView k, ConstView v,
                             AttentionMask mask, AttentionPart part, Attention options,
                             Stream& stream) {
     const AttentionShape shape = part_forward_shape(y, log_sum, q, k, v, mask, part, options);
-    tiled_attention_part_forward(y, log_sum, q, k, v, shape, mask, part, options, queue_of(stream));
+    Queue& queue = queue_of(stream);
+    const auto serve = takes_tensor_cores(shape, {q, k, v}, queue)
+                           ? tensor_core_attention_part_forward
+                           : tiled_attention_part_forward;
+    serve(y, log_sum, q, k, v, shape, mask, part, options, queue);
 }
 
 void attention_part_backward(View dq, View dk, View dv, ConstView dy, ConstView y,
@@ -72,8 +97,11 @@ void attention_part_backward(View dq, View dk, View dv, ConstView dy, ConstView 
                              Stream& stream) {
     const AttentionShape shape =
         part_backward_shape(dq, dk, dv, dy, y, log_sum, q, k, v, mask, part, options);
-    tiled_attention_part_backward(dq, dk, dv, dy, y, log_sum, q, k, v, shape, mask, part, options,
-                                  queue_of(stream));
+    Queue& queue = queue_of(stream);
+    const auto serve = takes_tensor_cores(shape, {q, k, v, dy, y}, queue)
+                           ? tensor_core_attention_part_backward
+                           : tiled_attention_part_backward;
+    serve(dq, dk, dv, dy, y, log_sum, q, k, v, shape, mask, part, options, queue);
 }
 
 void attention_part_join(View dqkv, ConstView own, ConstView others, Stream& stream) {

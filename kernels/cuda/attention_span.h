@@ -21,6 +21,13 @@ struct AttentionSpan {
         const int distance = first_query + query - first_key - key;
         return (!causal || distance >= 0) && (window == 0 || distance < window);
     }
+    /// Whether there are all of the keys [key, key + key_rows), and each of the queries [query,
+    /// query
+    /// + query_rows) that there are sees them all.
+    PLINTH_HOST_DEVICE bool sees_all(int query, int query_rows, int key, int key_rows) const {
+        const int last = std::min(query + query_rows, queries) - 1;
+        return key + key_rows <= keys && sees(query, key + key_rows - 1) && sees(last, key);
+    }
     /// First key of the first tile of `rows` keys that the queries from this one on see; `keys`
     /// where they see none.
     PLINTH_HOST_DEVICE int keys_begin(int query, int rows) const {

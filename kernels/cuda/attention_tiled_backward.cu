@@ -3,6 +3,7 @@
 // dV = P^T dY, dS = P * (dY V^T - D), dQ = scale dS K, dK = dS^T (scale Q).
 // One kernel goes over the keys for dQ, another over the queries for dK and dV: both compute the
 // scores again, and no sum meets another block's.
+#include "kernels/cuda/attention_delta.cuh"
 #include "kernels/cuda/attention_tiled.h"
 #include "kernels/cuda/attention_tiles.cuh"
 
@@ -21,46 +22,6 @@ struct BackwardArguments {
     bool adds = false;  ///< to fp32 gradients, in place of setting them
     int query_tiles = 0, key_tiles = 0;
 };
-
-constexpr int threads_per_row = 16;
-
-/// delta[b, h, t] = sum of dy * y over a head's columns. Reads both once.
-template <typename T, typename D>
-__global__ void __launch_bounds__(attention_threads) dot_rows(const BackwardArguments<T, D> call) {
-    const AttentionProblem& problem = call.problem;
-    const int64_t row =  // of [B, N, H]
-        (int64_t{blockIdx.x} * attention_threads + threadIdx.x) / threads_per_row;
-    const int lane = static_cast<int>(threadIdx.x) % threads_per_row;
-    const bool is_inside = row < int64_t{problem.batch} * problem.span.queries * problem.heads;
-    const int64_t token = row / problem.heads;
-    const int h = static_cast<int>(row % problem.heads),
-              query = static_cast<int>(token % problem.span.queries),
-              b = static_cast<int>(token / problem.span.queries);
-    const T* dy = call.dy.rows(b, h, problem.width).row(query);
-    const T* y = call.y.rows(b, h, problem.width).row(query);
-    float sum = 0.0f;
-    if (is_inside && problem.vectors)
-        for (int column = lane * 4; column < problem.width; column += threads_per_row * 4) {
-            const auto left = *reinterpret_cast<const Vector<T, 4>*>(dy + column);
-            const auto right = *reinterpret_cast<const Vector<T, 4>*>(y + column);
-#pragma unroll
-            for (int i = 0; i < 4; ++i)
-                sum = fmaf(to_float(left.values[i]), to_float(right.values[i]), sum);
-        }
-    else if (is_inside)
-        for (int column = lane; column < problem.width; column += threads_per_row)
-            sum = fmaf(to_float(dy[column]), to_float(y[column]), sum);
-    sum = row_sum(sum);
-    if (is_inside && lane == 0) call.delta.of(b, h)[query] = sum;
-}
-
-/// The log of a row's sum of exponentials, such that rows that see no key, and rows outside of the
-/// run, get weights of 0.
-__device__ inline float usable_log_sum(const float* log_sum, int query, int queries) {
-    constexpr float infinity = std::numeric_limits<float>::infinity();
-    if (query >= queries || log_sum[query] == -infinity) return infinity;
-    return log_sum[query];
-}
 
 /// Gradient `to` = scale * row i of the sums, or has that added.
 template <int Width, typename D>
@@ -127,7 +88,7 @@ __global__ void __launch_bounds__(attention_threads)
                       key_position = span.first_key + key + column;
             std::array<uint32_t, 4> words{};
             if (problem.dropped_below != 0)
-                words = dropout_words(problem, b, h, query_position, key_position);
+                words = DropoutNumbers::of(problem, b, h).words(query_position, key_position);
 #pragma unroll
             for (int j = 0; j < each; ++j) {
                 const bool same =
@@ -187,7 +148,7 @@ __device__ void weigh_keys(Scores<Width>& weights, Scores<Width>& dweights,
         const int column = thread_column() * each + j;
         std::array<uint32_t, 4> words{};
         if (problem.dropped_below != 0)
-            words = dropout_words(problem, b, h, query + column, key + row);
+            words = DropoutNumbers::of(problem, b, h).words(query + column, key + row);
 #pragma unroll
         for (int i = 0; i < each; ++i) {
             const bool same =
@@ -286,9 +247,7 @@ void launch(BackwardArguments<T, D> call, const char* name, Queue& queue) {
                       call.q.takes_vectors() && call.k.takes_vectors() && call.v.takes_vectors();
     const size_t bytes = static_cast<size_t>(rows * queries) * sizeof(float);
     call.delta = {static_cast<float*>(queue.scratch(bytes)), heads * queries, queries};
-    dot_rows<T, D><<<blocks_for(rows * queries, attention_threads / threads_per_row),
-                     attention_threads, 0, queue.stream()>>>(call);
-    CUDA_CHECK_LAUNCH(name);
+    launch_delta(call.delta, problem, call.dy, call.y, name, queue);
     with_tile_width(problem.width, [&]<int Width>(std::integral_constant<int, Width>) {
         using Tile = Tiles<Width>;
         call.query_tiles = (span.queries + Tile::rows - 1) / Tile::rows;

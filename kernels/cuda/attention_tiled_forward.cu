@@ -62,7 +62,7 @@ struct RunningSoftmax {
             for (int j = 1; j < each; ++j)
                 row = fmaxf(row, scores[i][j]);
             const float before = largest[i];
-            largest[i] = fmaxf(before, row_max(row));
+            largest[i] = fmaxf(before, group_max<16>(row));
             // A row may have seen only masked keys so far.
             const float finite =
                 largest[i] == -std::numeric_limits<float>::infinity() ? 0.0f : largest[i];
@@ -73,7 +73,7 @@ struct RunningSoftmax {
                 part += scores[i][j];
             }
             const float shrink = exp_of(before - finite);
-            sum[i] = fmaf(sum[i], shrink, row_sum(part));
+            sum[i] = fmaf(sum[i], shrink, group_sum<16>(part));
 #pragma unroll
             for (int c = 0; c < Tiles<Width>::columns; ++c)
                 out[i][c] *= shrink;
@@ -113,10 +113,10 @@ __device__ void drop_weights(Scores<Width>& weights, const AttentionProblem& pro
                              const QueryTile& tile, int key_position) {
     constexpr int each = Tiles<Width>::each;
     const int column = key_position + thread_column() * each;
+    const auto numbers = DropoutNumbers::of(problem, tile.sample, tile.head);
 #pragma unroll
     for (int i = 0; i < each; ++i) {
-        const auto words = dropout_words(problem, tile.sample, tile.head,
-                                         tile.position + thread_row() * each + i, column);
+        const auto words = numbers.words(tile.position + thread_row() * each + i, column);
 #pragma unroll
         for (int j = 0; j < each; ++j) {
             const uint32_t word = each == 4 ? words[j] : column % 4 == 0 ? words[j] : words[2 + j];

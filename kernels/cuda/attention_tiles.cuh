@@ -1,14 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
-// What the forward and backward kernels of attention share. A block of 16 x 16 threads works on a
-// square tile of scores, rows x rows: thread (ty, tx) holds those of rows ty * each + i and columns
-// tx * each + j. All sums are of fp32 fused multiply-adds in a fixed order.
+// What the tiled forward and backward kernels of attention share. A block of 16 x 16 threads works
+// on a square tile of scores, rows x rows: thread (ty, tx) holds those of rows ty * each + i and
+// columns tx * each + j. All sums are of fp32 fused multiply-adds in a fixed order.
 #pragma once
 
-#include <limits>
-
-#include "kernels/attention_shape.h"
-#include "kernels/cuda/attention_span.h"
-#include "kernels/cuda/rows.cuh"
+#include "kernels/cuda/attention_problem.cuh"
 #include "kernels/math.h"
 
 namespace plinth::kernels::cuda {
@@ -32,45 +28,6 @@ struct Tiles {
     // The backward pass needs the most shared memory, beside it documents and numbers of the rows.
     // A block may have 163 KiB on compute capability 8.0, 227 KiB on 9.0 and 10.0.
     static_assert((4 * size + score_size + 4 * rows) * sizeof(float) <= 163 * 1024);
-};
-
-/// One head of a sample's tokens: `width` elements each, `stride` apart.
-template <typename T>
-struct TokenRows {
-    T* data;
-    int64_t stride;
-    __device__ T* row(int64_t i) const { return data + i * stride; }
-};
-
-/// The heads of a tensor [B, N, heads * K], by its strides.
-template <typename T>
-struct TokenHeads {
-    T* data;
-    int64_t sample, token;  ///< from one to the next
-
-    /// Head 0 begins at this column of the view's rows.
-    template <typename AnyView>
-    static TokenHeads of(const AnyView& view, int64_t column = 0) {
-        return {view.template as<std::remove_const_t<T>>() + column, view.stride(0),
-                view.stride(1)};
-    }
-    /// True where heads of a multiple of four columns can be read four at once.
-    bool takes_vectors() const {
-        return sample % 4 == 0 && token % 4 == 0 && is_aligned(data, 4 * sizeof(T));
-    }
-    __device__ TokenRows<T> rows(int sample_index, int head, int width) const {
-        return {data + sample_index * sample + int64_t{head} * width, token};
-    }
-};
-
-/// A number of each query, [B, H, N] with queries side by side.
-template <typename T>
-struct QueryValues {
-    T* data;
-    int64_t sample, head;  ///< from one to the next
-    __device__ T* of(int sample_index, int head_index) const {
-        return data + sample_index * sample + head_index * head;
-    }
 };
 
 /// How a block's tokens are loaded; see load_tile.
@@ -256,55 +213,6 @@ __device__ void add_sums(float* to, const float (&row)[Tiles<Width>::columns], f
     for_columns<Width>(width, [&](int i, int column) { to[column] = before[i] + scale * row[i]; });
 }
 
-/// What one call of a kernel shares between its blocks.
-struct AttentionProblem {
-    int batch, heads, kv_heads, width;
-    AttentionSpan span;
-    int tokens;  ///< of a sequence
-    float scale;
-    bool vectors;
-    const float* slopes;       ///< may be null
-    const int32_t* documents;  ///< [B, tokens]; may be null
-    const int64_t* samples;    ///< may be null
-    uint32_t dropped_below;    ///< 0: no dropout
-    float kept;                ///< factor of the weights that stay
-    RandomKey random;
-    uint64_t first_head;
-
-    /// The shape's tokens are the queries.
-    static AttentionProblem of(const AttentionShape& shape, int64_t keys, const AttentionPart& part,
-                               const AttentionMask& mask, const Attention& options) {
-        return {static_cast<int>(shape.batch),
-                static_cast<int>(shape.heads),
-                static_cast<int>(shape.kv_heads),
-                static_cast<int>(shape.width),
-                {static_cast<int>(shape.tokens), static_cast<int>(keys),
-                 static_cast<int>(part.first_query), static_cast<int>(part.first_key),
-                 options.causal, static_cast<int>(std::min<int64_t>(options.window, 1 << 30))},
-                static_cast<int>(part.tokens),
-                shape.scale,
-                false,
-                mask.slopes ? mask.slopes.as<float>() : nullptr,
-                mask.documents ? mask.documents.as<int32_t>() : nullptr,
-                mask.samples ? mask.samples.as<int64_t>() : nullptr,
-                static_cast<uint32_t>(static_cast<double>(options.dropout) * 0x1p32),
-                1.0f / (1.0f - options.dropout),
-                options.random,
-                static_cast<uint64_t>(options.first_head)};
-    }
-    /// Of whole sequences.
-    static AttentionProblem of(const AttentionShape& shape, const AttentionMask& mask,
-                               const Attention& options) {
-        return of(shape, shape.tokens, {.tokens = shape.tokens}, mask, options);
-    }
-
-    __device__ int kv_head_of(int head) const { return head / (heads / kv_heads); }
-    /// Of the tokens at this position of a sample and behind it; null: no documents.
-    __device__ const int32_t* documents_from(int sample, int position) const {
-        return documents ? documents + int64_t{sample} * tokens + position : nullptr;
-    }
-};
-
 /// Numbers of the documents of a block's queries and keys, in shared memory.
 template <int Width>
 struct TileDocuments {
@@ -316,50 +224,6 @@ __device__ inline void load_documents(int32_t* documents, const int32_t* of_toke
                                       int limit, int rows) {
     const int i = static_cast<int>(threadIdx.x);
     if (i < rows) documents[i] = first + i < limit ? of_token[first + i] : 0;
-}
-
-/// The masks of one (sample, head), by position.
-struct DeviceMask {
-    bool causal;
-    int window;  ///< 0: all keys
-    float slope;
-    int keys;  ///< keys from this position on do not exist
-
-    static __device__ DeviceMask of(const AttentionProblem& problem, int head,
-                                    const AttentionSpan& span) {
-        return {span.causal, span.window, problem.slopes ? problem.slopes[head] : 0.0f,
-                span.first_key + span.keys};
-    }
-    __device__ bool sees(int query, int key) const {
-        return key < keys && (!causal || key <= query) && (window == 0 || query - key < window);
-    }
-    /// The score with ALiBi, or -infinity.
-    __device__ float of_score(float score, int query, int key, bool same_document) const {
-        if (!same_document || !sees(query, key)) return -std::numeric_limits<float>::infinity();
-        return slope != 0.0f ? score + slope * static_cast<float>(key - query) : score;
-    }
-};
-
-/// The random words of one query against the keys at positions 4n .. 4n + 3.
-__device__ inline std::array<uint32_t, 4> dropout_words(const AttentionProblem& problem, int sample,
-                                                        int head, int query, int key) {
-    const uint64_t index = ((problem.first_head + static_cast<uint64_t>(head)) << 48) |
-                           (static_cast<uint64_t>(query) << 24) | static_cast<uint64_t>(key / 4);
-    return problem.random.words(index, static_cast<uint64_t>(problem.samples[sample]));
-}
-
-/// Maximum and sum over the 16 threads of a row, in a fixed order; each of them gets it.
-__device__ inline float row_max(float value) {
-#pragma unroll
-    for (int distance = 8; distance > 0; distance /= 2)
-        value = fmaxf(value, __shfl_xor_sync(0xffffffffu, value, distance));
-    return value;
-}
-__device__ inline float row_sum(float value) {
-#pragma unroll
-    for (int distance = 8; distance > 0; distance /= 2)
-        value += __shfl_xor_sync(0xffffffffu, value, distance);
-    return value;
 }
 
 /// Calls body with the tile width that serves head widths up to this one, as a constant.

@@ -33,6 +33,7 @@ __device__ inline void report(Fault* fault, Fault::Code code, int64_t value, int
     fault->value = value;
     fault->row = row;
     fault->limit = limit;
+    __threadfence_system();  // the host may look while kernels run: the code comes last
     fault->code = code;
 }
 #endif

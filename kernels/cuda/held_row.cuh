@@ -41,6 +41,16 @@ __device__ inline void store(T* at, const Vector<T, N>& values) {
     *reinterpret_cast<Vector<T, N>*>(at) = values;
 }
 
+/// a + b, rounded to T: the bits of `add`.
+template <typename T, int N>
+__device__ inline Vector<T, N> plus(const Vector<T, N>& a, const Vector<T, N>& b) {
+    float sum[N];
+#pragma unroll
+    for (int j = 0; j < N; ++j)
+        sum[j] = to_float(a.values[j]) + to_float(b.values[j]);
+    return rounded<T>(sum);
+}
+
 /// The share of one thread in a row of `vectors` vectors of N values: vectors lane, lane + threads,
 /// ... With `held` > 0 at most that many, kept in registers; with 0 any number, read again (from
 /// the cache, mostly) whenever they are asked for.
@@ -57,6 +67,22 @@ struct RowShare {
             for (int k = 0; k < held; ++k)
                 if (lane + k * threads < vectors) values[k] = load<N>(row + column(k));
         }
+    }
+    /// Of the row `sum` from here on, which is this row and `other` added in T, and written.
+    __device__ void add(T* sum, const T* other) {
+        if constexpr (held > 0) {
+#pragma unroll
+            for (int k = 0; k < held; ++k)
+                if (lane + k * threads < vectors)
+                    values[k] = plus(values[k], load<N>(other + column(k)));
+#pragma unroll
+            for (int k = 0; k < held; ++k)
+                if (lane + k * threads < vectors) store(sum + column(k), values[k]);
+        } else {  // each thread reads again what it has written itself
+            for (int k = 0; lane + k * threads < vectors; ++k)
+                store(sum + column(k), plus(load<N>(row + column(k)), load<N>(other + column(k))));
+        }
+        row = sum;
     }
     __device__ int64_t column(int k) const {
         return int64_t{lane + k * threads} * N;

@@ -4,26 +4,30 @@
 
 #include "kernels/cuda/held_row.cuh"
 #include "kernels/cuda/norm_backward.cuh"
+#include "kernels/norm_views.h"
 
 namespace plinth::kernels::cuda {
 
 namespace {
 
-// Moves one read and one write of the rows; a row's threads keep it in registers in between.
+// Moves one read and one write of the rows, with a branch two of each; a row's threads keep it in
+// registers in between.
 template <typename T, int N, int held>
-__global__ void forward_rows(T* y, float* mean, float* rstd, const T* x, const float* weight,
-                             const float* bias, float eps, int64_t rows, int width) {
+__global__ void forward_rows(T* y, float* mean, float* rstd, T* sum, const T* x, const T* branch,
+                             const float* weight, const float* bias, float eps, int64_t rows,
+                             int width) {
     const int64_t r = int64_t{blockIdx.x} * blockDim.y + threadIdx.y;
     if (r >= rows) return;
-    const RowShare<T, N, held> row(x + r * width, width / N, static_cast<int>(threadIdx.x),
-                                   static_cast<int>(blockDim.x));
-    float sum = 0.0f;
+    RowShare<T, N, held> row(x + r * width, width / N, static_cast<int>(threadIdx.x),
+                             static_cast<int>(blockDim.x));
+    if (branch) row.add(sum + r * width, branch + r * width);
+    float total = 0.0f;
     row.each([&](const Vector<T, N>& values, int64_t) {
 #pragma unroll
         for (int j = 0; j < N; ++j)
-            sum += to_float(values.values[j]);
+            total += to_float(values.values[j]);
     });
-    const float m = sum_over_row(sum) / static_cast<float>(width);
+    const float m = sum_over_row(total) / static_cast<float>(width);
     float squares = 0.0f;
     row.each([&](const Vector<T, N>& values, int64_t) {
 #pragma unroll
@@ -63,9 +67,10 @@ void check_shapes(const char* kernel, ConstView rows, ConstView x, ConstView wei
 
 }  // namespace
 
-void layer_norm_forward(View y, View mean, View rstd, ConstView x, ConstView weight, ConstView bias,
-                        float eps, Stream& stream) {
+void layer_norm_forward(View y, View mean, View rstd, View sum, ConstView x, ConstView branch,
+                        ConstView weight, ConstView bias, float eps, Stream& stream) {
     check_shapes("layer_norm_forward", y, x, weight, mean, rstd);
+    check_sum("layer_norm_forward", sum, x, branch);
     CHECK(!bias || bias.elements() == x.dim(-1), "layer_norm_forward: bias {} for {}",
           bias.shape.text(), x.shape.text());
     if (x.elements() == 0) return;
@@ -74,21 +79,25 @@ void layer_norm_forward(View y, View mean, View rstd, ConstView x, ConstView wei
     const cudaStream_t queue = queue_of(stream).stream();
     with_device_float(x.dtype, "layer_norm_forward", [&]<typename T>(T) {
         const bool is_wide = is_aligned(x.data, 16) && is_aligned(y.data, 16) &&
+                             is_aligned(sum.data, 16) && is_aligned(branch.data, 16) &&
                              is_aligned(w, 32) && is_aligned(b, 32);
         const RowLaunch launch = RowLaunch::of(x.dim(-1), sizeof(T), is_wide);
         with_row_launch<T>(launch, [&](auto n, auto held) {
             forward_rows<T, n(), held()>
                 <<<launch.blocks(x.shape.rows()), launch.block(), 0, queue>>>(
-                    y.as<T>(), mean.as<float>(), rstd.as<float>(), x.as<T>(), w, b, eps,
-                    x.shape.rows(), static_cast<int>(x.dim(-1)));
+                    y.as<T>(), mean.as<float>(), rstd.as<float>(), sum ? sum.as<T>() : nullptr,
+                    x.as<T>(), branch ? branch.as<T>() : nullptr, w, b, eps, x.shape.rows(),
+                    static_cast<int>(x.dim(-1)));
         });
     });
     CUDA_CHECK_LAUNCH("layer_norm_forward");
 }
 
-void layer_norm_backward(View dx, View dweight_blocks, View dbias_blocks, ConstView dy, ConstView x,
-                         ConstView weight, ConstView mean, ConstView rstd, Stream& stream) {
+void layer_norm_backward(View dx, View dweight_blocks, View dbias_blocks, ConstView dy,
+                         ConstView dsum, ConstView x, ConstView weight, ConstView mean,
+                         ConstView rstd, Stream& stream) {
     check_shapes("layer_norm_backward", dy, x, weight, mean, rstd);
+    check_dsum("layer_norm_backward", dsum, x);
     const int64_t n = x.dim(-1), rows = x.shape.rows();
     CHECK(dweight_blocks.elements() == norm_blocks(rows) * n &&
               (!dbias_blocks || dbias_blocks.elements() == norm_blocks(rows) * n) &&
@@ -102,6 +111,7 @@ void layer_norm_backward(View dx, View dweight_blocks, View dbias_blocks, ConstV
             .dweight_blocks = dweight_blocks.as<float>(),
             .dbias_blocks = dbias_blocks ? dbias_blocks.as<float>() : nullptr,
             .dy = dy.as<T>(),
+            .dsum = dsum ? dsum.as<T>() : nullptr,
             .x = x.as<T>(),
             .weight = weight.as<float>(),
             .mean = mean.as<float>(),

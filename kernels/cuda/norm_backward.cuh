@@ -10,13 +10,14 @@
 
 namespace plinth::kernels::cuda {
 
-/// dweight_blocks and dbias_blocks are [norm_blocks(rows), width]; they, and dx, may be null.
+/// dweight_blocks and dbias_blocks are [norm_blocks(rows), width]; they, dx and dsum may be null.
 template <typename T>
 struct NormGradient {
     T* dx = nullptr;
     float* dweight_blocks = nullptr;
     float* dbias_blocks = nullptr;
     const T* dy = nullptr;
+    const T* dsum = nullptr;  ///< added to dx, which it may be
     const T* x = nullptr;
     const float* weight = nullptr;
     const float* mean = nullptr;  ///< read only if centred
@@ -89,16 +90,21 @@ __global__ void __launch_bounds__(norm_threads, 1)
     const int groups = norm_threads / row_threads, vectors = p.width / N;
     const int64_t begin = int64_t{blockIdx.x} * norm_rows_per_block;
     const int64_t end = min(begin + norm_rows_per_block, p.rows);
+    // dsum is read with dy and x where its registers spill none of the others: by what ptxas says
+    // for sm_90, up to this many of a thread's are sums and 16-byte vectors.
+    constexpr bool is_early = held * (N * (is_centred ? 2 : 1) + 12) <= 64;
     float dweight[held][N] = {}, dbias[is_centred ? held : 1][N] = {};
     int turn = 0;
     for (int64_t r = begin + group; r < end; r += groups, turn ^= 1) {
-        Vector<T, N> d[held], x[held];
+        Vector<T, N> d[held], x[held], elsewhere[is_early ? held : 1];
 #pragma unroll
         for (int k = 0; k < held; ++k)
             if (lane + k * row_threads < vectors) {
                 const int64_t at = r * p.width + (lane + k * row_threads) * N;
                 d[k] = load<N>(p.dy + at);
                 x[k] = load<N>(p.x + at);
+                if constexpr (is_early)
+                    if (p.dsum) elsewhere[k] = load<N>(p.dsum + at);
             }
         const float m = is_centred ? p.mean[r] : 0.0f, s = p.rstd[r];
         float2 sums{0.0f, 0.0f};  // of g and g h
@@ -139,7 +145,11 @@ __global__ void __launch_bounds__(norm_threads, 1)
                     const float g = to_float(d[k].values[j]) * w.values[j];
                     dx[j] = s * (fmaf(-h, mean_gh, is_centred ? g - mean_g : g));
                 }
-                store(p.dx + r * p.width + column, rounded<T>(dx));
+                const int64_t at = r * p.width + column;
+                if constexpr (!is_early)
+                    if (p.dsum) elsewhere[0] = load<N>(p.dsum + at);
+                store(p.dx + at,
+                      p.dsum ? plus(elsewhere[is_early ? k : 0], rounded<T>(dx)) : rounded<T>(dx));
             }
     }
     const int64_t block = int64_t{blockIdx.x} * p.width;
@@ -192,17 +202,18 @@ __global__ void norm_input_gradients(NormGradient<T> p) {
     for (int i = static_cast<int>(threadIdx.x); i < p.width; i += static_cast<int>(blockDim.x)) {
         const float g = to_float(p.dy[row + i]) * p.weight[i];
         const float h = (to_float(p.x[row + i]) - m) * s;
-        p.dx[row + i] = from_float<T>(s * fmaf(-h, mean_gh, g - mean_g));
+        const T dx = from_float<T>(s * fmaf(-h, mean_gh, g - mean_g));
+        p.dx[row + i] = p.dsum ? from_float<T>(to_float(p.dsum[row + i]) + to_float(dx)) : dx;
     }
 }
 
-/// Launches what fits the shape. Moves two reads and one write of the rows.
+/// Launches what fits the shape. Moves two reads and one write of the rows, with dsum three reads.
 template <typename T, bool is_centred>
 void norm_backward(const NormGradient<T>& p, Queue& queue) {
     constexpr int n = widest<T>, most_held = 32 / n;  // 32 columns a thread
     const auto blocks = static_cast<unsigned>(norm_blocks(p.rows));
     const bool is_wide = is_aligned(p.dy, 16) && is_aligned(p.x, 16) && is_aligned(p.dx, 16) &&
-                         is_aligned(p.weight, 32) && p.width % n == 0;
+                         is_aligned(p.dsum, 16) && is_aligned(p.weight, 32) && p.width % n == 0;
     if (!is_wide || p.width > norm_threads * n * most_held) {
         // The columns first: dx may be dy.
         constexpr int threads = 256;

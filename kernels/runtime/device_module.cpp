@@ -10,6 +10,7 @@
 #include <string_view>
 
 #include "kernels/runtime/error.h"
+#include "kernels/runtime/stand_in_module.h"
 #include "kernels/runtime/trace.h"
 
 namespace plinth {
@@ -17,6 +18,12 @@ namespace plinth {
 namespace {
 
 constexpr const char* module_file = "libplinth_cuda.so";
+
+/// Of use_device_module. A test program names it before it enters main.
+std::string& stand_in() {
+    static std::string file;
+    return file;
+}
 
 struct Loaded {
     DeviceModule* module = nullptr;
@@ -35,11 +42,12 @@ std::string program_folder() {
 
 Loaded load() {
     Loaded loaded;
-    void* handle = open_backend_module(module_file, loaded.reason);
+    const std::string file = stand_in().empty() ? module_file : stand_in();
+    void* handle = open_backend_module(file, loaded.reason);
     if (!handle) return loaded;
     loaded.reason.clear();
     const auto make = reinterpret_cast<DeviceModule* (*)()>(dlsym(handle, "plinth_device_module"));
-    CHECK(make != nullptr, "{} is no backend module: {}", module_file, dlerror());
+    CHECK(make != nullptr, "{} is no backend module: {}", file, dlerror());
     try {
         loaded.module = make();
         if (loaded.module->devices() == 0) loaded.reason = "the driver finds no device";
@@ -61,8 +69,13 @@ const Loaded& loaded_once() {
 
 }  // namespace
 
+void use_device_module(const std::string& file) {
+    stand_in() = file;
+}
+
 void* open_backend_module(const std::string& file, std::string& reason) {
-    for (const std::string& path : {program_folder() + file, file}) {
+    const bool is_path = file.find('/') != std::string::npos;
+    for (const std::string& path : {is_path ? file : program_folder() + file, file}) {
         if (void* handle = dlopen(path.c_str(), RTLD_NOW | RTLD_LOCAL)) return handle;
         reason += reason.empty() ? "" : "; ";
         reason += dlerror();
@@ -80,7 +93,8 @@ DeviceModule& cuda_module() {
 }
 
 bool has_cuda_driver() {
-    return access("/dev/nvidiactl", F_OK) == 0 || access("/dev/dxg", F_OK) == 0;
+    return !stand_in().empty() || access("/dev/nvidiactl", F_OK) == 0 ||
+           access("/dev/dxg", F_OK) == 0;
 }
 
 const std::string& no_cuda_device_reason() {

@@ -61,11 +61,13 @@ void declare(Schema& schema, ModelSection& model) {
         {.doc = "Tokens of the vocabulary.", .unit = "tokens", .min = 2, .max = largest_dim});
     schema.key(
         "model.vocab_multiple", &model.vocab_multiple,
-        {.doc = "The embedding's rows are padded to a multiple of this. The padding is never "
-                "predicted; checkpoints hold it.",
+        {.doc = "On each tensor rank, memory of the token table and the head has rows up to a "
+                "multiple of this: zeros, never learned, predicted or saved. A GPU's products take "
+                "them, a CPU's do not and keep every bit.",
          .unit = "tokens",
          .min = 1,
-         .max = 1 << 20});
+         .max = 1 << 20,
+         .resume = Resume::recorded});
     schema.key("model.layers", &model.layers,
                {.doc = "Transformer blocks.", .min = 1, .max = 1 << 16});
     schema.key("model.width", &model.width,

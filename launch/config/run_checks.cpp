@@ -148,13 +148,11 @@ std::optional<Problem> check_tensor(const ParallelSection& parallel, const Model
     if (model.heads % ranks != 0) return undivided("model.heads", model.heads);
     if (model.kv_heads % ranks != 0) return undivided("model.kv_heads", model.kv_heads);
     if (model.ffn_width % ranks != 0) return undivided("model.ffn_width", model.ffn_width);
-    const int64_t rows =
-        (model.vocab_size + model.vocab_multiple - 1) / model.vocab_multiple * model.vocab_multiple;
-    if (rows < ranks)
+    if (model.vocab_size < ranks)
         return Problem{"parallel.tensor",
                        fmt::format("{} ranks cannot share the {} rows of the token table: use "
                                    "fewer ranks",
-                                   ranks, rows)};
+                                   ranks, model.vocab_size)};
     return {};
 }
 

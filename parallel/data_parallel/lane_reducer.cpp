@@ -132,7 +132,7 @@ void LaneReducer::add(Parameter& parameter, int use, FunctionRef<void(View dweig
         if (!scratch_.defined()) {
             int64_t largest = 0;
             for (const BucketLayout::Entry& each : layout_.entries())
-                largest = std::max(largest, each.range.elements());
+                largest = std::max(largest, each.parameter->padded_shape().elements());
             scratch_ = Tensor::empty({largest}, DType::f32, allocator_);
         }
         const View finished(scratch_.out().data, DType::f32, sum.shape, sum.device);

@@ -66,7 +66,7 @@ void PlannedLayout::place(Parameter& parameter, const std::string& path) const {
             const RowShare rows = row_share(shape[0], rank_, size_);
             CHECK(rows.count > 0, "{}: {} rows for {} ranks", parameter.name(), shape[0], size_);
             return parameter.place({box(shape, 0, rows.begin, rows.count)},
-                                   row_share(shape[0], 0, size_).count * shape[1]);
+                                   row_share(shape[0], 0, size_).count);
         }
         case Placement::column:
             break;

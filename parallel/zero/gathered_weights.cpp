@@ -25,8 +25,8 @@ GatheredWeights::GatheredWeights(std::span<Parameter* const> parameters, const B
         const BucketLayout::Entry& entry = layout.entries()[layout.entry_of(*parameter, 0)];
         places_[parameter] = {
             entry.unit,
-            Tensor::borrow(base + bytes_.byte_at(entry.range.begin), parameter->local_shape(),
-                           parameter->read_as(options.compute), allocator.device())};
+            parameter->weights_at(base + bytes_.byte_at(entry.range.begin),
+                                  parameter->read_as(options.compute), allocator.device())};
         parameter->set_source(this);
     }
     const int rank = group_->rank(), ranks = group_->size();

@@ -137,9 +137,9 @@ void ShardedWeights::start_gather(size_t u) {
     for (Parameter* parameter : parameters_of_[u]) {
         if (!memory) break;
         const BucketLayout::Entry& entry = layout_.entries()[layout_.entry_of(*parameter, 0)];
-        place_of(*parameter).weights = Tensor::borrow(
-            memory + bytes_.bytes_of({place.range.begin, entry.range.begin}),
-            parameter->local_shape(), parameter->read_as(options_.compute), allocator_.device());
+        place_of(*parameter).weights =
+            parameter->weights_at(memory + bytes_.bytes_of({place.range.begin, entry.range.begin}),
+                                  parameter->read_as(options_.compute), allocator_.device());
     }
 }
 

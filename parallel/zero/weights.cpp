@@ -41,14 +41,15 @@ class OffloadedWeights final : public Weights, public core::WeightSource {
           block_(core::Tensor::empty({WeightLayout(layout, options.compute).bytes() / 4},
                                      DType::f32, allocator)) {
         const WeightLayout bytes(layout, options.compute);
+        allocator.set_zero(block_.out().data, block_.out().bytes());  // rows behind a table's
         auto* base = static_cast<std::byte*>(block_.out().data);
         for (size_t i = 0; i < storage_.size(); ++i) {
             core::Parameter& parameter = *parameters[i];
             const int64_t begin = layout.entries()[layout.entry_of(parameter, 0)].range.begin;
             masters_.push_back({storage_.range(i), storage_[i]});
-            copies_.push_back(
-                core::Tensor::borrow(base + bytes.byte_at(begin), parameter.local_shape(),
-                                     parameter.read_as(options.compute), allocator.device()));
+            copies_.push_back(parameter.weights_at(base + bytes.byte_at(begin),
+                                                   parameter.read_as(options.compute),
+                                                   allocator.device()));
             index_[&parameter] = i;
             parameter.set_source(this);
         }

@@ -4,6 +4,7 @@
 #include "kernels/attention_choice.h"
 #include "tests/gpu/attention_operands.h"
 #include "tests/gpu/device_test.h"
+#include "tests/support/emulated_device.h"
 #include "tests/support/expect_error.h"
 
 namespace plinth::test {
@@ -107,27 +108,97 @@ const std::vector<AttentionCase> cudnn_cases = {
     {"cudnn window", 2, 256, 4, 2, 64, true, false, false, 0.0f, 100},
     {"cudnn window of one", 1, 197, 2, 2, 64, true, false, false, 0.0f, 1}};
 
-TEST_F(AttentionDeviceTest, CudnnAndTheTiledKernelsAgree) {
+/// One document is no mask, but only the own kernels know any.
+Operand one_document(const AttentionCase& c) {
+    const Shape tokens{c.batch, c.tokens};
+    return input_of("documents", tokens,
+                    std::vector<int32_t>(static_cast<size_t>(tokens.elements()), 3));
+}
+
+TEST_F(AttentionDeviceTest, CudnnAndTheOwnKernelsAgree) {
+    if (is_emulated_device()) GTEST_SKIP() << "the emulated device has no cuDNN";
     for (const AttentionCase& c : cudnn_cases) {
         expect_both_passes(c, DType::bf16);
         EXPECT_EQ(counts_.refused, 0) << c.name << ": " << counts_.refusal;
-        EXPECT_EQ(counts_.tiled, 0) << c.name;
+        EXPECT_EQ(counts_.tiled + counts_.tensor_core, 0) << c.name;
     }
     for (const AttentionCase& c : cudnn_cases) {
         const auto of_cudnn =
             on_device(operands_of(c, DType::bf16), both_passes(attention_options(c)));
-        const auto before = counts_.tiled;
-        // One document is no mask, but only the tiled kernels know any.
+        const auto before = counts_;
         auto operands = operands_of(c, DType::bf16);
-        const Shape tokens{c.batch, c.tokens};
-        operands[at_documents] = input_of(
-            "documents", tokens, std::vector<int32_t>(static_cast<size_t>(tokens.elements()), 3));
-        const auto of_tiles = on_device(operands, both_passes(attention_options(c)));
-        EXPECT_EQ(counts_.tiled, before + 2) << c.name;
+        operands[at_documents] = one_document(c);
+        const auto own = on_device(operands, both_passes(attention_options(c)));
+        const bool is_wide = c.width > kernels::largest_tensor_core_width;
+        EXPECT_EQ(counts_.tensor_core, before.tensor_core + (is_wide ? 0 : 2)) << c.name;
+        EXPECT_EQ(counts_.tiled, before.tiled + (is_wide ? 2 : 0)) << c.name;
         for (const size_t i : {size_t{at_y}, size_t{at_log_sum}, size_t{at_dqkv}})
-            for (size_t j = 0; j < of_tiles[i].size(); ++j)
-                ASSERT_NEAR(of_cudnn[i][j], of_tiles[i][j],
-                            usual_tolerance(DType::bf16) * (std::abs(of_tiles[i][j]) + 1.0))
+            for (size_t j = 0; j < own[i].size(); ++j)
+                ASSERT_NEAR(of_cudnn[i][j], own[i][j],
+                            usual_tolerance(DType::bf16) * (std::abs(own[i][j]) + 1.0))
+                    << c.name << ": " << operands[i].name << "[" << j << "]";
+    }
+}
+
+/// What the own kernels on matrix units serve: bf16 that cuDNN does not compute in the same way.
+/// Each tile width and heads that fill none, every mask, lengths around the tiles of 32, 64 and 128
+/// tokens.
+const std::vector<AttentionCase> tensor_core_cases = {
+    {"one token", 2, 1, 2, 1, 64, true, true},
+    {"width 8", 2, 70, 2, 2, 8, true, true},
+    {"width 64 alibi", 1, 197, 4, 2, 64, true, true},
+    {"width 64 documents", 2, 200, 2, 1, 64, true, false, true},
+    {"width 64 documents both ways", 2, 130, 2, 2, 64, false, false, true},
+    {"width 64 dropout", 2, 150, 2, 2, 64, true, false, false, 0.1f},
+    {"width 64 dropout both ways", 1, 129, 4, 2, 64, false, false, false, 0.25f},
+    {"width 64 window", 1, 300, 2, 2, 64, true, true, false, 0.0f, 70},
+    {"width 80 everything", 2, 97, 2, 1, 80, true, true, true, 0.1f},
+    {"width 96 dropout", 1, 97, 3, 1, 96, true, false, false, 0.1f},
+    {"width 96 documents", 1, 150, 2, 2, 96, true, false, true},
+    {"width 128 alibi", 1, 65, 2, 2, 128, true, true},
+    {"width 128 documents", 1, 200, 2, 1, 128, true, false, true},
+    {"width 128 dropout", 1, 131, 4, 2, 128, true, false, false, 0.3f},
+    {"width 128 everything in a window", 1, 260, 2, 1, 128, true, true, true, 0.1f, 75},
+    {"width 128 everything both ways", 1, 67, 2, 1, 128, false, true, true, 0.1f}};
+
+TEST_F(AttentionDeviceTest, TensorCoresServeEveryMask) {
+    for (const AttentionCase& c : tensor_core_cases) {
+        counts_ = {};
+        const auto before = counts_.tensor_core;
+        expect_both_passes(c, DType::bf16);
+        EXPECT_GT(counts_.tensor_core, before) << c.name;
+        EXPECT_EQ(counts_.cudnn + counts_.refused + counts_.tiled, 0) << c.name;
+    }
+}
+
+TEST_F(AttentionDeviceTest, TensorCoresServeLongSequences) {
+    // Documents of 45 tokens: most tiles have none in common.
+    for (const AttentionCase& c : std::vector<AttentionCase>{
+             {"T=1024 documents", 1, 1024, 2, 2, 64, true, false, true},
+             {"T=1021 dropout", 1, 1021, 2, 1, 128, true, false, false, 0.1f},
+             {"T=1000 alibi in a window", 1, 1000, 1, 1, 96, true, true, false, 0.0f, 333}})
+        expect_both_passes(c, DType::bf16);
+}
+
+/// The same sample twice in a batch has the same bits twice.
+TEST_F(AttentionDeviceTest, APlaceInTheBatchChangesNoBit) {
+    for (AttentionCase c : tensor_core_cases) {
+        c.batch = 1;
+        const auto once = operands_of(c, DType::bf16);
+        const auto alone = on_device(once, both_passes(attention_options(c)));
+        c.batch = 3;
+        auto operands = operands_of(c, DType::bf16);
+        for (size_t i = 0; i < operands.size(); ++i)
+            if (i != at_slopes && !once[i].bytes.empty()) {
+                operands[i].bytes.clear();
+                for (int b = 0; b < 3; ++b)
+                    operands[i].bytes.insert(operands[i].bytes.end(), once[i].bytes.begin(),
+                                             once[i].bytes.end());
+            }
+        const auto thrice = on_device(operands, both_passes(attention_options(c)));
+        for (const size_t i : {size_t{at_y}, size_t{at_log_sum}, size_t{at_dqkv}})
+            for (size_t j = 0; j < thrice[i].size(); ++j)
+                ASSERT_EQ(thrice[i][j], alone[i][j % alone[i].size()])
                     << c.name << ": " << operands[i].name << "[" << j << "]";
     }
 }
@@ -139,6 +210,7 @@ class AttentionFastDeviceTest : public AttentionDeviceTest {
 };
 
 TEST_F(AttentionFastDeviceTest, GradientsNearTheHosts) {
+    if (is_emulated_device()) GTEST_SKIP() << "the emulated device has no cuDNN";
     for (const AttentionCase& c : cudnn_cases) {
         const auto operands = operands_of(c, DType::bf16);
         const auto device = on_device(operands, both_passes(attention_options(c)));

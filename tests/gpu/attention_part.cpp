@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "kernels/attention_part.h"
 
+#include "kernels/attention_choice.h"
 #include "tests/gpu/attention_operands.h"
 #include "tests/gpu/device_test.h"
 #include "tests/gpu/part_of.h"
@@ -28,13 +29,22 @@ enum Place {
     at_samples
 };
 
+/// Whether tensor cores serve the case: they round weights to bf16 before they meet the values.
+bool takes_tensor_cores(const AttentionCase& c, DType dtype) {
+    return dtype == DType::bf16 && c.width % 8 == 0 &&
+           c.width <= kernels::largest_tensor_core_width;
+}
+
 /// Operands of the passes over all parts. What attention gives is fp32 for both dtypes; the
 /// backward pass reads what was rounded to the dtype.
 std::vector<Operand> operands_of(const AttentionCase& c, DType dtype) {
     const Shape packed{c.batch, c.tokens, c.columns()}, rows{c.batch, c.tokens, c.heads * c.width},
         keys{2, c.batch, c.tokens, c.kv_heads * c.width};
     const double exact = usual_tolerance(DType::f32), rounded = usual_tolerance(dtype);
-    return {output("y", rows, DType::f32, exact),
+    // Half a step of bf16 of each weight, times values below 2.5, and 1 / (1 - dropout).
+    const double of_weights =
+        takes_tensor_cores(c, dtype) ? 0x1p-9 * 2.5 / (1.0 - static_cast<double>(c.dropout)) : 0.0;
+    return {output("y", rows, DType::f32, exact + of_weights),
             output("log_sum", {c.batch, c.heads, c.tokens}, DType::f32, exact),
             output("rounded", rows, dtype, rounded),
             in_out(input("sums", packed), rounded),

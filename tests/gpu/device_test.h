@@ -48,8 +48,8 @@ class DeviceTest : public ::testing::Test {
     /// A kernel call; operand i is views[i]. An operand with an empty shape gives an empty view.
     using Call = std::function<void(const std::vector<View>& views, Stream& stream)>;
     /// Runs the call on the CPU and on the device from the same operands and compares: outputs
-    /// within their tolerance, inputs and the guard bytes around every operand unchanged, and three
-    /// more runs on the device with the same bits.
+    /// within their tolerance, inputs and the guard bytes around every operand unchanged, and
+    /// nineteen more runs on the device with the same bits.
     void expect_same(const std::vector<Operand>& operands, const Call& call,
                      const std::string& what);
     /// Outputs of the call on the device, all operands, as doubles.

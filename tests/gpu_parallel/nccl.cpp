@@ -7,6 +7,7 @@
 #include "parallel/comm/threads.h"
 #include "tests/distributed/communicator_body.h"
 #include "tests/gpu_parallel/device_buffers.h"
+#include "tests/support/emulated_device.h"
 
 namespace plinth::test {
 namespace {
@@ -31,6 +32,7 @@ class NcclTest : public ParallelDeviceTest {
     void SetUp() override {
         ParallelDeviceTest::SetUp();
         if (IsSkipped()) return;
+        if (is_emulated_device()) GTEST_SKIP() << "the emulated device has no NCCL";
         if (!parallel::no_nccl_reason().empty())
             GTEST_SKIP() << "no NCCL here: " << parallel::no_nccl_reason();
         stream_ = std::make_unique<Stream>(Device{DeviceType::cuda, 0}, 1);

@@ -3,6 +3,7 @@
 // operations read.
 #include "core/optim/offload.h"
 
+#include "core/autograd/scope.h"
 #include "core/optim/adamw.h"
 #include "parallel/comm/nccl_links.h"
 #include "parallel/comm/self.h"
@@ -59,6 +60,7 @@ class Updates {
     }
     /// Of all weights as operations read them, and of the state.
     std::vector<std::vector<std::byte>> bits() {
+        const core::Scope scope({.stream = &stream_, .allocator = &device_, .compute = compute_});
         std::vector<std::vector<std::byte>> all;
         const auto add = [&](const void* data, size_t bytes) {
             all.emplace_back(bytes);

@@ -2,7 +2,8 @@
 // What the integration tests do to checkpoints.
 //   checkpoint_tool hash CHECKPOINT             counters, sampler, and the hash of each tensor
 //   checkpoint_tool edit CHECKPOINT ROOT EDIT   a copy, saved under ROOT, with one thing altered:
-//     none | counter NAME DELTA | consumed DELTA | zero PREFIX | bf16 PREFIX | forget BLOB
+//     none | counter NAME DELTA | consumed DELTA | zero PREFIX | bf16 PREFIX | forget BLOB |
+//     pad ROWS MULTIPLE (as programs saved it that padded a vocabulary to that in checkpoints too)
 // Edits are the mutants of the resume test: what a program would load that forgot a part of its
 // state.
 #include <fmt/core.h>
@@ -14,6 +15,7 @@
 #include "checkpoints/writer.h"
 #include "core/io/hash.h"
 #include "core/io/json.h"
+#include "core/tensor/shapes.h"
 #include "kernels/runtime/error.h"
 
 namespace {
@@ -67,10 +69,29 @@ void edit_tensors(std::vector<Bytes>& tensors, const std::string& kind, const st
     REQUIRE(config, found, "no tensor's name begins with '{}'", prefix);
 }
 
+/// Tables, heads and their moments get rows of numbers that no training would survive.
+void pad(Manifest& manifest, std::vector<Bytes>& tensors, int64_t rows,
+         const std::string& multiple) {
+    for (Bytes& tensor : tensors) {
+        const std::string& name = tensor.info.name;
+        if (!name.ends_with(".embedding.tokens.weight") && !name.ends_with(".head.weight"))
+            continue;
+        tensor.info.global_shape = core::with_first_dim(tensor.info.global_shape, rows);
+        tensor.data.resize(
+            static_cast<size_t>(tensor.info.global_shape.elements()) * size_of(tensor.info.dtype),
+            std::byte{0x7f});
+    }
+    std::string& text = manifest.configuration;
+    const std::string key = "vocab_multiple: ";
+    const size_t at = text.find(key) + key.size();
+    text.replace(at, text.find('\n', at) - at, multiple);
+}
+
 void edit(Manifest& manifest, std::vector<Bytes>& tensors, const std::vector<std::string>& words) {
     const std::string& kind = words.at(0);
     if (kind == "none") return;
     if (kind == "zero" || kind == "bf16") return edit_tensors(tensors, kind, words.at(1));
+    if (kind == "pad") return pad(manifest, tensors, std::stoll(words.at(1)), words.at(2));
     if (kind == "counter") {
         manifest.counters.at(words.at(1)) += std::stoll(words.at(2));
     } else if (kind == "forget") {

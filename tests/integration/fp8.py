@@ -57,9 +57,8 @@ def curve(lab, options):
         if not found <= ALLOWED:
             runs.fail(f"{scaling}: a tenth of the steps is {found:.2%} from bf16, allowed are {ALLOWED:.0%}")
         print(f"close: {scaling} and bf16: each tenth of the steps within {found:.3%}", flush=True)
-    first = losses(lab.folder / "none-0")
     for what, change in {"two thirds of the rate": {"optimizer.lr": 1.3e-3}, "a longer warm-up": {"optimizer.warmup_steps": 25}}.items():
-        mutant = distance(first, mean_curve(lab, what, {**overrides, **change}, 1))
+        mutant = distance(curves["none"], mean_curve(lab, what, {**overrides, **change}, options.seeds))
         if mutant <= ALLOWED:
             runs.fail(f"{what}: only {mutant:.2%} from bf16: the comparison sees nothing")
         print(f"caught: {what}: {mutant:.2%}", flush=True)
@@ -85,4 +84,4 @@ def resume(lab, options):
 
 
 if __name__ == "__main__":
-    runs.main({"curve": curve, "resume": resume}, steps=60, seeds=1)
+    runs.main({"curve": curve, "resume": resume}, steps=60, seeds=3)

@@ -11,7 +11,8 @@ import sys
 import plinth_runs as runs
 
 COMMON = {"train.steps": 30, "train.global_batch": 8, "train.lanes": 4, "optimizer.clip": 1.0, "data.sequence_length": 64,
-          "checkpoint.every": 10, "train.eval_every": 15, "run.hash_check_every": 10, "run.reproducible": "true"}
+          "checkpoint.every": 10, "train.eval_every": 15, "run.hash_check_every": 10, "run.reproducible": "true",
+          "run.peak_flops": 1e15}  # else measured, which takes an emulated device minutes
 MODELS = ("gpt/tiny.yaml", "llama/tiny.yaml", "bloom/tiny.yaml")
 SKIPPED = 77
 

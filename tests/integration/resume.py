@@ -225,8 +225,59 @@ def offload_activations(lab, options):
         runs.expect_different(lab, f"{family}: offloaded activations, another clip", reference, mutant)
 
 
+def tensor_bytes(run, step):
+    """Of the data file of a run on one rank, but for its ends, which name the run."""
+    data = (runs.checkpoint_of_step(run, step) / "data-00000.bin").read_bytes()
+    return data[64:-64]
+
+
+def vocabulary(lab, options):
+    """Rows up to model.vocab_multiple are memory alone: no bit of a run or of its checkpoints depends on them, a resume may change
+    them, and checkpoints of programs that saved them go on."""
+    layouts = (("zero-1", 2, {"parallel.zero": 1}), ("zero-2", 2, {"parallel.zero": 2}), ("zero-3", 3, {"parallel.zero": 3}),
+               ("stages", 2, {"parallel.pipeline": 2}), ("offload", 1, {"optimizer.offload": "states"}))
+    for config, more, rows in ((CONFIG, {}, 384), (BF16_CONFIG, BF16, 384)):
+        family = config.split("/")[0]
+        plain = {**OVERRIDES, **more, "train.global_batch": 8, "train.batch_ramp": "[]", "model.vocab_multiple": 1}
+        padded = {**plain, "model.vocab_multiple": 128}
+        one = lab.train(f"{family}-1", config, plain)
+        many = lab.train(f"{family}-128", config, padded)
+        runs.expect_equal(lab, f"{family}: 1 and 128", one, many)
+        if tensor_bytes(one, 6) != tensor_bytes(many, 6):
+            runs.fail(f"{family}: the padding of a vocabulary changes the bytes of a checkpoint")
+        if tensor_bytes(one, 6) == tensor_bytes(one, 7):
+            runs.fail("the bytes of two steps are the same")
+        print(f"equal: {family}: {len(tensor_bytes(one, 6))} bytes of tensors")
+        lab.fork(one, f"{family}-1-128", 4)
+        there = lab.train(f"{family}-1-128", config, padded)
+        runs.expect_equal(lab, f"{family}: from 1 to 128", one, there, 4)
+        lab.fork(there, f"{family}-1-128-1", 8)
+        runs.expect_equal(lab, f"{family}: from 1 to 128 to 1", one, lab.train(f"{family}-1-128-1", config, plain), 8)
+        for name, ranks, layout in layouts:
+            lab.fork(one, f"{family}-{name}", 4)
+            run = lab.train(f"{family}-{name}", config, {**padded, **layout}, ranks)
+            runs.expect_equal(lab, f"{family}: to 128, {name} on {ranks} ranks", one, run, 4)
+        for number, multiple in enumerate((1, 128)):
+            name = f"{family}-tensor-{number}"
+            lab.fork(one, name, 4)
+            lab.train(name, config, {**plain, "parallel.tensor": 2, "model.vocab_multiple": multiple}, 2)
+        runs.expect_equal(lab, f"{family}: 1 and 128 on 2 tensor ranks", lab.folder / f"{family}-tensor-0",
+                          lab.folder / f"{family}-tensor-1", 4)
+        for name, ranks, layout in (("alone", 1, {}), ("to-1", 1, {"model.vocab_multiple": 1}), *layouts):
+            lab.fork(one, f"{family}-old-{name}", 6, edit=("pad", str(rows), "128"))
+            run = lab.train(f"{family}-old-{name}", config, {**padded, **layout}, ranks)
+            runs.expect_equal(lab, f"{family}: a checkpoint with {rows} rows, {name}", one, run, 6)
+        lab.fork(one, f"{family}-lost", 6, edit=("zero", "model.embedding.tokens"))
+        runs.expect_different(lab, "a table of zeros", one, lab.train(f"{family}-lost", config, padded), 6)
+        # Rows that the configuration in the checkpoint does not explain are another model's.
+        lab.fork(one, f"{family}-other", 6, edit=("pad", str(rows), "64"))
+        lab.train(f"{family}-other", config, padded, code=4)
+        if not any("embedding.tokens.weight" in line and f"[{rows}, " in line for line in lab.printed[f"{family}-other"]):
+            runs.fail("a table of other rows is refused without a word of them", lab.printed[f"{family}-other"])
+
+
 if __name__ == "__main__":
     runs.main({"every_step": every_step, "mutants": mutants, "every_step_bf16": every_step_bf16,
                "mutants_bf16": mutants_bf16, "skip_list": skip_list, "damaged": damaged,
                "replicas": replicas, "zero": zero, "offload": offload, "moments": moments,
-               "offload_activations": offload_activations})
+               "offload_activations": offload_activations, "vocabulary": vocabulary})

@@ -7,6 +7,7 @@
 #include <cstring>
 
 #include "core/autograd/parameter.h"
+#include "kernels/runtime/device_module.h"
 #include "tests/numerics/tiny_training.h"
 
 namespace plinth::test {
@@ -160,6 +161,21 @@ TEST_P(GoldenModels, TenStepsInBf16) {
     const auto found =
         differences(golden_, train(golden_, {.compute = DType::bf16}).facts, bf16_tolerances);
     EXPECT_TRUE(found.empty()) << fmt::format("{}", fmt::join(found, "\n"));
+}
+
+/// The same file, the same tolerances, on a GPU; skipped with the reason where none is.
+TEST_P(GoldenModels, TenStepsOnADevice) {
+    if (!has_cuda_device()) GTEST_SKIP() << "no CUDA device here: " << no_cuda_device_reason();
+    for (const auto& [setup, most] :
+         {std::pair{TrainingSetup{.micro_batch = 1, .lanes = 3, .on_device = true},
+                    fp32_tolerances(golden_)},
+          std::pair{TrainingSetup{.compute = DType::bf16, .on_device = true}, bf16_tolerances}}) {
+        const TrainingResult trained = train(golden_, setup);
+        const auto found = differences(golden_, trained.facts, most);
+        EXPECT_TRUE(found.empty()) << name_of(setup.compute) << "\n"
+                                   << fmt::format("{}", fmt::join(found, "\n"));
+        expect_same_bits(train(golden_, setup), trained, "again");
+    }
 }
 
 INSTANTIATE_TEST_SUITE_P(Models, GoldenModels,

@@ -7,6 +7,7 @@
 #include "core/autograd/scope.h"
 #include "core/models/transformer.h"
 #include "core/optim/grad_norm.h"
+#include "kernels/runtime/device_module.h"
 #include "parallel/comm/self.h"
 #include "parallel/data_parallel/lane_reducer.h"
 
@@ -16,11 +17,11 @@ namespace {
 
 using core::Tensor;
 
-Checksum checksum(const std::string& name, ConstView values, double scale) {
+Checksum checksum(const std::string& name, const std::vector<float>& values, double scale) {
     std::vector<double> scaled;
     double square = 0.0;
-    for (int64_t i = 0; i < values.elements(); ++i) {
-        scaled.push_back(scale * static_cast<double>(values.as<float>()[i]));
+    for (const float value : values) {
+        scaled.push_back(scale * static_cast<double>(value));
         square += scaled.back() * scaled.back();
     }
     return {.norm = std::sqrt(square), .probe = golden_probe(name, scaled)};
@@ -33,8 +34,9 @@ class TinyTraining {
         : golden_(golden),
           setup_(setup),
           mutant_(mutant),
-          allocator_(host_memory()),
-          stream_(setup.threads),
+          allocator_(setup.on_device ? cuda_module().memory(0) : host_memory()),
+          stream_(setup.on_device ? Device{DeviceType::cuda, 0} : Device{}, setup.threads,
+                  StreamOptions{.reproducible = true}),
           model_(golden.config),
           parameters_(model_.parameters()),
           // Small buckets, so that there are many.
@@ -42,9 +44,12 @@ class TinyTraining {
           masters_(core::optim::materialize(parameters_.all(), allocator_)),
           optimizer_(parameters_.all(), golden.optimizer, allocator_) {
         for (core::Parameter* parameter : parameters_.all()) {
-            float* values = parameter->master().data<float>();
+            std::vector<float> values;
             for (int64_t i = 0; i < parameter->master().elements(); ++i)
-                values[i] = golden_weight(parameter->name(), i);
+                values.push_back(golden_weight(parameter->name(), i));
+            stream_.copy(parameter->master().out().data, values.data(),
+                         values.size() * sizeof(float));
+            stream_.synchronize();
         }
         if (mutant_.start) mutant_.start(parameters_);
         changed();
@@ -54,9 +59,8 @@ class TinyTraining {
         for (size_t step = 1; step <= golden_.facts.steps.size(); ++step)
             train_step(static_cast<int>(step));
         for (core::Parameter* parameter : parameters_.all()) {
-            result_.facts.parameters[parameter->name()] =
-                checksum(parameter->name(), parameter->master().in(), 1.0);
-            const auto values = parameter->master().values<float>();
+            const auto values = parameter->master().read<float>(stream_);
+            result_.facts.parameters[parameter->name()] = checksum(parameter->name(), values, 1.0);
             result_.weights.insert(result_.weights.end(), values.begin(), values.end());
         }
         return std::move(result_);
@@ -68,6 +72,14 @@ class TinyTraining {
         int64_t weight = 0;
     };
 
+    template <typename T>
+    std::vector<T> on_host(ConstView view) {
+        std::vector<T> values(static_cast<size_t>(view.elements()));
+        stream_.copy(values.data(), view.data, view.bytes());
+        stream_.synchronize();
+        return values;
+    }
+
     void changed() {
         for (core::Parameter* parameter : parameters_.all())
             parameter->changed();
@@ -77,7 +89,8 @@ class TinyTraining {
         const int64_t rows = setup_.micro_batch, T = golden_.length;
         const auto part = [&](const std::vector<int32_t>& all) {
             const auto begin = all.begin() + slot * rows * T;
-            return Tensor::of(std::vector<int32_t>(begin, begin + rows * T), {rows, T}, allocator_);
+            return Tensor::of(std::vector<int32_t>(begin, begin + rows * T), {rows, T}, allocator_,
+                              stream_);
         };
         std::vector<int32_t> positions;
         std::vector<int64_t> samples;
@@ -88,9 +101,9 @@ class TinyTraining {
         }
         return {.tokens = part(batch.tokens),
                 .targets = part(batch.labels),
-                .positions = Tensor::of(positions, {rows, T}, allocator_),
+                .positions = Tensor::of(positions, {rows, T}, allocator_, stream_),
                 .document_ids = {},
-                .sample_ids = Tensor::of(samples, {rows}, allocator_)};
+                .sample_ids = Tensor::of(samples, {rows}, allocator_, stream_)};
     }
 
     Sums run_slot(const GoldenBatch& batch, int64_t slot) {
@@ -104,8 +117,8 @@ class TinyTraining {
                                  .compute = setup_.compute});
         reducer_.begin_slot(slot);
         const core::ops::Loss loss = model_.loss(slot_of(batch, slot));
-        const Sums sums{*loss.sum.in().as<double>(), *loss.weight.in().as<int64_t>()};
-        tape.backward({{loss.sum, Tensor::of<float>({1.0f}, {1}, allocator_)}}, {},
+        const Sums sums{on_host<double>(loss.sum.in())[0], on_host<int64_t>(loss.weight.in())[0]};
+        tape.backward({{loss.sum, Tensor::of<float>({1.0f}, {1}, allocator_, stream_)}}, {},
                       [this] { reducer_.progress(); });
         reducer_.end_slot();
         for (const core::Parameter* parameter : parameters_.all())
@@ -145,7 +158,7 @@ class TinyTraining {
         if (result_.facts.steps.size() > 1) return;
         for (const core::optim::ParameterGradient& entry : reducer_.gradients())
             result_.facts.gradients[entry.parameter->name()] =
-                checksum(entry.parameter->name(), entry.gradient, 1.0 / weight);
+                checksum(entry.parameter->name(), on_host<float>(entry.gradient), 1.0 / weight);
     }
 
     const GoldenModel& golden_;

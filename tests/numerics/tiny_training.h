@@ -19,6 +19,7 @@ struct TrainingSetup {
     bool remake = false;  ///< recompute norms and activation functions only
     DType compute = DType::f32;
     double dropout = 0.0;
+    bool on_device = false;  ///< cuda:0, in reproducible mode; mutants that touch weights cannot
 };
 
 /// What must change the result: places where a mutant puts its hand. Empty ones change nothing.

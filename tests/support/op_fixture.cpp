@@ -49,7 +49,8 @@ int GuardedMemory::broken_guards() const {
 }
 
 void GradientMap::add(core::Parameter& parameter, int use, FunctionRef<void(View)> product) {
-    core::Tensor gradient = core::Tensor::empty(parameter.local_shape(), DType::f32, allocator_);
+    core::Tensor gradient = core::Tensor::empty(parameter.padded_shape(), DType::f32, allocator_)
+                                .rows(0, parameter.local_shape()[0]);
     product(gradient.out());
     core::Tensor& sum = gradients_[{&parameter, use}];
     if (!sum.defined()) {

@@ -47,6 +47,47 @@ TEST_F(ParameterTest, ADerivedCopyIsMadeOnceAVersion) {
     EXPECT_EQ(parameter_.acquire(DType::f32).storage(), parameter_.master().storage());
 }
 
+TEST_F(ParameterTest, RowsBehindItsOwnAreZeroInDerivedCopies) {
+    Parameter table({.name = "table", .shape = {3, 2}, .init = {}, .row_multiple = 8});
+    EXPECT_EQ(table.local_elements(), 6);
+    EXPECT_EQ(table.padded_shape(), (Shape{8, 2}));
+    EXPECT_EQ(table.room(), 16);
+    core::Tensor all = around_.tensor(std::vector<float>(16, 0.0f)).reshape({8, 2});
+    table.materialize(all.rows(0, 3));
+    std::fill_n(table.master().data<float>(), 6, 5.0f);
+    // What lay in the copy's memory before must not show.
+    const core::Tensor before = around_.tensor(std::vector<float>(8, 7.0f));
+    const void* memory = before.in().data;
+    const_cast<core::Tensor&>(before) = {};
+    for (int version = 0; version < 2; ++version) {
+        const core::Tensor copy = table.acquire(DType::bf16);
+        EXPECT_EQ(copy.in().data, memory) << "else the memory says nothing";
+        EXPECT_EQ(copy.shape(), table.shape());
+        const std::vector<BFloat16> values = table.padded(copy).values<BFloat16>();
+        for (size_t i = 0; i < 16; ++i)
+            EXPECT_EQ(static_cast<float>(values[i]), i < 6 ? 5.0f : 0.0f) << i;
+        table.release();
+        table.changed();
+    }
+    expect_error(
+        ErrorKind::internal, [&] { table.padded(all); }, "[8, 2] are not its weights [3, 2]");
+    Parameter plain({.name = "plain", .shape = {3, 2}, .init = {}});
+    EXPECT_EQ(plain.padded_shape(), plain.shape());
+    expect_error(
+        ErrorKind::internal, [] { Parameter({.name = "scalar", .shape = Shape{}, .init = {}}); },
+        "scalar");
+}
+
+TEST_F(ParameterTest, TheRoomIsThatOfTheRankThatHoldsTheMost) {
+    Parameter table({.name = "table", .shape = {17, 2}, .init = {}, .row_multiple = 8});
+    core::Shard box = core::Shard::whole(table.shape());
+    box.local_shape = {8, 2};
+    box.end = 16;
+    table.place({box}, /*most_rows=*/9);
+    EXPECT_EQ(table.padded_shape(), (Shape{8, 2}));
+    EXPECT_EQ(table.room(), 32);
+}
+
 TEST_F(ParameterTest, AGradientNeedsAPlace) {
     parameter_.materialize(around_.tensor({1.0f, 2.0f}));
     expect_error(

@@ -156,7 +156,7 @@ std::vector<int32_t> decode_through_cache(const Transformer& model, std::vector<
                           .sample_ids = Tensor::of<int64_t>({0}, {1}, scope.allocator())};
         const Tensor logits = ops::cast(model.project(model.features(batch, cache)), DType::f32);
         if (advances) cache.advance({static_cast<int32_t>(length)});
-        const float* last = logits.data<float>() + (length - 1) * c.padded_vocab();
+        const float* last = logits.data<float>() + (length - 1) * c.vocab_size;
         tokens.push_back(
             choose_token({last, static_cast<size_t>(c.vocab_size)}, {.seed = 4}, 0, tokens.size()));
         generated.push_back(tokens.back());

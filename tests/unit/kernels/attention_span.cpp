@@ -63,6 +63,29 @@ TEST(AttentionSpan, ATileOfKeysMeetsTheTilesOfQueriesThatSeeIt) {
         }
 }
 
+bool all_see(const AttentionSpan& span, int query, int query_rows, int key, int key_rows) {
+    for (int q = query; q < std::min(query + query_rows, span.queries); ++q)
+        for (int k = key; k < key + key_rows; ++k)
+            if (k >= span.keys || !span.sees(q, k)) return false;
+    return true;
+}
+
+TEST(AttentionSpan, NoMaskIsNeededWhereAllAreSeen) {
+    int with = 0, without = 0;
+    for (const AttentionSpan& span : spans())
+        for (const int query_rows : {4, 8})
+            for (const int key_rows : {4, 8})
+                for (int query = 0; query < span.queries; query += query_rows)
+                    for (int key = 0; key < span.keys; key += key_rows) {
+                        const bool all = all_see(span, query, query_rows, key, key_rows);
+                        ++(all ? without : with);
+                        EXPECT_EQ(span.sees_all(query, query_rows, key, key_rows), all)
+                            << text_of(span) << ", query " << query << ", key " << key;
+                    }
+    EXPECT_GT(with, 1000);
+    EXPECT_GT(without, 1000);
+}
+
 TEST(AttentionSpan, WholeSequences) {
     const AttentionSpan causal{100, 100, 0, 0, true}, both{100, 100, 0, 0, false};
     EXPECT_EQ(causal.keys_end(64, 64), 100);

@@ -48,11 +48,10 @@ TEST(ConfigFiles, ParameterCountsArePublishedOnes) {
         {"llama/llama_1b.yaml", 1'235'814'400},   {"llama/llama_8b.yaml", 8'030'261'248},
         {"llama/mistral_7b.yaml", 7'241'732'096}, {"bloom/bloom_560m.yaml", 559'214'592}};
     for (const auto& [name, count] : published) {
-        ModelSection model = load_file(name).model;
+        const ModelSection model = load_file(name).model;
         EXPECT_EQ(parameter_count(model), count) << name;
         // What is built agrees with the formula. Declaring makes names and shapes, no storage: a
         // model of 8 G parameters is declared here in a moment.
-        model.vocab_multiple = 1;
         core::models::Transformer declared(transformer_config(model));
         EXPECT_EQ(declared.parameters().elements(), count) << name;
         for (const core::Parameter* parameter : declared.parameters().all())

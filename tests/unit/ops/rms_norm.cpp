@@ -71,9 +71,9 @@ TEST_F(RmsNormTest, ThreadsDoNotChangeBits) {
                      dx = tensor(x.values<float>(), {rows, width});
         core::Tensor rstd = tensor(std::vector<float>(rows), {rows}),
                      dweight = tensor(std::vector<float>(width), {width});
-        kernels::rms_norm_forward(y.out(), rstd.out(), x.in(), weight.in(), eps, stream);
-        kernels::rms_norm_backward(dx.out(), dweight.out(), dy.in(), x.in(), weight.in(), rstd.in(),
-                                   stream);
+        kernels::rms_norm_forward(y.out(), rstd.out(), {}, x.in(), {}, weight.in(), eps, stream);
+        kernels::rms_norm_backward(dx.out(), dweight.out(), dy.in(), {}, x.in(), weight.in(),
+                                   rstd.in(), stream);
         std::vector<float> all;
         for (const core::Tensor& t : {y, rstd, dx, dweight}) {
             const auto values = t.values<float>();

@@ -54,6 +54,21 @@ TEST_F(OptimizerTest, FlatTensorsBeginOnBoundariesAndAreZero) {
         ASSERT_EQ(weight[i], 0.0f) << i;
 }
 
+TEST_F(OptimizerTest, MastersHaveRoomForPaddedRowsThatNoStateHas) {
+    core::Parameter table({.name = "table", .shape = {3, 500}, .init = {}, .row_multiple = 8});
+    core::Parameter* both[] = {&table, &bias_};
+    FlatTensors masters = core::optim::materialize(both, around_.allocator);
+    EXPECT_EQ(bias_.master().data<float>() - table.master().data<float>(), 4096)
+        << "8 rows of 500 take four blocks of 1,024";
+    for (const float value : table.padded(table.master()).values<float>())
+        ASSERT_EQ(value, 0.0f);
+    AdamW optimizer(both, {}, around_.allocator);
+    for (const auto& states : {masters.state(""), optimizer.state()}) {
+        EXPECT_TRUE(states[0].shard.is_whole());
+        EXPECT_EQ(states[0].bytes(), 1500 * sizeof(float));
+    }
+}
+
 TEST_F(OptimizerTest, StateHasNamesAndPointsAtTheMoments) {
     FlatTensors masters = core::optim::materialize(parameters_, around_.allocator);
     AdamW optimizer(parameters_, {}, around_.allocator);

@@ -78,7 +78,19 @@ TEST_F(TensorTest, UndefinedAndBorrowedTensors) {
         "[2]");
 }
 
+TEST_F(TensorTest, ExtendsOverTheRestOfItsStorage) {
+    const Tensor first = x_.reshape({3, 2}).rows(1, 2), both = first.extended(2);
+    EXPECT_EQ(both.shape(), (Shape{2, 2}));
+    EXPECT_EQ(both.in().data, first.in().data);
+    EXPECT_EQ(first.extended(1).shape(), first.shape());
+    expect_error(
+        ErrorKind::internal, [&] { first.extended(3); }, "its storage ends before");
+    expect_error(
+        ErrorKind::internal, [&] { both.extended(1); }, "1 rows of [2, 2]");
+}
+
 TEST_F(TensorTest, ShapesAndShards) {
+    EXPECT_EQ(core::with_first_dim({2, 3, 4}, 9), (Shape{9, 3, 4}));
     EXPECT_EQ(core::with_last_dim({2, 3, 4}, 9), (Shape{2, 3, 9}));
     EXPECT_EQ(core::as_matrix(x_.reshape({3, 1, 2})).shape(), (Shape{3, 2}));
     core::Shard shard = core::Shard::whole({3, 2});
