@@ -233,7 +233,7 @@ def check_rows(lab):
     expect_nothing_left(f"run.folder={lab.folder}/scratch/compare/profiled")
     lab.run(1, "rows=gpt2-9b", text="no such row: gpt2-9b")
     # No time for a large row: nothing of it is begun.
-    lab.run(75, "--minutes", "0.2", "compare=gpt2-124m,--parts,plinth,--work," + str(lab.folder / "work/large"), text="would not end in the")
+    lab.run(75, "--minutes", "0.2", "compare=gpt2-124m,--parts,plinth,--work," + str(lab.folder / "scratch/large"), text="would not end in the")
 
 
 def check_commands(lab):
@@ -241,7 +241,7 @@ def check_commands(lab):
     plinth, small = lab.environment["PLINTH"], ["model.layers=1", "model.vocab_size=1024"]
     for name, (shape, _, words) in shapes.ROWS.items():
         row = compare_pytorch.Comparison(compare_pytorch.options_of(["--plinth", plinth, "--work", str(lab.folder / "rows"), "--shape", shape, *words]))
-        row.data, row.device_key = lab.folder / "work/compare/data-512", ["run.device=cuda"]
+        row.data, row.device_key = lab.folder / "scratch/compare/data-512", ["run.device=cuda"]
         command = [*row.timed_command(lab.folder / "rows/run", row.total), *small, "--dry-run"]
         done = subprocess.run([str(word) for word in command], text=True, capture_output=True)
         if done.returncode or "of its GPU" not in done.stdout or (f"fp8: {row.options.fp8}" not in done.stdout):
@@ -277,7 +277,7 @@ def check_memory(lab):
 def check_real(lab):
     words = ["--input", str(ROOT / "docs"), "--held-out", "0.2", "--config", "gpt/tiny.yaml", "--checkpoint-every", "10", "--seconds", "1.5",
              "--set", "train.micro_batch=2", "--set", "train.global_batch=8", "--set", "train.dtype=fp32"]
-    lab.run(1, "real=" + ",".join(words), BREAKS=str(lab.folder / "work/real/run"), text="have other bits after the resume")
+    lab.run(1, "real=" + ",".join(words), BREAKS=str(lab.folder / "scratch/real/run"), text="have other bits after the resume")
     rows = (lab.folder / "results/results.jsonl").read_text().splitlines()
     (lab.folder / "results/results.jsonl").write_text("".join(f"{row}\n" for row in rows if '"part": "real"' not in row))
     lab.run(0, "real=" + ",".join(words), text=["steps ran twice, each with the same bits", "0 of them differ"])
