@@ -12,7 +12,6 @@
 #include "launch/config/load.h"
 #include "launch/exit_codes.h"
 #include "launch/finetune_examples.h"
-#include "launch/plan.h"
 #include "launch/pretrain.h"
 #include "launch/restored_classifier.h"
 #include "launch/restored_model.h"
@@ -320,9 +319,7 @@ int finetune(const FinetuneConfig& config, Session& session, bool dry_run) {
         };
     }
     if (dry_run) {
-        const std::string beginning =
-            preflight(run, {data, *model, options.compare, options.is_new}, session);
-        session.print_result(plan_text(run, session.world().size()) + beginning);
+        print_plan(run, {data, *model, options.compare, options.is_new}, session);
         return exit_done;
     }
     session.lock_folders(run);

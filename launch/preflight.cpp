@@ -5,6 +5,7 @@
 #include "launch/build.h"
 #include "launch/checkpoint_keeper.h"
 #include "launch/disk_space.h"
+#include "launch/plan.h"
 
 namespace plinth::launch {
 
@@ -83,30 +84,33 @@ void require_resumable(const checkpoints::Manifest& manifest, const RunConfig& c
     data.require_tokenizer_of(manifest, config.checkpoint.folder);
 }
 
-std::string preflight(const RunConfig& config, Session& session) {
+void print_plan(const RunConfig& config, Session& session) {
     const TrainingData data = open_data_if_there(config, session);
     core::models::Transformer declared(transformer_config(config));  // names and shapes, no storage
-    return preflight(config, {.data = data, .declared = declared}, session);
+    print_plan(config, {.data = data, .declared = declared}, session);
 }
 
-std::string preflight(const RunConfig& config, const Beginning& run, Session& session) {
-    const TrainingData& data = run.data;
-    std::string text = data.sources.empty() ? "" : held_out_text(data);
+void print_plan(const RunConfig& config, const Beginning& run, Session& session) {
     const auto warn = [&session](const std::string& line) { session.warn(line); };
     const auto newest = checkpoints::open_newest(session.files(), config.checkpoint.folder, warn);
-    if (newest) require_resumable(newest->manifest(), config, data, run.compare, session);
-    if (session.speaks())
-        require_disk_space(session.files(), config,
-                           newest ? newest->manifest().counter("steps") : 0, warn);
+    const int64_t steps_done = newest ? newest->manifest().counter("steps") : 0;
+    std::string beginning;
     if (newest) {
-        return text + fmt::format("# goes on from        {} at step {}\n", newest->folder(),
-                                  newest->manifest().counter("steps"));
+        require_resumable(newest->manifest(), config, run.data, run.compare, session);
+        beginning =
+            fmt::format("# goes on from        {} at step {}\n", newest->folder(), steps_done);
+    } else if (config.checkpoint.init.empty()) {
+        beginning = "# begins with         fresh weights\n";
+    } else {
+        const checkpoints::Checkpoint base =
+            open_checkpoint_together(config.checkpoint.init, session);
+        require_weights(base, run);
+        run.data.require_tokenizer_of(base.manifest(), base.folder());
+        beginning = fmt::format("# begins with         the weights of {}\n", base.folder());
     }
-    if (config.checkpoint.init.empty()) return text + "# begins with         fresh weights\n";
-    const checkpoints::Checkpoint base = open_checkpoint_together(config.checkpoint.init, session);
-    require_weights(base, run);
-    data.require_tokenizer_of(base.manifest(), base.folder());
-    return text + fmt::format("# begins with         the weights of {}\n", base.folder());
+    session.print_result(plan_text(config, session.world().size()) +
+                         (run.data.sources.empty() ? "" : held_out_text(run.data)) + beginning);
+    if (session.speaks()) require_disk_space(session.files(), config, steps_done, warn);
 }
 
 }  // namespace plinth::launch

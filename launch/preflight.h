@@ -32,15 +32,15 @@ struct Beginning {
     std::function<bool(const core::Parameter&)> is_new = {};
 };
 
-/// Collective. What the start of a run with that data would refuse about the checkpoint that it
-/// would begin or go on from, found without reading a weight. Returns lines that say how the run
-/// would begin.
-std::string preflight(const RunConfig& config, const Beginning& run, Session& session);
+/// Collective. Prints the plan of a run with that data, and how it would begin. What the start of
+/// the run would refuse about the checkpoint that it would begin or go on from is refused here,
+/// found without reading a weight; a disk that is too small for its checkpoints after the plan is
+/// printed, since that is often asked for on another machine.
+void print_plan(const RunConfig& config, const Beginning& run, Session& session);
 
-/// Collective. What the start of a pretraining run would refuse, found without hashing a shard,
-/// reading a weight or making the model: data sets that do not fit the model or each other, and the
-/// checkpoint that the run would begin or go on from. Data sets that are not there are a warning,
-/// for a run is planned before its data are made. Returns lines that say how the run would begin.
-std::string preflight(const RunConfig& config, Session& session);
+/// Collective. The same of a pretraining run, without hashing a shard or making the model; data
+/// sets that do not fit the model or each other are refused, too. Data sets that are not there are
+/// a warning, for a run is planned before its data are made.
+void print_plan(const RunConfig& config, Session& session);
 
 }  // namespace plinth::launch

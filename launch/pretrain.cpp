@@ -5,7 +5,6 @@
 #include "launch/build.h"
 #include "launch/config/load.h"
 #include "launch/exit_codes.h"
-#include "launch/plan.h"
 #include "launch/preflight.h"
 #include "launch/shard_check.h"
 
@@ -33,8 +32,7 @@ int train(Training& run, core::models::Model& model) {
 
 int pretrain(const RunConfig& config, Session& session, bool dry_run) {
     if (dry_run) {
-        const std::string beginning = preflight(config, session);
-        session.print_result(plan_text(config, session.world().size()) + beginning);
+        print_plan(config, session);
         return exit_done;
     }
     parallel::Groups groups(session.world(), mesh_config(config.parallel));

@@ -416,6 +416,8 @@ def full_disk(lab, options):
                endless, ranks)
     run = runs.Process([*lab.command("planned", TINY, {**OVERRIDES, **endless}), "--dry-run"])
     expect_refusal("dry run, a disk too small", run, IO, ["checkpoint.folder: ", "100000001 checkpoints"])
+    if not any(line.startswith("# memory a rank ") for line in run.lines):
+        runs.fail("dry run, a disk too small: the plan is not printed before the refusal", run.lines)
     command = lab.command("full", TINY, OVERRIDES, 1)
     run = runs.Process(command, preexec=limit)
     code = run.wait()
