@@ -200,8 +200,9 @@ void add_tables(Rows& rows, const ModelSizes& m) {
              [=](DeviceTensors& t) -> KernelCall {
                  const View dtable = t.zeros(table, f32), dy = t.random(shape, bf16),
                             tokens = t.random_ids({N}, table[0]);
-                 return
-                     [=](Stream& s) { kernels::embedding_backward(dtable, dy, tokens, whole, s); };
+                 return [=](Stream& s) {
+                     kernels::embedding_backward(dtable, dy, tokens, whole, false, s);
+                 };
              });
     if (!learned) return;
     rows.add("positions backward", shape, count(shape) * half_size,
@@ -210,7 +211,7 @@ void add_tables(Rows& rows, const ModelSizes& m) {
                             places = t.counting_ids({N}, positions[0]);
                  return [=](Stream& s) {
                      kernels::embedding_backward(dtable, dy, places,
-                                                 {.first = 0, .total = positions[0]}, s);
+                                                 {.first = 0, .total = positions[0]}, false, s);
                  };
              });
 }
