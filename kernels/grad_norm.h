@@ -10,7 +10,7 @@ namespace plinth::kernels {
 /// Elements of one block of the global gradient norm. Optimizer shards are cut at multiples of it.
 inline constexpr int64_t norm_block = 1024;
 
-inline int64_t norm_blocks(int64_t elements) {
+inline int64_t gradient_blocks(int64_t elements) {
     return (elements + norm_block - 1) / norm_block;
 }
 

@@ -30,7 +30,7 @@ Tensor sum_of_squares(std::span<const ParameterGradient> mine, CachingAllocator&
     int64_t blocks = 0;
     std::vector<ConstView> gradients;
     for (const ParameterGradient& entry : mine) {
-        blocks += kernels::norm_blocks(entry.gradient.elements());
+        blocks += kernels::gradient_blocks(entry.gradient.elements());
         gradients.emplace_back(entry.gradient);
     }
     Tensor block_sums = Tensor::empty({blocks}, DType::f64, allocator);

@@ -32,7 +32,7 @@ void squared_block_sums(View block_sums, std::vector<ConstView> gradients, Strea
     std::vector<int64_t> first_block{0};
     for (const ConstView& gradient : gradients) {
         CHECK(gradient.is_contiguous(), "squared_block_sums: of {}", gradient.shape.text());
-        first_block.push_back(first_block.back() + norm_blocks(gradient.elements()));
+        first_block.push_back(first_block.back() + gradient_blocks(gradient.elements()));
     }
     const int64_t blocks = first_block.back();
     CHECK(block_sums.elements() == blocks && block_sums.is_contiguous(),

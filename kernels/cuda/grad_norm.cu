@@ -123,7 +123,7 @@ void squared_block_sums(View block_sums, std::vector<ConstView> gradients, Strea
     int64_t all = 0;
     for (const ConstView& gradient : gradients) {
         CHECK(gradient.is_contiguous(), "squared_block_sums: of {}", gradient.shape.text());
-        all += norm_blocks(gradient.elements());
+        all += gradient_blocks(gradient.elements());
     }
     CHECK(block_sums.elements() == all && block_sums.is_contiguous(),
           "squared_block_sums: {} sums of {} blocks", block_sums.elements(), all);
@@ -136,7 +136,7 @@ void squared_block_sums(View block_sums, std::vector<ConstView> gradients, Strea
     double* sums = block_sums.as<double>();
     for (const ConstView& gradient : gradients) {
         const float* x = gradient.as<float>();
-        const int64_t blocks = norm_blocks(gradient.elements());
+        const int64_t blocks = gradient_blocks(gradient.elements());
         tables.add({x, sums, gradient.elements(), is_aligned(x, sizeof(float) * width)},
                    (blocks + warps - 1) / warps);
         sums += blocks;

@@ -40,7 +40,7 @@ TEST_F(GradNormTest, ManyGradientsHaveTheBlocksOfTheHost) {
     int64_t blocks = 0, n = 0;
     for (int64_t i = 0; i < 400; ++i) {
         sizes.push_back(i % 7 == 2 ? 0 : i % 50 == 9 ? 20011 : 1 + 13 * (i % 90));
-        blocks += kernels::norm_blocks(sizes.back());
+        blocks += kernels::gradient_blocks(sizes.back());
         n += sizes.back();
     }
     expect_same(

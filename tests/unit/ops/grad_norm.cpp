@@ -48,7 +48,7 @@ TEST_F(GradNormTest, ManyGradientsHaveTheBlocksOfEach) {
         tensors.push_back(tensor(random_values(size, fmt::format("x {}", size)), {size}));
         gradients.push_back(tensors.back().in());
         core::Tensor sums =
-            core::Tensor::empty({kernels::norm_blocks(size)}, DType::f64, *allocator_);
+            core::Tensor::empty({kernels::gradient_blocks(size)}, DType::f64, *allocator_);
         kernels::squared_block_sums(sums.out(), {gradients.back()}, stream_);
         for (const double sum : sums.values<double>())
             expected.push_back(sum);
