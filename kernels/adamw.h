@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cmath>
+#include <vector>
 
 #include "kernels/element_rows.h"
 #include "kernels/kernel.h"
@@ -96,9 +97,27 @@ PLINTH_HOST_DEVICE PLINTH_INLINE void adamw_update(float& w, BFloat16& m, BFloat
 PLINTH_KERNEL(adamw, View weight, View first_moment, View second_moment, ConstView gradient,
               AdamW options);
 
-/// The same update, with `terms` f32 [adamw_words] that an earlier kernel wrote (decide_step); of
-/// the options only `rounding` and `elements` are read.
-PLINTH_KERNEL(adamw_decided, View weight, View first_moment, View second_moment, ConstView gradient,
-              ConstView terms, AdamW options);
+/// Consecutive elements of a parameter, of those that one update changes.
+struct AdamWPart {
+    View weight, first_moment, second_moment;
+    ConstView gradient;
+    bool decays = true;    ///< false: whatever the weight decay is
+    RandomKey rounding;    ///< as in AdamW
+    ElementRows elements;  ///< as in AdamW
+};
+
+/// The same update of many parts, all with moments of one dtype, in a few launches on a device: the
+/// bits of one call for each. Of the options `rounding` and `elements` are not read.
+PLINTH_KERNEL(adamw_parts, std::vector<AdamWPart> parts, AdamW options);
+
+/// The same with `terms` f32 [2, adamw_words] that an earlier kernel wrote (decide_step): of parts
+/// that decay, and of others.
+PLINTH_KERNEL(adamw_decided, std::vector<AdamWPart> parts, ConstView terms);
+
+/// The constants of parts that do not decay.
+PLINTH_HOST_DEVICE inline AdamW without_decay(AdamW options) {
+    options.weight_decay = 0.0;
+    return options;
+}
 
 }  // namespace plinth::kernels

@@ -21,7 +21,9 @@ PLINTH_KERNEL(embedding_forward, View y, ConstView ids, ConstView table, ConstVi
               ConstView position_table, TableRows rows);
 
 /// dtable[local V, D] (fp32, overwritten, rows without an id become zero): row v is the sum of
-/// dy[i, :] over all i with ids[i] = first + v, in the order of i.
-PLINTH_KERNEL(embedding_backward, View dtable, ConstView dy, ConstView ids, TableRows rows);
+/// dy[i, :] over all i with ids[i] = first + v, in the order of i. Where it `accumulates`, each
+/// finished sum is added once to what is there, also one of no rows; without ids nothing is.
+PLINTH_KERNEL(embedding_backward, View dtable, ConstView dy, ConstView ids, TableRows rows,
+              bool accumulates);
 
 }  // namespace plinth::kernels

@@ -27,6 +27,26 @@ int64_t ScratchPlan::total() const {
     return std::max({products, attention, embedding});
 }
 
+namespace {
+
+/// Elements of the largest result that a product adds to: a gradient to those of slots before in
+/// its lane, or to those of the chunks before of a head.
+int64_t added_elements(const RunConfig& config, const std::vector<core::models::Parts>& chunks) {
+    const auto has_head = [](const core::models::Parts& parts) { return parts.has_head; };
+    int64_t largest = 0;
+    if (std::ranges::any_of(chunks, has_head) &&
+        (sums_chunks_of_head(config) || adds_slots(config)))
+        largest = logit_columns(config) * config.model.width;
+    if (!adds_slots(config)) return largest;
+    core::models::Transformer model = declared_model(config, chunks);
+    for (const core::Parameter* parameter : model.parameters().all())
+        if (parameter->shape().rank() == 2 && parameter->name().starts_with("blocks."))
+            largest = std::max(largest, parameter->local_elements());
+    return largest;
+}
+
+}  // namespace
+
 ScratchPlan scratch_plan(const RunConfig& config, const std::vector<core::models::Parts>& chunks,
                          const PlannedDevice& device) {
     const ModelSection& m = config.model;
@@ -34,12 +54,9 @@ ScratchPlan scratch_plan(const RunConfig& config, const std::vector<core::models
     const int64_t length = config.data.sequence_length, ring = config.parallel.context;
     const int64_t tokens = config.train.micro_batch * length / ring;
     const int64_t rows_of_table = vocab_of_rank(config);
-    bool has_embedding = false, has_head = false;
-    for (const core::models::Parts& parts : chunks) {
+    bool has_embedding = false;
+    for (const core::models::Parts& parts : chunks)
         has_embedding = has_embedding || parts.has_embedding;
-        has_head = has_head || parts.has_head;
-    }
-    const bool sums_chunks = has_head && tokens > core::ops::logit_rows_on(DeviceType::cuda);
     // In a ring attention goes run by run, of which each rank has two.
     const kernels::AttentionShape shape{.batch = config.train.micro_batch,
                                         .tokens = ring == 1 ? length : length / (2 * ring),
@@ -56,8 +73,7 @@ ScratchPlan scratch_plan(const RunConfig& config, const std::vector<core::models
                                                     /*is_aligned=*/true, device.capability) ==
                               kernels::AttentionImplementation::cudnn;
     ScratchPlan plan;
-    plan.products =
-        kernels::matmul_scratch_bytes(sums_chunks ? logit_columns(config) * m.width : 0);
+    plan.products = kernels::matmul_scratch_bytes(added_elements(config, chunks));
     plan.attention = kernels::cudnn_attention_scratch_estimate(shape, config.run.reproducible);
     if (!is_cudnn || plan.attention > kernels::cudnn_workspace_limit)
         plan.attention = kernels::tiled_attention_scratch_bytes(shape);

@@ -114,8 +114,7 @@ MemoryPlan state_memory(const RunConfig& config, const std::vector<core::Paramet
         plan.weights = owned.bytes + wide + gathered(config, parameters, layout, bytes).at_once;
     plan.weights += fp8_weight_bytes(config, parameters);
     // A lane, if it is kept; what passes; and what the rank owns of the totals, which a single
-    // round of lanes keeps in the lane. Products of slots that are not a lane's first:
-    // product_bytes.
+    // round of lanes keeps in the lane. What is finished apart: finished_bytes.
     plan.gradients = passing_gradients(config, layout, rank, ranks);
     if (zero < 2) plan.gradients += 4 * layout.elements();
     if (zero >= 2 || config.train.lanes > ranks) plan.gradients += 4 * owned.all;
@@ -129,14 +128,23 @@ MemoryPlan state_memory(const RunConfig& config, const std::vector<core::Paramet
     return plan;
 }
 
-/// Of the products of slots that are not a lane's first, of each reducer of a stage (StageState).
-int64_t product_bytes(const RunConfig& config, core::models::Transformer& model) {
-    if (config.train.lanes == config.train.global_batch / config.train.micro_batch) return 0;
+/// Of gradients that slots which are not a lane's first finish before they are added, of each
+/// reducer of a stage (StageState): of vectors, and of a head that is a sum over chunks. Other
+/// products and embeddings add by themselves (LaneReducer::accumulate).
+int64_t finished_bytes(const RunConfig& config, core::models::Transformer& model) {
+    if (!adds_slots(config)) return 0;
+    std::vector<const core::Parameter*> heads;
+    const std::vector<core::models::Phase> phases = model.phases();
+    if (sums_chunks_of_head(config))
+        for (const core::models::Chunk& chunk : phases.front().chunks)
+            heads.insert(heads.end(), chunk.forward_parameters.begin(),
+                         chunk.forward_parameters.end());
     int64_t sum = 0;
     for (const std::vector<core::Parameter*>& parameters : parameters_by_reducer(config, model)) {
         int64_t largest = 0;
         for (const core::Parameter* parameter : parameters)
-            largest = std::max(largest, parameter->padded_shape().elements());
+            if (parameter->shape().rank() == 1 || std::ranges::count(heads, parameter) > 0)
+                largest = std::max(largest, parameter->padded_shape().elements());
         sum += largest;
     }
     return 4 * sum;
@@ -167,7 +175,7 @@ MemoryPlan memory_plan(const RunConfig& config, int64_t ranks, int stage) {
         const MemoryPlan each = state_memory(config, model.parameters().all(), rank, data);
         if (each.total() > plan.total()) plan = each;
     }
-    plan.gradients += product_bytes(config, model);
+    plan.gradients += finished_bytes(config, model);
     // A copy of weights and moments, of which each rank that holds them writes its share.
     if (saves_beside_training(config.checkpoint))
         for (const core::Parameter* parameter : model.parameters().all())

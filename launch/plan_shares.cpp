@@ -126,11 +126,25 @@ parallel::ScheduleReport schedule_report(const RunConfig& config, int64_t ranks)
 }
 
 core::models::Transformer declared_model(const RunConfig& config, int stage, int tensor_rank) {
+    return declared_model(config, stage_parts(config, stage), tensor_rank);
+}
+
+core::models::Transformer declared_model(const RunConfig& config,
+                                         const std::vector<core::models::Parts>& chunks,
+                                         int tensor_rank) {
     const core::models::TransformerConfig transformer = transformer_config(config);
     return core::models::Transformer(
-        transformer, stage_parts(config, stage),
+        transformer, chunks,
         parallel::PlannedLayout(transformer_plan(transformer), tensor_rank,
                                 static_cast<int>(config.parallel.tensor)));
+}
+
+bool adds_slots(const RunConfig& config) {
+    return config.train.lanes < config.train.global_batch / config.train.micro_batch;
+}
+
+bool sums_chunks_of_head(const RunConfig& config) {
+    return tokens_of_rank(config) > core::ops::logit_rows_on(device_type_of(config.run.device));
 }
 
 std::vector<std::vector<core::Parameter*>> parameters_by_reducer(const RunConfig& config,

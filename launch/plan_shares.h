@@ -42,6 +42,14 @@ parallel::ScheduleReport schedule_report(const RunConfig& config, int64_t ranks)
 /// The parts of one stage as a rank of a tensor group declares them: no storage. The first rank
 /// holds the most.
 core::models::Transformer declared_model(const RunConfig& config, int stage, int tensor_rank = 0);
+core::models::Transformer declared_model(const RunConfig& config,
+                                         const std::vector<core::models::Parts>& chunks,
+                                         int tensor_rank = 0);
+
+/// Whether slots of a lane come one after the other, so that gradients are added to.
+bool adds_slots(const RunConfig& config);
+/// Whether the head's gradient is a sum over chunks of a micro-batch, which is finished in scratch.
+bool sums_chunks_of_head(const RunConfig& config);
 
 /// Parameters of a stage by the reducer that sums their gradients: each cuts buckets and owners for
 /// itself.

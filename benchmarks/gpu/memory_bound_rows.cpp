@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 #include <fmt/format.h>
 
+#include <numeric>
+
 #include "benchmarks/gpu/model_rows.h"
 #include "kernels/adamw.h"
 #include "kernels/add.h"
@@ -200,8 +202,9 @@ void add_tables(Rows& rows, const ModelSizes& m) {
              [=](DeviceTensors& t) -> KernelCall {
                  const View dtable = t.zeros(table, f32), dy = t.random(shape, bf16),
                             tokens = t.random_ids({N}, table[0]);
-                 return
-                     [=](Stream& s) { kernels::embedding_backward(dtable, dy, tokens, whole, s); };
+                 return [=](Stream& s) {
+                     kernels::embedding_backward(dtable, dy, tokens, whole, false, s);
+                 };
              });
     if (!learned) return;
     rows.add("positions backward", shape, count(shape) * half_size,
@@ -210,7 +213,7 @@ void add_tables(Rows& rows, const ModelSizes& m) {
                             places = t.counting_ids({N}, positions[0]);
                  return [=](Stream& s) {
                      kernels::embedding_backward(dtable, dy, places,
-                                                 {.first = 0, .total = positions[0]}, s);
+                                                 {.first = 0, .total = positions[0]}, false, s);
                  };
              });
 }
@@ -270,6 +273,18 @@ void add_cross_entropy(Rows& rows, const ModelSizes& m) {
         });
 }
 
+/// Elements of each parameter of GPT-2 124M: two tables, twelve of each block, the last norm.
+std::vector<int64_t> gpt2_parameters() {
+    constexpr int64_t D = 768;
+    std::vector<int64_t> sizes{50304 * D, 1024 * D};
+    for (int layer = 0; layer < 12; ++layer)
+        for (const int64_t size :
+             {D, D, 3 * D * D, 3 * D, D * D, D, D, D, 4 * D * D, 4 * D, 4 * D * D, D})
+            sizes.push_back(size);
+    sizes.insert(sizes.end(), {D, D});
+    return sizes;
+}
+
 void add_optimizer(Rows& rows) {
     const int64_t n = 124 << 20;
     const auto add_adamw = [&](const char* name, DType moments, double moment_size) {
@@ -284,11 +299,32 @@ void add_optimizer(Rows& rows) {
     };
     add_adamw("adamw", f32, full_size);
     add_adamw("adamw, bf16 moments", bf16, half_size);
+    const auto add_parts = [&](const char* name, DType moments, double moment_size) {
+        const std::vector<int64_t> sizes = gpt2_parameters();
+        const int64_t all = std::accumulate(sizes.begin(), sizes.end(), int64_t{0});
+        const double moved = 3 * full_size + 4 * moment_size;  // of an element
+        rows.add(
+            name, {all}, moved * static_cast<double>(all), [=](DeviceTensors& t) -> KernelCall {
+                std::vector<kernels::AdamWPart> parts;
+                for (const int64_t size : sizes)
+                    parts.push_back({.weight = t.random({size}, f32),
+                                     .first_moment = t.random({size}, moments, 1e-3f),
+                                     .second_moment = t.zeros({size}, moments),
+                                     .gradient = t.random({size}, f32),
+                                     .decays = size > 4096,
+                                     .rounding = {1, "moments"}});
+                return [=](Stream& s) {
+                    kernels::adamw_parts(parts, {.learning_rate = 1e-4, .weight_decay = 0.1}, s);
+                };
+            });
+    };
+    add_parts("adamw, 148 parameters", f32, full_size);
+    add_parts("adamw, 148 parameters, bf16 moments", bf16, half_size);
     rows.add("squared_block_sums", {n}, static_cast<double>(n) * full_size,
              [=](DeviceTensors& t) -> KernelCall {
                  const View sums = t.zeros({n / kernels::norm_block}, DType::f64),
                             gradient = t.random({n}, f32);
-                 return [=](Stream& s) { kernels::squared_block_sums(sums, gradient, s); };
+                 return [=](Stream& s) { kernels::squared_block_sums(sums, {gradient}, s); };
              });
 }
 

@@ -9,7 +9,8 @@ Products and attention run at the rates that gpu_benchmarks saw on an H100 (benc
 same multiprocessors and the same power. --kernels: memory-bound kernels at the share of a plain copy that each was seen at, or all
 at 90 % of it, the bar. Bytes are those of a step that recomputes nothing and whose kernels read each input and write each output
 once. With --fp8 the products of the blocks have 8-bit operands, at that rate. --without NAME leaves a kernel out, as if it were
-fused into its neighbour. Prints tokens/s, utilisation and the milliseconds of a step."""
+fused into its neighbour. --finished-apart: weight gradients of later micro-batches in kernels of their own, as when the H100 was
+measured and as reproducible runs have them. Prints tokens/s, utilisation and the milliseconds of a step."""
 import argparse
 
 import shapes
@@ -58,11 +59,21 @@ def fp8_bytes_per_token(shape, delayed):
     return shape["layers"] * (inputs + outputs) * (HALF + 2 + (0 if delayed else HALF))
 
 
+def gradient_sum_bytes(shape, finished_apart=False):
+    """Adding the gradients of a step's micro-batches, all in one lane, beyond writing each once. Later products read the sum that
+    they add to; finished apart, a kernel reads sum and gradient and writes the sum. The table of tokens has a gradient for each
+    use: its products' and its look-ups'."""
+    micro_batch, batch = shape["batch"]
+    gradients = shapes.matmul_parameters(shape) + shape["vocab_size"] * shape["width"]
+    return (batch // micro_batch - 1) * gradients * (3 if finished_apart else 1) * FULL
+
+
 def rates_of(name):
     return next(rates for family, rates in RATES.items() if name.startswith(family))
 
 
-def step(name, copy, seen=True, product=None, attention=None, fp8=0, delayed=False, without=(), sums_apart=False):
+def step(name, copy, seen=True, product=None, attention=None, fp8=0, delayed=False, without=(), sums_apart=False,
+         finished_apart=False):
     """{class: seconds of a step} of a shape."""
     shape = shapes.SHAPES[name]
     product, attention = product or rates_of(name)[0], attention or rates_of(name)[1]
@@ -79,6 +90,7 @@ def step(name, copy, seen=True, product=None, attention=None, fp8=0, delayed=Fal
         if "gelu" in kernels(shape):  # a kernel of its own then
             parts["norms and elementwise"] += tokens * 3 * shape["layers"] * shape["ffn_width"] * HALF / (0.82 * copy * 1e12)
         parts["8-bit roundings"] = tokens * fp8_bytes_per_token(shape, delayed) / (BAR * copy * 1e12)
+    parts["gradient sums"] = gradient_sum_bytes(shape, finished_apart) / ((0.98 if seen else BAR) * copy * 1e12)
     # fp32 w, m, v read and written, gradient read, cleared and squared, bf16 weights written
     parts["optimizer"] = weights * (9 * FULL + HALF) / ((1.0 if seen else BAR) * copy * 1e12)
     return parts
@@ -96,12 +108,13 @@ def main():
     parser.add_argument("--shape", action="append", choices=[name for name in shapes.SHAPES if not name.startswith("tiny")])
     parser.add_argument("--without", action="append", default=[])
     parser.add_argument("--sums-apart", action="store_true", help="in the residual stream: kernels of their own, as when the H100 was measured")
+    parser.add_argument("--finished-apart", action="store_true", help="gradients of later micro-batches: added by kernels of their own, as when the H100 was measured")
     o = parser.parse_args()
-    kinds = ["GEMM", "attention", "cross-entropy", "norms and elementwise", *(["8-bit roundings"] if o.fp8 else []), "optimizer"]
+    kinds = ["GEMM", "attention", "cross-entropy", "norms and elementwise", *(["8-bit roundings"] if o.fp8 else []), "gradient sums", "optimizer"]
     print(f"| shape | tokens/s | MFU causal (full) | ms of a step | {' | '.join(kinds)} |\n|---|---|---|---|{'---|' * len(kinds)}")
     for name in o.shape or [name for name in shapes.SHAPES if not name.startswith("tiny")]:
         shape = shapes.SHAPES[name]
-        parts = step(name, o.copy or COPY[o.card], o.kernels == "seen", o.product, o.attention, o.fp8, o.delayed, o.without, o.sums_apart)
+        parts = step(name, o.copy or COPY[o.card], o.kernels == "seen", o.product, o.attention, o.fp8, o.delayed, o.without, o.sums_apart, o.finished_apart)
         whole = sum(parts.values())
         rate = shape["batch"][1] * shape["tokens"] / whole
         causal, full = shapes.flops_per_token(shape)

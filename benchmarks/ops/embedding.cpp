@@ -47,7 +47,7 @@ const int registered = [] {
             bytes = size_in_bytes(d->dtable) + size_in_bytes(d->y);
             return [=](Stream& stream) {
                 kernels::embedding_backward(d->dtable.view(), d->y.view(), d->ids.view(), rows,
-                                            stream);
+                                            /*accumulates=*/false, stream);
             };
         });
     }

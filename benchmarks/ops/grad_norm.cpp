@@ -13,7 +13,7 @@ void squared_block_sums(benchmark::State& state) {
     const View blocks(sums.view().data, DType::f64,
                       {(n + kernels::norm_block - 1) / kernels::norm_block});
     for (auto _ : state)
-        kernels::squared_block_sums(blocks, x.view(), stream);
+        kernels::squared_block_sums(blocks, {x.view()}, stream);
     state.counters["bytes"] = benchmark::Counter(4.0 * static_cast<double>(n),
                                                  benchmark::Counter::kIsIterationInvariantRate);
 }

@@ -110,4 +110,10 @@ void Parameter::add_gradient(int use, FunctionRef<void(View dweight)> product) {
     sink_->add(*this, use, product);
 }
 
+void Parameter::accumulate_gradient(int use,
+                                    FunctionRef<void(View sum, bool accumulates)> product) {
+    CHECK(sink_ != nullptr, "{}: a gradient arrived but nothing collects it", name());
+    sink_->accumulate(*this, use, product);
+}
+
 }  // namespace plinth::core

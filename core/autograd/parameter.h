@@ -36,6 +36,13 @@ class GradientSink {
     /// parameter's local shape) with the finished gradient of this micro-batch slot. Behind it is
     /// room for the padded shape, where nothing but zeros may be written.
     virtual void add(Parameter& parameter, int use, FunctionRef<void(View dweight)> product) = 0;
+    /// The same for a product that can add: where `accumulates`, it must finish the gradient of
+    /// this slot and add it to every element of the view once, else overwrite them. On a stream
+    /// that is not reproducible a device may add within its product (docs/gpu.md).
+    virtual void accumulate(Parameter& parameter, int use,
+                            FunctionRef<void(View sum, bool accumulates)> product) {
+        add(parameter, use, [&](View dweight) { product(dweight, false); });
+    }
 };
 
 /// Where the weights of a parameter are while operations read them, for parameters that do not keep
@@ -136,6 +143,8 @@ class Parameter {
 
     /// Hands over the finished gradient of one use of one micro-batch; see GradientSink::add.
     void add_gradient(int use, FunctionRef<void(View dweight)> product);
+    /// The same of a product that can add it to what is there; see GradientSink::accumulate.
+    void accumulate_gradient(int use, FunctionRef<void(View sum, bool accumulates)> product);
 
   private:
     int64_t padded_rows(int64_t rows) const;

@@ -114,8 +114,14 @@ class ChunkedHead {
         for_chunks([&](int64_t begin, int64_t end) { look_at(begin, end); });
     }
 
-    /// dx [rows, D] in the dtype of x and dweight [V, D] in fp32, of the loss's sum.
-    void differentiate(Tensor dx, View dweight) {
+    /// Whether dweight is one product, not a sum of those of several chunks.
+    bool has_one_chunk() const { return x_.dim(0) <= logit_rows_on(x_.device().type); }
+
+    /// dx [rows, D] in the dtype of x and dweight [V, D] in fp32, of the loss's sum; dweight is
+    /// added to what is there if it `accumulates`, for which it must be one product.
+    void differentiate(Tensor dx, View dweight, bool accumulates) {
+        CHECK(!accumulates || has_one_chunk(), "{}: chunks of a head added to another slot's",
+              parameter_.name());
         if (pads_columns_) dweight = parameter_.padded(dweight);
         Stream& stream = Scope::current().stream();
         Tensor one = Scope::current().empty({1}, DType::f32);
@@ -130,7 +136,7 @@ class ChunkedHead {
                                             targets.in(), held_, stream);
             kernels::matmul(dx_rows.out(), logits.in(), weight_.in(), {}, {}, stream);
             kernels::matmul(dweight, logits.in(), x_.rows(begin, end).in(), {},
-                            {.transpose_a = true, .accumulate = begin > 0}, stream);
+                            {.transpose_a = true, .accumulate = accumulates || begin > 0}, stream);
         });
         attributes_.first_row = 0;
     }
@@ -183,8 +189,15 @@ Loss linear_cross_entropy(const Tensor& x, WeightUse weight, const Tensor& targe
         return head.finish();
     }
     Tensor dx = scope.empty(x.shape(), x.dtype());
-    weight.parameter.add_gradient(
-        weight.use, [&](View dweight) { head.differentiate(as_matrix(dx), dweight); });
+    // The sum of several chunks is finished before it is added to that of other slots.
+    if (head.has_one_chunk())
+        weight.parameter.accumulate_gradient(weight.use, [&](View sum, bool accumulates) {
+            head.differentiate(as_matrix(dx), sum, accumulates);
+        });
+    else
+        weight.parameter.add_gradient(weight.use, [&](View dweight) {
+            head.differentiate(as_matrix(dx), dweight, /*accumulates=*/false);
+        });
     Loss loss = head.finish();
     scope.tape()->record(
         "linear_cross_entropy", {&x}, {&loss.sum}, [dx](NodeGradients& gradients) mutable {

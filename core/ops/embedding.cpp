@@ -26,8 +26,8 @@ Shape with_width(const Shape& ids, int64_t width) {
 }
 
 void add_table_gradient(const Tensor& dy, WeightUse table, const Tensor& ids) {
-    table.parameter.add_gradient(table.use, [&](View dtable) {
-        kernels::embedding_backward(dtable, dy.in(), ids.in(), rows_of(table.parameter),
+    table.parameter.accumulate_gradient(table.use, [&](View sum, bool accumulates) {
+        kernels::embedding_backward(sum, dy.in(), ids.in(), rows_of(table.parameter), accumulates,
                                     Scope::current().stream());
     });
 }

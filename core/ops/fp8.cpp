@@ -84,10 +84,11 @@ void fp8_add_weight_gradient(Fp8Source& source, const Tensor& dy, const Fp8Tenso
         input = source.quantize(
             {.weight = parameter, .bits = false, .transposed = true, .scale = kept.quantized.scale},
             as_matrix(kept.x.get("fp8_linear")));
-    weight.parameter.add_gradient(weight.use, [&](View dweight) {
-        kernels::fp8_matmul(dweight, gradient.transposed.in(), input.transposed.in(), {},
+    weight.parameter.accumulate_gradient(weight.use, [&](View sum, bool accumulates) {
+        kernels::fp8_matmul(sum, gradient.transposed.in(), input.transposed.in(), {},
                             gradient.scale.in(), input.scale.in(),
-                            {.a = gradient.format, .b = input.format}, scope.stream());
+                            {.a = gradient.format, .b = input.format, .accumulate = accumulates},
+                            scope.stream());
     });
 }
 

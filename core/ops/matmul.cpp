@@ -42,9 +42,9 @@ void add_linear_weight_gradients(const Tensor& dy, const Tensor& x, WeightUse we
                                  Parameter* bias) {
     const Scope& scope = Scope::current();
     const Tensor gradient = as_matrix(dy);
-    weight.parameter.add_gradient(weight.use, [&](View dweight) {
-        kernels::matmul(dweight, gradient.in(), as_matrix(x).in(), {}, {.transpose_a = true},
-                        scope.stream());
+    weight.parameter.accumulate_gradient(weight.use, [&](View sum, bool accumulates) {
+        kernels::matmul(sum, gradient.in(), as_matrix(x).in(), {},
+                        {.transpose_a = true, .accumulate = accumulates}, scope.stream());
     });
     add_bias_gradient(dy, bias);
 }

@@ -3,6 +3,7 @@
 
 #include <cmath>
 #include <map>
+#include <utility>
 
 #include "core/tensor/shard_runs.h"
 #include "kernels/runtime/philox.h"
@@ -63,19 +64,45 @@ std::vector<ConstView> AdamW::in_order(std::span<const ParameterGradient> gradie
     return ordered;
 }
 
-void AdamW::for_parts(size_t i, int64_t begin, int64_t count, int64_t number,
-                      kernels::AdamW options, Update update) const {
+void AdamW::add_parts(std::vector<kernels::AdamWPart>& parts, size_t i, int64_t first,
+                      const ConstView& gradient, int64_t number) {
     const ParameterRange& range = masters_[i].range;
-    options.weight_decay = range.parameter->spec().decay ? config_.weight_decay : 0.0;
-    if (config_.moments == DType::f32) return update(begin, count, options);
-    options.rounding = RandomKey(config_.seed, "moments." + range.parameter->name(),
-                                 static_cast<uint64_t>(number));
-    const int64_t first = range.begin + begin;
-    for (const Shard& shard : shards_of({range.parameter, first, first + count})) {
-        options.elements = Runs(shard).as_rows();
-        update(begin, shard.elements(), options);
+    const View weights = masters_[i].weights.out(), means = first_moments_[i].out(),
+               squares = second_moments_[i].out();
+    const auto part = [&](int64_t begin, int64_t count) {
+        return kernels::AdamWPart{.weight = part_of(weights, begin, count),
+                                  .first_moment = part_of(means, begin, count),
+                                  .second_moment = part_of(squares, begin, count),
+                                  .gradient = {gradient.as<float>() + (begin - first),
+                                               DType::f32,
+                                               {count},
+                                               gradient.device},
+                                  .decays = range.parameter->spec().decay};
+    };
+    if (config_.moments == DType::f32) {
+        parts.push_back(part(first, gradient.elements()));
+        return;
+    }
+    const RandomKey rounding(config_.seed, "moments." + range.parameter->name(),
+                             static_cast<uint64_t>(number));
+    const int64_t in_parameter = range.begin + first;
+    int64_t begin = first;
+    for (const Shard& shard :
+         shards_of({range.parameter, in_parameter, in_parameter + gradient.elements()})) {
+        parts.push_back(part(begin, shard.elements()));
+        parts.back().rounding = rounding;
+        parts.back().elements = Runs(shard).as_rows();
         begin += shard.elements();
     }
+}
+
+std::vector<kernels::AdamWPart> AdamW::all_parts(std::span<const ParameterGradient> gradients,
+                                                 int64_t number) {
+    const std::vector<ConstView> ordered = in_order(gradients);
+    std::vector<kernels::AdamWPart> parts;
+    for (size_t i = 0; i < masters_.size(); ++i)
+        add_parts(parts, i, 0, ordered[i], number);
+    return parts;
 }
 
 kernels::AdamW AdamW::options_at(int64_t update_count) const {
@@ -87,39 +114,21 @@ kernels::AdamW AdamW::options_at(int64_t update_count) const {
             .bias_correction2 = 1.0 - std::pow(config_.beta2, t)};
 }
 
-template <typename KernelCall>
-void AdamW::update_with(size_t i, int64_t first, const ConstView& gradient, int64_t number,
-                        const kernels::AdamW& options, KernelCall&& kernel) {
-    const View weights = masters_[i].weights.out(), means = first_moments_[i].out(),
-               squares = second_moments_[i].out();
-    for_parts(i, first, gradient.elements(), number, options,
-              [&](int64_t begin, int64_t count, const kernels::AdamW& part) {
-                  kernel(part_of(weights, begin, count), part_of(means, begin, count),
-                         part_of(squares, begin, count),
-                         ConstView(gradient.as<float>() + (begin - first), DType::f32, {count},
-                                   gradient.device),
-                         part);
-              });
-}
-
 void AdamW::step(std::span<const ParameterGradient> gradients, const Step& step, Stream& stream) {
-    const std::vector<ConstView> ordered = in_order(gradients);
-    kernels::AdamW options = options_at(++update_count_);
+    kernels::AdamW options = options_at(update_count_ + 1);
     options.learning_rate = step.learning_rate;
+    options.weight_decay = config_.weight_decay;
     options.gradient_scale = step.gradient_scale;
-    const auto update = [&](size_t i, int64_t begin, const ConstView& gradient, auto&& kernel) {
-        update_with(i, begin, gradient, step.number, options,
-                    [&](View w, View m, View v, ConstView g, const kernels::AdamW& part) {
-                        kernel(w, m, v, g, part, stream);
-                    });
-    };
-    if (offload_)
-        offload_->fetch(ordered, [&](size_t i, int64_t begin, ConstView gradient) {
-            update(i, begin, gradient, kernels::adamw.cpu);
+    if (offload_) {
+        offload_->fetch(in_order(gradients), [&](size_t i, int64_t begin, ConstView gradient) {
+            std::vector<kernels::AdamWPart> parts;
+            add_parts(parts, i, begin, gradient, step.number);
+            kernels::adamw_parts.cpu(std::move(parts), options, stream);
         });
-    else
-        for (size_t i = 0; i < masters_.size(); ++i)
-            update(i, 0, ordered[i], kernels::adamw);
+    } else {
+        kernels::adamw_parts(all_parts(gradients, step.number), options, stream);
+    }
+    ++update_count_;
     for (const MasterWeights& master : masters_)
         master.range.parameter->changed();
 }
@@ -139,15 +148,7 @@ kernels::StepTerms AdamW::terms(double learning_rate, double clip) const {
 void AdamW::step_as_decided(std::span<const ParameterGradient> gradients, const Tensor& terms,
                             int64_t number, Stream& stream) {
     CHECK(!offload_, "an update of offloaded states that the host did not decide");
-    const std::vector<ConstView> ordered = in_order(gradients);
-    for (size_t i = 0; i < masters_.size(); ++i) {
-        const int64_t row = masters_[i].range.parameter->spec().decay ? 0 : 1;
-        const ConstView mine = terms.rows(row, row + 1).in();
-        update_with(i, 0, ordered[i], number, {},
-                    [&](View w, View m, View v, ConstView g, const kernels::AdamW& part) {
-                        kernels::adamw_decided(w, m, v, g, mine, part, stream);
-                    });
-    }
+    kernels::adamw_decided(all_parts(gradients, number), terms.in(), stream);
     for (const MasterWeights& master : masters_)
         master.range.parameter->changed();
 }

@@ -8,7 +8,6 @@
 #include "core/optim/offload.h"
 #include "core/optim/parameter_storage.h"
 #include "kernels/adamw.h"
-#include "kernels/runtime/function_ref.h"
 #include "kernels/runtime/stream.h"
 #include "kernels/step_decision.h"
 
@@ -69,16 +68,14 @@ class AdamW {
   private:
     /// Of the update that makes `update_count` of them.
     kernels::AdamW options_at(int64_t update_count) const;
-    /// Calls kernel(weights, first moments, second moments, gradient, options) for the elements of
-    /// master weights i from `first` on of which this is the gradient.
-    template <typename KernelCall>
-    void update_with(size_t i, int64_t first, const ConstView& gradient, int64_t number,
-                     const kernels::AdamW& options, KernelCall&& kernel);
-    using Update = FunctionRef<void(int64_t begin, int64_t count, const kernels::AdamW& options)>;
-    /// Calls update for the elements [begin, begin + count) of master weights i in step `number`:
-    /// once, or, where their places in the parameter matter, for each box.
-    void for_parts(size_t i, int64_t begin, int64_t count, int64_t number, kernels::AdamW options,
-                   Update update) const;
+    /// Adds to `parts` the elements of master weights i from `first` on of which this is the
+    /// gradient, for step `number`: at once, or, where their places in the parameter matter, each
+    /// box by itself.
+    void add_parts(std::vector<kernels::AdamWPart>& parts, size_t i, int64_t first,
+                   const ConstView& gradient, int64_t number);
+    /// Of all master weights.
+    std::vector<kernels::AdamWPart> all_parts(std::span<const ParameterGradient> gradients,
+                                              int64_t number);
     /// The gradients in the order of the master weights.
     std::vector<ConstView> in_order(std::span<const ParameterGradient> gradients) const;
 

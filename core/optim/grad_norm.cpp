@@ -5,6 +5,8 @@
 #include <array>
 #include <cmath>
 #include <limits>
+#include <utility>
+#include <vector>
 
 #include "kernels/exact_sum.h"
 #include "kernels/grad_norm.h"
@@ -14,10 +16,6 @@ namespace plinth::core::optim {
 namespace {
 
 using Words = std::array<int64_t, kernels::ExactSum::limb_count + 1>;
-
-int64_t blocks_of(const ParameterGradient& entry) {
-    return (entry.gradient.elements() + kernels::norm_block - 1) / kernels::norm_block;
-}
 
 Words read_words(const Tensor& words, Stream& stream) {
     Words values{};
@@ -30,15 +28,13 @@ Words read_words(const Tensor& words, Stream& stream) {
 Tensor sum_of_squares(std::span<const ParameterGradient> mine, CachingAllocator& allocator,
                       Stream& stream) {
     int64_t blocks = 0;
-    for (const ParameterGradient& entry : mine)
-        blocks += blocks_of(entry);
-    Tensor block_sums = Tensor::empty({blocks}, DType::f64, allocator);
-    int64_t first = 0;
+    std::vector<ConstView> gradients;
     for (const ParameterGradient& entry : mine) {
-        const int64_t end = first + blocks_of(entry);
-        kernels::squared_block_sums(block_sums.rows(first, end).out(), entry.gradient, stream);
-        first = end;
+        blocks += kernels::gradient_blocks(entry.gradient.elements());
+        gradients.emplace_back(entry.gradient);
     }
+    Tensor block_sums = Tensor::empty({blocks}, DType::f64, allocator);
+    kernels::squared_block_sums(block_sums.out(), std::move(gradients), stream);
     Tensor words =
         Tensor::empty({static_cast<int64_t>(std::tuple_size_v<Words>)}, DType::i64, allocator);
     kernels::exact_sum_of_blocks(words.out(), block_sums.in(), stream);

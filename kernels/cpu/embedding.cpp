@@ -111,19 +111,26 @@ void embedding_forward(View y, ConstView ids, ConstView table, ConstView positio
     });
 }
 
-void embedding_backward(View dtable, ConstView dy, ConstView ids, TableRows rows, Stream& stream) {
+void embedding_backward(View dtable, ConstView dy, ConstView ids, TableRows rows, bool accumulates,
+                        Stream& stream) {
     const int64_t held = dtable.dim(0), width = dtable.dim(1);
     CHECK(dy.dim(-1) == width && dy.shape.rows() == ids.elements() && dy.is_contiguous() &&
               dtable.is_contiguous() && ids.is_contiguous(),
           "embedding: gradient {} of ids {} for table {}", dy.shape.text(), ids.shape.text(),
           dtable.shape.text());
     const Buckets buckets(ids, rows.first, held);
+    if (ids.elements() == 0 && accumulates) return;
     float* sums = dtable.as<float>();
     with_float_type(dy.dtype, "embedding_backward", [&]<typename T>(T) {
         const T* rows_of_dy = dy.as<T>();
         parallel_for(stream, held, row_grain(width), [&](int64_t begin, int64_t end) {
-            for (int64_t v = begin; v < end; ++v)
-                sum_rows(sums + v * width, rows_of_dy, buckets, static_cast<size_t>(v), width);
+            std::vector<float> finished(static_cast<size_t>(accumulates ? width : 0));
+            for (int64_t v = begin; v < end; ++v) {
+                float* row = sums + v * width;
+                sum_rows(accumulates ? finished.data() : row, rows_of_dy, buckets,
+                         static_cast<size_t>(v), width);
+                if (accumulates) add_rows(row, row, finished.data(), width);
+            }
         });
     });
 }

@@ -28,16 +28,26 @@ PLINTH_SIMD double sum_of_squares(const float* x, int64_t n) {
 
 }  // namespace
 
-void squared_block_sums(View block_sums, ConstView gradient, Stream& stream) {
-    const int64_t n = gradient.elements(), blocks = (n + norm_block - 1) / norm_block;
-    CHECK(block_sums.elements() == blocks && gradient.is_contiguous(),
-          "squared_block_sums: {} sums of {}", block_sums.elements(), gradient.shape.text());
-    const float* x = gradient.as<float>();
+void squared_block_sums(View block_sums, std::vector<ConstView> gradients, Stream& stream) {
+    std::vector<int64_t> first_block{0};
+    for (const ConstView& gradient : gradients) {
+        CHECK(gradient.is_contiguous(), "squared_block_sums: of {}", gradient.shape.text());
+        first_block.push_back(first_block.back() + gradient_blocks(gradient.elements()));
+    }
+    const int64_t blocks = first_block.back();
+    CHECK(block_sums.elements() == blocks && block_sums.is_contiguous(),
+          "squared_block_sums: {} sums of {} blocks", block_sums.elements(), blocks);
     double* sums = block_sums.as<double>();
     parallel_for(stream, blocks, 32, [&](int64_t begin, int64_t end) {
-        for (int64_t block = begin; block < end; ++block)
-            sums[block] = sum_of_squares(x + block * norm_block,
-                                         std::min(norm_block, n - block * norm_block));
+        const auto next = std::upper_bound(first_block.begin(), first_block.end(), begin);
+        auto at = static_cast<size_t>(next - first_block.begin() - 1);
+        for (int64_t block = begin; block < end; ++block) {
+            while (block >= first_block[at + 1])
+                ++at;
+            const int64_t first = (block - first_block[at]) * norm_block;
+            sums[block] = sum_of_squares(gradients[at].as<float>() + first,
+                                         std::min(norm_block, gradients[at].elements() - first));
+        }
     });
 }
 

@@ -149,8 +149,9 @@ __global__ void __launch_bounds__(threads)
         parts[int64_t{slot} * width + column + j] = sums[j];
 }
 
-// Moves one read of dy and one write of the table. A warp takes 16 bytes a lane of a table row.
-template <typename T, int N>
+// Moves one read of dy and one write of the table, which it also reads where it accumulates. A warp
+// takes 16 bytes a lane of a table row.
+template <bool accumulates, typename T, int N>
 __global__ void __launch_bounds__(threads) sum_ids(float* dtable, const float* parts, const T* dy,
                                                    SortedIds sorted, int64_t held, int width) {
     const int64_t v = warp_of_grid();
@@ -169,10 +170,11 @@ __global__ void __launch_bounds__(threads) sum_ids(float* dtable, const float* p
                 sums[j] += part.values[j];
         }
     }
-    Vector<float, N> out;
+    Vector<float, N> out{};
+    if constexpr (accumulates) out = load<N>(dtable + v * width + column);
 #pragma unroll
     for (int j = 0; j < N; ++j)
-        out.values[j] = sums[j];
+        out.values[j] = accumulates ? out.values[j] + sums[j] : sums[j];
     store(dtable + v * width + column, out);
 }
 
@@ -279,15 +281,16 @@ void embedding_forward(View y, ConstView ids, ConstView table, ConstView positio
     CUDA_CHECK_LAUNCH("embedding_forward");
 }
 
-void embedding_backward(View dtable, ConstView dy, ConstView ids, TableRows rows, Stream& stream) {
+void embedding_backward(View dtable, ConstView dy, ConstView ids, TableRows rows, bool accumulates,
+                        Stream& stream) {
     const int64_t held = dtable.dim(0), width = dtable.dim(1), n = ids.elements();
     CHECK(dy.dim(-1) == width && dy.shape.rows() == n && dy.is_contiguous() &&
               dtable.is_contiguous() && ids.is_contiguous(),
           "embedding: gradient {} of ids {} for table {}", dy.shape.text(), ids.shape.text(),
           dtable.shape.text());
     Queue& queue = queue_of(stream);
+    if (dtable.elements() == 0 || (n == 0 && accumulates)) return;
     if (n == 0) return queue.set_zero(dtable.data, dtable.bytes());
-    if (dtable.elements() == 0) return;
     const Work work = sorted_ids(ids, rows.first, held, width, queue);
     const SortedIds sorted{work.sorted_keys, work.sorted_places, work.starts};
     with_device_float(dy.dtype, "embedding_backward", [&]<typename T>(T) {
@@ -301,10 +304,9 @@ void embedding_backward(View dtable, ConstView dy, ConstView ids, TableRows rows
                         static_cast<int>(width));
                 CUDA_CHECK_LAUNCH("embedding_backward");
             }
-            sum_ids<T, vector()>
-                <<<dim3(blocks_for(held, warps), columns), threads, 0, queue.stream()>>>(
-                    dtable.as<float>(), work.parts, dy.as<T>(), sorted, held,
-                    static_cast<int>(width));
+            const auto sum = accumulates ? sum_ids<true, T, vector()> : sum_ids<false, T, vector()>;
+            sum<<<dim3(blocks_for(held, warps), columns), threads, 0, queue.stream()>>>(
+                dtable.as<float>(), work.parts, dy.as<T>(), sorted, held, static_cast<int>(width));
             CUDA_CHECK_LAUNCH("embedding_backward");
         };
         if (width % widest<T> == 0 && is_aligned(dy.data, 16) && is_aligned(dtable.data, 32))

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "kernels/grad_norm.h"
 
+#include "kernels/cuda/block_table.cuh"
 #include "kernels/cuda/held_row.cuh"
 #include "kernels/exact_sum.h"
 
@@ -14,18 +15,29 @@ constexpr int limbs = ExactSum::limb_count;
 
 using Limb = unsigned long long;  // what 64-bit atomics take
 
-// Moves one read of the gradient. A warp takes a block of 1,024 elements.
-__global__ void __launch_bounds__(threads) sum_squares(double* sums, const float* x, int64_t n,
-                                                       int64_t blocks, bool is_aligned_to_vectors) {
-    const int64_t block = int64_t{blockIdx.x} * warps + threadIdx.x / 32;
-    if (block >= blocks) return;
-    const int lane = static_cast<int>(threadIdx.x) % 32;
+struct Gradient {
+    const float* x;
+    double* sums;
+    int64_t n;
+    bool is_aligned_to_vectors;
+};
+
+// Moves one read of the gradients. A warp takes a block of 1,024 elements.
+__global__ void __launch_bounds__(threads)
+    sum_squares(const __grid_constant__ BlockTable<Gradient> table) {
+    const int at = table.range_of(blockIdx.x);
+    const Gradient& gradient = table.ranges[at];
+    const float* x = gradient.x;
+    const int64_t n = gradient.n;
+    const int64_t block = int64_t{blockIdx.x - table.first_block[at]} * warps + threadIdx.x / 32;
     const int64_t first = block * norm_block;
+    if (first >= n) return;
+    const int lane = static_cast<int>(threadIdx.x) % 32;
     double sum = 0.0;
     const auto add = [&](float value) {
         sum = fma(static_cast<double>(value), static_cast<double>(value), sum);
     };
-    if (is_aligned_to_vectors && first + norm_block <= n) {
+    if (gradient.is_aligned_to_vectors && first + norm_block <= n) {
         Vector<float, width> values[vectors];
 #pragma unroll
         for (int i = 0; i < vectors; ++i)
@@ -44,7 +56,7 @@ __global__ void __launch_bounds__(threads) sum_squares(double* sums, const float
             }
     }
     sum = warp_sum(sum);
-    if (lane == 0) sums[block] = sum;
+    if (lane == 0) gradient.sums[block] = sum;
 }
 
 /// Adds the words of a warp's doubles to the limbs. Doubles of like size share their limbs: those
@@ -107,15 +119,29 @@ __global__ void normalize_limbs(Limb* words) {
 
 }  // namespace
 
-void squared_block_sums(View block_sums, ConstView gradient, Stream& stream) {
-    const int64_t n = gradient.elements(), blocks = (n + norm_block - 1) / norm_block;
-    CHECK(block_sums.elements() == blocks && gradient.is_contiguous(),
-          "squared_block_sums: {} sums of {}", block_sums.elements(), gradient.shape.text());
-    if (n == 0) return;
-    const float* x = gradient.as<float>();
-    sum_squares<<<blocks_for(blocks, warps), threads, 0, queue_of(stream).stream()>>>(
-        block_sums.as<double>(), x, n, blocks, is_aligned(x, sizeof(float) * width));
-    CUDA_CHECK_LAUNCH("squared_block_sums");
+void squared_block_sums(View block_sums, std::vector<ConstView> gradients, Stream& stream) {
+    int64_t all = 0;
+    for (const ConstView& gradient : gradients) {
+        CHECK(gradient.is_contiguous(), "squared_block_sums: of {}", gradient.shape.text());
+        all += gradient_blocks(gradient.elements());
+    }
+    CHECK(block_sums.elements() == all && block_sums.is_contiguous(),
+          "squared_block_sums: {} sums of {} blocks", block_sums.elements(), all);
+    const cudaStream_t queue = queue_of(stream).stream();
+    const auto launch_table = [&](const BlockTable<Gradient>& table, unsigned blocks) {
+        sum_squares<<<blocks, threads, 0, queue>>>(table);
+        CUDA_CHECK_LAUNCH("squared_block_sums");
+    };
+    BlockTables<Gradient, decltype(launch_table)> tables(launch_table);
+    double* sums = block_sums.as<double>();
+    for (const ConstView& gradient : gradients) {
+        const float* x = gradient.as<float>();
+        const int64_t blocks = gradient_blocks(gradient.elements());
+        tables.add({x, sums, gradient.elements(), is_aligned(x, sizeof(float) * width)},
+                   (blocks + warps - 1) / warps);
+        sums += blocks;
+    }
+    tables.finish();
 }
 
 void exact_sum_of_blocks(View words, ConstView block_sums, Stream& stream) {

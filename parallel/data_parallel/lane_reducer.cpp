@@ -26,6 +26,7 @@ LaneReducer::LaneReducer(std::span<Parameter* const> parameters, Communicator& c
       ranks_(communicator.size()),
       lane_(layout_, config.share != GradientShare::owned_only, allocator, stream),
       given_(layout_.entries().size()),
+      is_added_(layout_.entries().size()),
       learned_(layout_.entries().size(), 1),
       missing_(layout_.buckets()),
       taken_(layout_.units().size()) {
@@ -105,7 +106,8 @@ void LaneReducer::take_unit(size_t u, int64_t round) {
         if (learned_[e] == 0) kernels::fill(lane_.at(u, layout_.entries()[e].range), 0.0f, stream_);
 }
 
-void LaneReducer::add(Parameter& parameter, int use, FunctionRef<void(View dweight)> product) {
+/// Of an entry whose gradient may go into the lane now.
+size_t LaneReducer::begin_gradient(Parameter& parameter, int use) {
     CHECK(in_slot_, "{}: a gradient outside of a micro-batch", parameter.name());
     const size_t e = layout_.entry_of(parameter, use);
     const BucketLayout::Entry& entry = layout_.entries()[e];
@@ -124,25 +126,57 @@ void LaneReducer::add(Parameter& parameter, int use, FunctionRef<void(View dweig
         for (size_t b = entry.first_bucket; b <= entry.last_bucket; ++b)
             wait_until_free(b);
     }
-    View sum = lane_.at(entry.unit, entry.range);
-    sum = View(sum.data, DType::f32, parameter.local_shape(), sum.device);
-    if (first_of_lane_) {
-        product(sum);
-    } else {
-        if (!scratch_.defined()) {
-            int64_t largest = 0;
-            for (const BucketLayout::Entry& each : layout_.entries())
-                largest = std::max(largest, each.parameter->padded_shape().elements());
-            scratch_ = Tensor::empty({largest}, DType::f32, allocator_);
-        }
-        const View finished(scratch_.out().data, DType::f32, sum.shape, sum.device);
-        product(finished);
-        kernels::add(sum, sum, finished, stream_);
-    }
+    return e;
+}
+
+void LaneReducer::end_gradient(size_t e) {
     if (!last_of_lane_) return;
+    const BucketLayout::Entry& entry = layout_.entries()[e];
     for (size_t b = entry.first_bucket; b <= entry.last_bucket; ++b)
         --missing_[b];
     start_final_buckets();
+}
+
+View LaneReducer::lane_of(size_t e) {
+    const BucketLayout::Entry& entry = layout_.entries()[e];
+    const View lane = lane_.at(entry.unit, entry.range);
+    return {lane.data, DType::f32, entry.parameter->local_shape(), lane.device};
+}
+
+/// As large as the largest that `add` is known to get: slots before have shown all.
+View LaneReducer::scratch_for(size_t e) {
+    const auto room = [this](size_t entry) {
+        return layout_.entries()[entry].parameter->padded_shape().elements();
+    };
+    if (scratch_.empty() || scratch_.back().elements() < room(e)) {
+        int64_t largest = room(e);
+        for (size_t each = 0; each < is_added_.size(); ++each)
+            if (is_added_[each] != 0) largest = std::max(largest, room(each));
+        scratch_.push_back(Tensor::empty({largest}, DType::f32, allocator_));
+    }
+    const View all = scratch_.back().out();
+    return {all.data, DType::f32, layout_.entries()[e].parameter->local_shape(), all.device};
+}
+
+void LaneReducer::add(Parameter& parameter, int use, FunctionRef<void(View dweight)> product) {
+    const size_t e = begin_gradient(parameter, use);
+    is_added_[e] = 1;
+    const View sum = lane_of(e);
+    if (first_of_lane_) {
+        product(sum);
+    } else {
+        const View finished = scratch_for(e);
+        product(finished);
+        kernels::add(sum, sum, finished, stream_);
+    }
+    end_gradient(e);
+}
+
+void LaneReducer::accumulate(Parameter& parameter, int use,
+                             FunctionRef<void(View sum, bool accumulates)> product) {
+    const size_t e = begin_gradient(parameter, use);
+    product(lane_of(e), !first_of_lane_);
+    end_gradient(e);
 }
 
 void LaneReducer::end_slot() {

@@ -55,6 +55,10 @@ class LaneReducer final : public core::GradientSink {
     /// A use gives one gradient a slot: one that gives a second, or that comes in some slots only,
     /// is an internal error that names it.
     void add(core::Parameter& parameter, int use, FunctionRef<void(View dweight)> product) override;
+    /// The same in the lane's own memory: overwritten by the first slot of a lane, added to by
+    /// later ones.
+    void accumulate(core::Parameter& parameter, int use,
+                    FunctionRef<void(View sum, bool accumulates)> product) override;
     void end_slot();
     /// In place of begin_slot, a backward pass and end_slot, where a graph of an earlier slot of
     /// the same kind gives this slot's work: the first of its lane or not, the last or not, in the
@@ -111,6 +115,10 @@ class LaneReducer final : public core::GradientSink {
     bool has_lane(int64_t round) const { return plan_.lane_of(rank_, round).has_value(); }
     bool totals_are_in_lane() const { return lane_.keeps() && plan_.rounds() == 1; }
     View lane_at(size_t bucket, FlatRange range) { return lane_.at_bucket(bucket, range); }
+    size_t begin_gradient(core::Parameter& parameter, int use);
+    void end_gradient(size_t entry);
+    View lane_of(size_t entry);
+    View scratch_for(size_t entry);
     View total_of(size_t bucket);
     View total_of(const BucketLayout::Piece& piece);
     void prepare_totals();
@@ -143,7 +151,9 @@ class LaneReducer final : public core::GradientSink {
     int ranks_;
     LaneMemory lane_;  ///< the running lane; at the end the gradients
     Tensor totals_;    ///< of the owned ranges, one after the other
-    Tensor scratch_;   ///< a finished product on its way into the lane
+    /// A gradient that `add` finishes on its way into the lane. Where a larger one comes later the
+    /// smaller memory stays: a graph may know its address.
+    std::vector<Tensor> scratch_;
     std::vector<int64_t> totals_at_;
 
     LanePlan plan_;
@@ -154,6 +164,7 @@ class LaneReducer final : public core::GradientSink {
     bool last_of_lane_ = false;
     int64_t round_ = 0;
     std::vector<int> given_;        ///< by entry: gradients in this slot
+    std::vector<char> is_added_;    ///< by entry: came by `add`
     std::vector<int> learned_;      ///< by entry: gradients a slot; one each is a guess before
     bool knows_uses_ = false;       ///< the first slot has ended
     std::vector<int64_t> missing_;  ///< by bucket: uses still to come in the last slot of a lane

@@ -56,6 +56,9 @@ struct LanesCase {
     parallel::GradientShare share = parallel::GradientShare::whole;
 };
 
+/// How a product that can add writes its gradient; mutants take its place.
+enum class Adding { as_told, always_overwrites, always_adds };
+
 /// The contract, word for word: L_j is the left fold of its slots, the total the left fold of the
 /// L_j, uses are added at the end.
 inline std::vector<float> serial_total(const LanesCase& c, int64_t step, size_t p, int use,
@@ -78,14 +81,25 @@ inline std::vector<float> serial_total(const LanesCase& c, int64_t step, size_t 
     return total;
 }
 
-inline void run_slot(LaneReducer& reducer, LanesModel& model, int64_t step, int64_t slot) {
+inline void run_slot(LaneReducer& reducer, LanesModel& model, int64_t step, int64_t slot,
+                     Adding adding = Adding::as_told) {
     reducer.begin_slot(slot);
     const auto give = [&](size_t p, int use) {
-        model.parameters[p]->add_gradient(use, [&](View dweight) {
+        core::Parameter& parameter = *model.parameters[p];
+        const auto write = [&](View dweight, bool adds) {
             auto* out = dweight.as<float>();
-            for (int64_t i = 0; i < dweight.elements(); ++i)
-                out[i] = slot_gradient(step, slot, p, use, i);
-        });
+            for (int64_t i = 0; i < dweight.elements(); ++i) {
+                const float gradient = slot_gradient(step, slot, p, use, i);
+                out[i] = adds ? out[i] + gradient : gradient;
+            }
+        };
+        // Matrices are products, which add by themselves; of the table one use is.
+        if (parameter.shape().rank() == 2 && use == 0)
+            parameter.accumulate_gradient(use, [&](View sum, bool accumulates) {
+                write(sum, adding == Adding::as_told ? accumulates : adding == Adding::always_adds);
+            });
+        else
+            parameter.add_gradient(use, [&](View dweight) { write(dweight, false); });
         reducer.progress();
     };
     give(0, 1);
@@ -133,7 +147,8 @@ inline int64_t compare_gradients(const std::vector<core::optim::ParameterGradien
 }
 
 /// Three steps of one case on this rank.
-inline void check_lanes(Communicator& comm, const LanesCase& given) {
+inline void check_lanes(Communicator& comm, const LanesCase& given,
+                        Adding adding = Adding::as_told) {
     LanesCase c = given;
     c.plan.ranks = comm.size();
     CachingAllocator allocator(host_memory());
@@ -150,7 +165,7 @@ inline void check_lanes(Communicator& comm, const LanesCase& given) {
     for (int64_t step = 0; step < 3; ++step) {
         reducer.begin_step(c.plan);
         for (int64_t slot : c.plan.slots_of(comm.rank()))
-            run_slot(reducer, model, step, slot);
+            run_slot(reducer, model, step, slot, adding);
         reducer.finish();
         // Together the ranks own every element once.
         std::vector<int64_t> owned{compare_gradients(reducer.owned(), c, model, step)};

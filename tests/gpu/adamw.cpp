@@ -59,6 +59,68 @@ TEST_F(AdamWTest, ASkippedStepChangesNothing) {
             "skip");
 }
 
+/// Cuts views of one buffer each into parts that begin at odd places, some of no elements: more
+/// than one launch has room for.
+std::vector<kernels::AdamWPart> parts_of(const std::vector<View>& v) {
+    const auto cut = [](const View& whole, int64_t begin, int64_t size) {
+        auto* data = static_cast<std::byte*>(whole.data);
+        return View(data + static_cast<size_t>(begin) * size_of(whole.dtype), whole.dtype, {size},
+                    whole.device);
+    };
+    std::vector<kernels::AdamWPart> parts;
+    const int64_t n = v[0].elements();
+    for (int64_t at = 0; at < n;) {
+        const auto number = static_cast<int64_t>(parts.size());
+        const int64_t wanted = number % 5 == 3    ? 0
+                               : number % 40 == 7 ? 5003
+                                                  : 8 * (number % 11) + number % 3;
+        const int64_t size = std::min(wanted, n - at);
+        parts.push_back(
+            {.weight = cut(v[0], at, size),
+             .first_moment = cut(v[1], at, size),
+             .second_moment = cut(v[2], at, size),
+             .gradient = cut(v[3], at, size),
+             .decays = number % 4 != 2,
+             .rounding = RandomKey(3, "moments", static_cast<uint64_t>(number)),
+             .elements = {.first = 3 * number, .skipped = number % 2, .width = 37, .stride = 64}});
+        at += size + 1 + number % 4;
+    }
+    return parts;
+}
+
+TEST_F(AdamWTest, ManyPartsAreUpdatedAsOnTheHost) {
+    for (const DType moments : {DType::f32, DType::bf16})
+        for (const int64_t n : {1, 40009})
+            expect_same(
+                state_of(n, moments),
+                [&](const std::vector<View>& v, Stream& stream) {
+                    const auto parts = parts_of(v);
+                    if (n > 1) {
+                        ASSERT_GT(parts.size(), 150u);
+                    }
+                    kernels::adamw_parts(parts, options, stream);
+                },
+                fmt::format("{} elements, moments in {}", n, name_of(moments)));
+}
+
+TEST_F(AdamWTest, ManyPartsAreUpdatedAsDecided) {
+    for (const float goes : {1.0f, 0.0f})
+        for (const DType moments : {DType::f32, DType::bf16}) {
+            std::vector<float> terms(2 * kernels::adamw_words, goes);
+            kernels::AdamWConstants(options).write(terms.data());
+            kernels::AdamWConstants(kernels::without_decay(options))
+                .write(terms.data() + kernels::adamw_words);
+            std::vector<Operand> operands = state_of(20011, moments);
+            operands.push_back(input_of("terms", {2, kernels::adamw_words}, terms));
+            expect_same(
+                operands,
+                [](const std::vector<View>& v, Stream& stream) {
+                    kernels::adamw_decided(parts_of(v), v[4], stream);
+                },
+                fmt::format("goes {}, moments in {}", goes, name_of(moments)));
+        }
+}
+
 // Philox and the rounding are one function on both, too.
 TEST_F(AdamWTest, RoundedMomentsAreThoseOfTheHost) {
     for (const int64_t n : {1, 3, 4, 5, 1023, 1024, 1031, 1000003})

@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "kernels/embedding.h"
 
+#include <algorithm>
+
 #include "tests/gpu/device_test.h"
 #include "tests/support/expect_error.h"
 
@@ -94,7 +96,7 @@ TEST_F(EmbeddingTest, Backward) {
                  input("dy", {it.n, it.width}, dtype),
                  input_of("ids", {it.n}, ids_of(it.n, it.rows.total))},
                 [&](const std::vector<View>& v, Stream& stream) {
-                    kernels::embedding_backward(v[0], v[1], v[2], it.rows, stream);
+                    kernels::embedding_backward(v[0], v[1], v[2], it.rows, false, stream);
                 },
                 text_of(it.n, it.held, it.width, dtype));
 }
@@ -109,19 +111,39 @@ TEST_F(EmbeddingTest, RareIdsHaveTheSumsOfTheHost) {
             {output("dtable", {90, 104}, DType::f32, 0.0), input("dy", {64 * 30, 104}, dtype),
              input_of("ids", {64 * 30}, ids)},
             [&](const std::vector<View>& v, Stream& stream) {
-                kernels::embedding_backward(v[0], v[1], v[2], {0, 90}, stream);
+                kernels::embedding_backward(v[0], v[1], v[2], {0, 90}, false, stream);
             },
             std::string(name_of(dtype)));
+}
+
+// Each finished sum is added once: the same bits as those of the host again.
+TEST_F(EmbeddingTest, BackwardAccumulates) {
+    for (const DType dtype : dtypes)
+        for (const Case& it : cases) {
+            const auto ids = ids_of(it.n, it.rows.total);
+            std::vector<int32_t> times(static_cast<size_t>(it.rows.total));
+            for (const int32_t id : ids)
+                ++times[static_cast<size_t>(id)];
+            const bool is_rare = it.n == 0 || *std::ranges::max_element(times) <= 64;
+            expect_same(
+                {in_out(input("sum", {it.held, it.width}), is_rare ? 0.0 : 1e-4),
+                 input("dy", {it.n, it.width}, dtype), input_of("ids", {it.n}, ids)},
+                [&](const std::vector<View>& v, Stream& stream) {
+                    kernels::embedding_backward(v[0], v[1], v[2], it.rows, true, stream);
+                },
+                text_of(it.n, it.held, it.width, dtype));
+        }
 }
 
 // A part of a vocabulary gives the rows of the whole, also of ids that come often.
 TEST_F(EmbeddingTest, ACutTableHasTheRowsOfTheWhole) {
     const auto rows_of = [&](int64_t first, int64_t held) {
-        return on_device({output("dtable", {held, 24}, DType::f32, 0.0), input("dy", {3000, 24}),
-                          input_of("ids", {3000}, ids_of(3000, 40))},
-                         [&](const std::vector<View>& v, Stream& stream) {
-                             kernels::embedding_backward(v[0], v[1], v[2], {first, 40}, stream);
-                         })[0];
+        return on_device(
+            {output("dtable", {held, 24}, DType::f32, 0.0), input("dy", {3000, 24}),
+             input_of("ids", {3000}, ids_of(3000, 40))},
+            [&](const std::vector<View>& v, Stream& stream) {
+                kernels::embedding_backward(v[0], v[1], v[2], {first, 40}, false, stream);
+            })[0];
     };
     auto both = rows_of(0, 13);
     const auto rest = rows_of(13, 27);

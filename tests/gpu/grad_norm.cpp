@@ -16,7 +16,7 @@ namespace {
 using GradNormTest = DeviceTest;
 
 void sum_blocks(const std::vector<View>& v, Stream& stream) {
-    kernels::squared_block_sums(v[0], v[1], stream);
+    kernels::squared_block_sums(v[0], {v[1]}, stream);
 }
 
 TEST_F(GradNormTest, BlockSumsAreThoseOfTheHost) {
@@ -30,9 +30,31 @@ TEST_F(GradNormTest, BlocksNeedNotBeAligned) {
         {output("sums", {3}, DType::f64, 1e-13), input("x", {3002})},
         [](const std::vector<View>& v, Stream& stream) {
             const View rest(static_cast<float*>(v[1].data) + 1, DType::f32, {3001}, v[1].device);
-            kernels::squared_block_sums(v[0], rest, stream);
+            kernels::squared_block_sums(v[0], {rest}, stream);
         },
         "from the second element on");
+}
+
+TEST_F(GradNormTest, ManyGradientsHaveTheBlocksOfTheHost) {
+    std::vector<int64_t> sizes;
+    int64_t blocks = 0, n = 0;
+    for (int64_t i = 0; i < 400; ++i) {
+        sizes.push_back(i % 7 == 2 ? 0 : i % 50 == 9 ? 20011 : 1 + 13 * (i % 90));
+        blocks += kernels::gradient_blocks(sizes.back());
+        n += sizes.back();
+    }
+    expect_same(
+        {output("sums", {blocks}, DType::f64, 1e-13), input("x", {n})},
+        [&](const std::vector<View>& v, Stream& stream) {
+            std::vector<ConstView> gradients;
+            const auto* x = static_cast<const float*>(v[1].data);
+            for (const int64_t size : sizes) {
+                gradients.emplace_back(x, DType::f32, Shape{size}, v[1].device);
+                x += size;
+            }
+            kernels::squared_block_sums(v[0], gradients, stream);
+        },
+        "400 gradients");
 }
 
 TEST_F(GradNormTest, ANonFiniteElementShowsInItsBlock) {

@@ -81,22 +81,23 @@ TEST_F(StepDecisionDeviceTest, WhatIsNotFiniteIsSkipped) {
 TEST_F(StepDecisionDeviceTest, DecidedUpdatesAreThoseOfTheHost) {
     for (const int64_t n : {1, 5, 1024, 1031, 1000003})
         for (const float goes : {1.0f, 0.0f}) {
-            std::vector<float> terms(kernels::adamw_words, goes);
+            std::vector<float> terms(2 * kernels::adamw_words, goes);
             kernels::AdamWConstants({.learning_rate = 3e-3,
                                      .weight_decay = 0.1,
                                      .bias_correction1 = 0.19,
                                      .bias_correction2 = 0.0975,
                                      .gradient_scale = 0.37})
-                .write(terms.data());
+                .write(terms.data() + kernels::adamw_words);
             Operand second = input("second moment", {n});
             for (size_t i = 3; i < second.bytes.size(); i += sizeof(float))
                 second.bytes[i] &= std::byte{0x7f};  // no sign
             expect_same(
                 {in_out(input("weight", {n}), 0.0), in_out(input("first moment", {n}), 0.0),
                  in_out(second, 0.0), input("gradient", {n}),
-                 input_of("terms", {kernels::adamw_words}, terms)},
+                 input_of("terms", {2, kernels::adamw_words}, terms)},
                 [](const std::vector<View>& v, Stream& stream) {
-                    kernels::adamw_decided(v[0], v[1], v[2], v[3], v[4], {}, stream);
+                    kernels::adamw_decided({{v[0], v[1], v[2], v[3], /*decays=*/false}}, v[4],
+                                           stream);
                 },
                 "n " + std::to_string(n));
         }

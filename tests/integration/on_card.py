@@ -121,10 +121,11 @@ def check_kernel_times():
 
 
 def check_roofline():
-    """Beside what an H100 did (benchmarks/RESULTS.md): the prediction knows no gaps between kernels, and is above it by up to 3 %."""
+    """Beside what an H100 did (benchmarks/RESULTS.md), with the kernels that it had then. The prediction knows neither gaps between
+    kernels nor what a cache holds between two of them."""
     for name, seen in (("gpt2-124m", 548720), ("gpt2-350m", 204953), ("gpt2-774m", 98231)):
-        rate = 524288 / sum(roofline.step(name, roofline.COPY["h100"], sums_apart=True).values())
-        if not 1 < rate / seen < 1.03:
+        rate = 524288 / sum(roofline.step(name, roofline.COPY["h100"], sums_apart=True, finished_apart=True).values())
+        if not 0.99 < rate / seen < 1.01:
             fail(f"{name}: {rate:.0f} tokens/s foretold, {seen} seen")
 
 

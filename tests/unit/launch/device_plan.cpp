@@ -44,16 +44,41 @@ TEST(DevicePlan, TheLargestCallDecides) {
 TEST(DevicePlan, ProductsNeedTheHeadsGradientWhereChunksAreAdded) {
     const int64_t table = 50304 * 768 * 4;
     EXPECT_EQ(scratch_of(gpt2({})).products, 32 * mib + table);
-    // 8,192 tokens are one chunk: nothing is added.
-    EXPECT_EQ(scratch_of(gpt2({"train.micro_batch=8"})).products, 32 * mib);
+    // 8,192 tokens are one chunk: nothing is added if each slot is a lane.
+    EXPECT_EQ(scratch_of(gpt2({"train.micro_batch=8", "train.lanes=64"})).products, 32 * mib);
     EXPECT_EQ(scratch_of(gpt2({"train.micro_batch=9", "train.global_batch=9"})).products,
               32 * mib + table);
     // Each of two ranks pads its 25,129 rows or fewer.
     EXPECT_EQ(scratch_of(gpt2({"parallel.tensor=2"})).products, 32 * mib + 25216 * 768 * 4);
 }
 
+TEST(DevicePlan, ProductsNeedTheLargestGradientWhereSlotsAreAdded) {
+    const int64_t table = 50304 * 768 * 4, mlp = 4 * 768 * 768 * 4;
+    const auto of_stage = [](const RunConfig& config, int stage) {
+        return scratch_plan(config, stage_parts(config, stage), h100()).products;
+    };
+    EXPECT_EQ(scratch_of(gpt2({"train.micro_batch=8"})).products, 32 * mib + table)
+        << "the head's is one product";
+    const RunConfig stages = gpt2({"parallel.pipeline=2"});
+    EXPECT_EQ(of_stage(stages, 0), 32 * mib + mlp);
+    EXPECT_EQ(of_stage(stages, 1), 32 * mib + table);
+    EXPECT_EQ(of_stage(gpt2({"parallel.pipeline=2", "parallel.tensor=2"}), 0), 32 * mib + mlp / 2);
+}
+
+TEST(DevicePlan, GradientsOfVectorsAndOfSummedHeadsAreFinishedApart) {
+    const auto gradients = [](std::vector<std::string> words) {
+        return memory_plan(gpt2(std::move(words)), 1).gradients;
+    };
+    const int64_t table = 50304 * 768 * 4, longest_bias = 4 * 768 * 4;
+    const int64_t one_lane = gradients({"train.lanes=1"});
+    // Another round of lanes keeps totals beside the lane; slots of one lane each add nothing.
+    EXPECT_EQ(gradients({"train.lanes=2"}) - gradients({"train.lanes=16"}), table);
+    EXPECT_EQ(one_lane - gradients({"train.lanes=1", "train.micro_batch=8"}), table - longest_bias)
+        << "8,192 tokens are one chunk of the head";
+}
+
 TEST(DevicePlan, StagesNeedWhatTheirPartsDo) {
-    const RunConfig config = gpt2({"parallel.pipeline=2"});
+    const RunConfig config = gpt2({"parallel.pipeline=2", "train.lanes=16"});
     const ScratchPlan first = scratch_plan(config, stage_parts(config, 0), h100());
     const ScratchPlan last = scratch_plan(config, stage_parts(config, 1), h100());
     EXPECT_EQ(first.products, 32 * mib);
@@ -84,7 +109,8 @@ TEST(DevicePlan, AttentionGoesByItsImplementation) {
 TEST(DevicePlan, ContextRanksNeedWhatTheirTokensDo) {
     const ScratchPlan plan = scratch_of(gpt2({"parallel.context=4"}));
     EXPECT_EQ(plan.attention, 4 * 32 * 12 * 1024 / 8) << "own kernels, over one of two runs";
-    EXPECT_EQ(plan.products, 32 * mib) << "8,192 tokens are one chunk of the head";
+    EXPECT_EQ(plan.products, scratch_of(gpt2({"train.micro_batch=8"})).products)
+        << "8,192 tokens are one chunk of the head";
     EXPECT_EQ(plan.embedding, scratch_of(gpt2({"train.micro_batch=8"})).embedding);
 }
 

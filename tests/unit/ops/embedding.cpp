@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "core/ops/embedding.h"
 
+#include <cstring>
+
 #include "kernels/embedding.h"
 #include "tests/support/cases/rows.h"
 #include "tests/support/expect_error.h"
@@ -81,7 +83,7 @@ TEST_F(EmbeddingTest, GradientOfEachRowIsTheFoldInOrderOfItsPlaces) {
     const Tensor in = tensor(dy, {rows, width}), at = indices(ids, {rows});
     const auto backward = [&](Stream& stream) {
         Tensor dtable = Tensor::empty({vocabulary, width}, DType::f32, *allocator_);
-        kernels::embedding_backward(dtable.out(), in.in(), at.in(), {0, vocabulary}, stream);
+        kernels::embedding_backward(dtable.out(), in.in(), at.in(), {0, vocabulary}, false, stream);
         return dtable.values<float>();
     };
     EXPECT_EQ(backward(stream_), expected);  // a mutant that folds in another order must differ:
@@ -91,6 +93,37 @@ TEST_F(EmbeddingTest, GradientOfEachRowIsTheFoldInOrderOfItsPlaces) {
             reversed[static_cast<size_t>(ids[i]) * width + d] += dy[i * width + d];
     EXPECT_NE(reversed, expected);
     expect_threads_do_not_change_bits(backward);
+}
+
+TEST_F(EmbeddingTest, AccumulatingAddsTheFinishedGradientOnce) {
+    constexpr int64_t rows = 301, width = 13, vocabulary = 7;
+    auto ids = random_ids(rows, vocabulary, "ids");
+    for (int32_t& id : ids)
+        id = id == 4 ? 5 : id;  // row 4 gets nothing
+    const Tensor dy = tensor(random_values(rows * width, "dy"), {rows, width});
+    const Tensor at = indices(ids, {rows});
+    auto before = random_values(vocabulary * width, "before");
+    before[4 * width] = -0.0f;  // and a zero is added to it
+    Tensor finished = Tensor::empty({vocabulary, width}, DType::f32, *allocator_);
+    kernels::embedding_backward(finished.out(), dy.in(), at.in(), {0, vocabulary}, false, stream_);
+    std::vector<float> expected = before, folded = before;
+    for (size_t i = 0; i < expected.size(); ++i)
+        expected[i] += finished.data<float>()[i];
+    const auto backward = [&](Stream& stream) {
+        Tensor sum = tensor(before, {vocabulary, width});
+        kernels::embedding_backward(sum.out(), dy.in(), at.in(), {0, vocabulary}, true, stream);
+        return sum.values<float>();
+    };
+    const auto is_expected = [&](const std::vector<float>& values) {
+        return std::memcmp(values.data(), expected.data(), expected.size() * sizeof(float)) == 0;
+    };
+    EXPECT_TRUE(is_expected(backward(stream_)));
+    expect_threads_do_not_change_bits(backward);
+    // A mutant that adds row by row to what is there.
+    for (size_t i = 0; i < ids.size(); ++i)
+        for (size_t d = 0; d < width; ++d)
+            folded[static_cast<size_t>(ids[i]) * width + d] += dy.in().as<float>()[i * width + d];
+    EXPECT_FALSE(is_expected(folded));
 }
 
 TEST_F(EmbeddingTest, ShardsOfATableAddUpToTheWholeTable) {
@@ -113,8 +146,8 @@ TEST_F(EmbeddingTest, ShardsOfATableAddUpToTheWholeTable) {
     const Tensor dy = tensor(random_values(23 * width, "dy"), {23, width});
     Tensor dtable = Tensor::empty({vocabulary, width}, DType::f32, *allocator_);
     Tensor part = Tensor::empty({vocabulary - cut, width}, DType::f32, *allocator_);
-    kernels::embedding_backward(dtable.out(), dy.in(), at.in(), {0, vocabulary}, stream_);
-    kernels::embedding_backward(part.out(), dy.in(), at.in(), {cut, vocabulary}, stream_);
+    kernels::embedding_backward(dtable.out(), dy.in(), at.in(), {0, vocabulary}, false, stream_);
+    kernels::embedding_backward(part.out(), dy.in(), at.in(), {cut, vocabulary}, false, stream_);
     EXPECT_EQ(part.values<float>(), Tensor(dtable.rows(cut, vocabulary)).values<float>());
 }
 

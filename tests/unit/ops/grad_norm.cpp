@@ -30,7 +30,8 @@ TEST_F(GradNormTest, BlockSumsEqualTheFormulaAndThreadsChangeNoBit) {
         expect_threads_do_not_change_bits([&](Stream& stream) {
             core::Tensor sums = core::Tensor::empty({static_cast<int64_t>(expected.size())},
                                                     DType::f64, *allocator_);
-            kernels::squared_block_sums(sums.out(), tensor(x, {n}).in(), stream);
+            const core::Tensor gradient = tensor(x, {n});
+            kernels::squared_block_sums(sums.out(), {gradient.in()}, stream);
             const auto values = sums.values<double>();
             expect_close(values, expected, 1e-13, "sums");
             return values;
@@ -38,12 +39,45 @@ TEST_F(GradNormTest, BlockSumsEqualTheFormulaAndThreadsChangeNoBit) {
     }
 }
 
+TEST_F(GradNormTest, ManyGradientsHaveTheBlocksOfEach) {
+    const int64_t sizes[] = {1, 1024, 0, 1025, 70001, 0, 3};
+    std::vector<core::Tensor> tensors;
+    std::vector<ConstView> gradients;
+    std::vector<double> expected;
+    for (const int64_t size : sizes) {
+        tensors.push_back(tensor(random_values(size, fmt::format("x {}", size)), {size}));
+        gradients.push_back(tensors.back().in());
+        core::Tensor sums =
+            core::Tensor::empty({kernels::gradient_blocks(size)}, DType::f64, *allocator_);
+        kernels::squared_block_sums(sums.out(), {gradients.back()}, stream_);
+        for (const double sum : sums.values<double>())
+            expected.push_back(sum);
+    }
+    const auto all_of = [&](const std::vector<ConstView>& list, Stream& stream) {
+        core::Tensor sums =
+            core::Tensor::empty({static_cast<int64_t>(expected.size())}, DType::f64, *allocator_);
+        kernels::squared_block_sums(sums.out(), list, stream);
+        return sums.values<double>();
+    };
+    expect_threads_do_not_change_bits([&](Stream& stream) {
+        const auto found = all_of(gradients, stream);
+        EXPECT_EQ(found, expected);
+        return found;
+    });
+    std::swap(gradients[1], gradients[3]);
+    EXPECT_NE(all_of(gradients, stream_), expected) << "the mutant has them in another order";
+    gradients.pop_back();
+    expect_error(
+        ErrorKind::internal, [&] { all_of(gradients, stream_); }, "squared_block_sums");
+}
+
 TEST_F(GradNormTest, ANonFiniteElementShowsInItsBlock) {
     for (float bad : {std::nanf(""), std::numeric_limits<float>::infinity()}) {
         auto x = random_values(3000, "x");
         x[1500] = bad;
         core::Tensor sums = core::Tensor::empty({3}, DType::f64, *allocator_);
-        kernels::squared_block_sums(sums.out(), tensor(x, {3000}).in(), stream_);
+        const core::Tensor gradient = tensor(x, {3000});
+        kernels::squared_block_sums(sums.out(), {gradient.in()}, stream_);
         EXPECT_TRUE(std::isfinite(sums.values<double>()[0]));
         EXPECT_FALSE(std::isfinite(sums.values<double>()[1]));
         EXPECT_TRUE(std::isfinite(sums.values<double>()[2]));

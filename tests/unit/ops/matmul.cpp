@@ -88,10 +88,28 @@ TEST_F(MatmulTest, AccumulateEqualsProductThenAddBitForBit) {
 
 /// Several output tiles and several blocks of the inner extent; the last one has rows so long that
 /// a transposed left operand is copied (kernels/cpu/gemm.cpp).
-constexpr struct {
+constexpr struct Extents {
     int64_t m, n, k;
 } thread_cases[] = {
     {192, 64, 2048}, {384, 384, 4096}, {384, 384, 1031}, {97, 101, 2053}, {1040, 96, 801}};
+
+// A weight gradient of a lane's first slot is a product, that of a later one is added.
+TEST_F(MatmulTest, AccumulatingAddsTheBitsOfTheProductForEveryTile) {
+    for (const Extents& c : thread_cases)
+        for (const DType dtype : {DType::f32, DType::bf16}) {
+            const Tensor a = tensor(random_values(c.k * c.m, "a"), {c.k, c.m}, dtype);
+            const Tensor b = tensor(random_values(c.k * c.n, "b"), {c.k, c.n}, dtype);
+            Tensor product = Tensor::empty({c.m, c.n}, DType::f32, *allocator_);
+            Tensor sum = tensor(random_values(c.m * c.n, "c"), {c.m, c.n});
+            std::vector<float> expected = sum.values<float>();
+            kernels::matmul(product.out(), a.in(), b.in(), {}, {.transpose_a = true}, stream_);
+            for (size_t i = 0; i < expected.size(); ++i)
+                expected[i] += product.in().as<float>()[i];
+            kernels::matmul(sum.out(), a.in(), b.in(), {},
+                            {.transpose_a = true, .accumulate = true}, stream_);
+            EXPECT_EQ(sum.values<float>(), expected) << c.m << 'x' << c.n << 'x' << c.k;
+        }
+}
 
 TEST_F(MatmulTest, ThreadsDoNotChangeBits) {
     for (const auto& c : thread_cases) {

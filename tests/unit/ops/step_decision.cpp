@@ -161,13 +161,12 @@ TEST_F(StepDecisionTest, ADecidedUpdateHasTheBitsOfOneThatTheHostDecides) {
         const auto given =
             run([&](View w, View m, View v) { kernels::adamw(w, m, v, g.in(), options, stream_); });
         const auto decided = [&](size_t row, bool goes) {
-            const std::vector<float> all = expected_terms(options, goes);
-            const auto begin =
-                all.begin() + static_cast<std::ptrdiff_t>(row) * kernels::adamw_words;
             const core::Tensor terms =
-                tensor({begin, begin + kernels::adamw_words}, {kernels::adamw_words});
+                tensor(expected_terms(options, goes), {2, kernels::adamw_words});
             return run([&](View w, View m, View v) {
-                kernels::adamw_decided(w, m, v, g.in(), terms.in(), places, stream_);
+                kernels::adamw_decided(
+                    {{w, m, v, g.in(), row == 0, places.rounding, places.elements}}, terms.in(),
+                    stream_);
             });
         };
         EXPECT_EQ(given, decided(0, true));

@@ -233,6 +233,20 @@ TEST(LanesMutants, TheGradientsDependOnTheOrder) {
     EXPECT_EQ(serial_total(one, 0, 3, 0, 4257), serial_total(all, 0, 3, 0, 4257));
 }
 
+TEST(LanesMutants, ProductsThatOverwriteOrAddAtTheWrongTimeBreakTheEquality) {
+    const LanesCase c{.plan = {.slots = 4, .lanes = 2}};
+    run_as_threads(1, [&](Communicator& comm) { check_lanes(comm, c); });
+    for (const Adding adding : {Adding::always_overwrites, Adding::always_adds})
+        expect_error(
+            ErrorKind::internal,
+            [&] { run_as_threads(1, [&](Communicator& comm) { check_lanes(comm, c, adding); }); },
+            "differs from the serial sum");
+    // Lanes of one slot are overwritten by each: there is nothing to add to.
+    run_as_threads(1, [&](Communicator& comm) {
+        check_lanes(comm, {.plan = {.slots = 4, .lanes = 4}}, Adding::always_overwrites);
+    });
+}
+
 struct OneRank {
     parallel::SelfCommunicator comm;
     CachingAllocator allocator{host_memory()};
@@ -267,6 +281,72 @@ TEST(LaneReducer, UsesThatComeAndGoAreNamed) {
     after_first_slot(missing);
     expect_error(
         ErrorKind::internal, [&] { missing.reducer.end_slot(); }, "matrix", "none in this one");
+}
+
+TEST(LaneReducer, ProductsThatAddAreCountedAsUsesToo) {
+    const auto product = [](View, bool) {};
+    OneRank rank;
+    core::Parameter& matrix = *rank.model.parameters[3];
+    expect_error(
+        ErrorKind::internal, [&] { matrix.accumulate_gradient(0, product); }, "matrix",
+        "outside of a micro-batch");
+    rank.reducer.begin_step({.slots = 2});
+    rank.reducer.begin_slot(0);
+    matrix.accumulate_gradient(0, product);
+    expect_error(
+        ErrorKind::internal, [&] { rank.give(3, 0); }, "matrix", "two gradients");
+    rank.reducer.end_slot();
+    rank.reducer.begin_slot(1);
+    expect_error(
+        ErrorKind::internal, [&] { rank.model.parameters[0]->accumulate_gradient(0, product); },
+        "embedding", "none in the first");
+}
+
+/// Where a sink does not know products that add, they overwrite what it gives them.
+TEST(GradientSink, TellsAProductToOverwriteUnlessItAdds) {
+    struct Plain final : core::GradientSink {
+        void add(core::Parameter&, int, FunctionRef<void(View dweight)> product) override {
+            product({});
+        }
+    } sink;
+    LanesModel model;
+    model.parameters[3]->set_sink(&sink);
+    int calls = 0;
+    model.parameters[3]->accumulate_gradient(0, [&](View, bool accumulates) {
+        ++calls;
+        EXPECT_FALSE(accumulates);
+    });
+    EXPECT_EQ(calls, 1);
+}
+
+TEST(LaneReducer, NeedsScratchForWhatIsFinishedApartOnly) {
+    const auto bytes_of = [](bool table_adds, bool vector_grows) {
+        OneRank rank;
+        const size_t lane = rank.allocator.use().peak;
+        const auto give = [&](size_t p) {
+            if (p == 3 && table_adds)
+                rank.model.parameters[p]->accumulate_gradient(0, [](View, bool) {});
+            else
+                rank.give(p, 0);
+        };
+        rank.reducer.begin_step({.slots = 3, .lanes = 1});
+        for (int64_t slot = 0; slot < 3; ++slot) {
+            rank.reducer.begin_slot(slot);
+            for (const size_t p :
+                 vector_grows ? std::vector<size_t>{4, 5, 3} : std::vector<size_t>{5, 4, 3})
+                give(p);
+            rank.reducer.end_slot();
+        }
+        return rank.allocator.use().peak - lane;
+    };
+    const auto near = [](size_t bytes, int64_t elements) {
+        const auto wanted = static_cast<size_t>(elements) * sizeof(float);
+        return bytes >= wanted && bytes < wanted + 4096;
+    };
+    for (const bool grows : {false, true}) {
+        EXPECT_TRUE(near(bytes_of(true, grows), 2048)) << bytes_of(true, grows);
+        EXPECT_TRUE(near(bytes_of(false, grows), 33 * 129)) << bytes_of(false, grows);
+    }
 }
 
 TEST(LaneReducer, HoldsOnlyTheUnitsUnderWayWhereGradientsAreShared) {
