@@ -54,7 +54,7 @@ const Batch& MicroBatchGraphs::put(const Batch& batch) {
 
 namespace {
 
-constexpr Tensor core::ops::Loss::* parts_of_loss[] = {
+constexpr Tensor core::ops::Loss::*parts_of_loss[] = {
     &core::ops::Loss::sum, &core::ops::Loss::cross_entropy, &core::ops::Loss::weight,
     &core::ops::Loss::correct};
 

@@ -13,6 +13,8 @@ import plinth_runs as runs
 
 FP32 = {"losses": 2e-5, "norms": 5e-4, "accuracy": 3e-3}
 BF16 = {"losses": 5e-3, "norms": 5e-2, "accuracy": 2e-2}
+# The loss of a handful of labels, where others have hundreds of tokens over which roundings even out.
+BF16_LABELS = {"losses": 5e-2, "norms": 2e-1}
 PROMPTS = '["the", "", "Badu keri", "naïve 東京"]'  # of 3, 1, 9 and 13 tokens
 CPU, CUDA = "cpu", "cuda"
 
@@ -74,7 +76,8 @@ def check_mode(lab, mode):
         moved = tune(lab, name, mode, target, sizes)
         gpu.expect_close(f"{mode}: from {start} at step 3 on {target}", gpu.losses(source)[3:], gpu.losses(moved), FP32["losses"])
     bf16 = {**sizes, "train.dtype": "bf16"}
-    expect_close_runs(f"{mode}: bf16", tune(lab, "cpu16", mode, CPU, bf16), tune(lab, "gpu16", mode, CUDA, bf16), BF16)
+    expect_close_runs(f"{mode}: bf16", tune(lab, "cpu16", mode, CPU, bf16), tune(lab, "gpu16", mode, CUDA, bf16),
+                      BF16_LABELS if mode == "classification" else BF16)
     mutant = tune(lab, "mutant", mode, CUDA, {**sizes, "finetune.seed": 5})
     if not gpu.worst_difference(gpu.losses(cpu), gpu.losses(mutant)) > BF16["losses"]:
         runs.fail(f"{mode}: another order of examples gives the same losses: the comparison sees nothing")

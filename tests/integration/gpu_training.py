@@ -27,7 +27,10 @@ def need_device(lab):
     if not gpus or gpus[0].startswith("GPUs: none"):
         print(f"SKIPPED: {gpus[0] if gpus else 'plinth doctor names no GPUs'}")
         sys.exit(SKIPPED)
-    return {**COMMON, **EMULATED} if "emulated device" in text else COMMON
+    if "emulated device" not in text:
+        return COMMON
+    runs.run_seconds = 900
+    return {**COMMON, **EMULATED}
 
 
 def stop_of(common):

@@ -67,8 +67,7 @@ inline LateRun run_late(const RunConfig& config, const LateOptions& options) {
         scalars.reduce(world);
         if (options.before_end) options.before_end(rank, step);
         rank.engine.end_step(scalars, 1e-2 / (1.0 + step));
-        if (rank.engine.graphs())
-            found.blocks.push_back(rank.engine.graphs()->arena().use().taken);
+        if (rank.engine.graphs()) found.blocks.push_back(rank.engine.graphs()->arena().use().taken);
         ++rank.step.step;
         ++pending;
         while (pending > options.ahead)
