@@ -128,7 +128,8 @@ void Engine::decide_on_device() {
                                                     .outcomes = session_.host_allocator()});
     if (!config_.run.graphs) return;
     CHECK(outcomes_ != nullptr, "run.graphs where the host decides steps");
-    graphs_ = std::make_unique<MicroBatchGraphs>(session_.stream(), session_.memory());
+    graphs_ = std::make_unique<MicroBatchGraphs>(session_.stream(), session_.memory(),
+                                                 session_.allocator());
     outcomes_->use_graphs(graphs_->arena());
 }
 

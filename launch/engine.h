@@ -143,13 +143,15 @@ class Engine {
     StageState stage_;
     Fp8State fp8_;
     std::unique_ptr<core::ActivationStore> activations_;  ///< null: they stay where they are
+    /// Null: without run.graphs. Before what may hold tensors of its memory when an error ends a
+    /// run.
+    std::unique_ptr<MicroBatchGraphs> graphs_;
     parallel::PipelineRunner pipeline_;
     int64_t step_ = 0;     ///< of the last micro-batches
     double waited_ = 0.0;  ///< in the last step, see seconds_waited
     core::optim::AdamW optimizer_;
-    std::unique_ptr<MicroBatchGraphs> graphs_;  ///< null: without run.graphs
-    std::unique_ptr<StepOutcomes> outcomes_;    ///< null: the host decides
-    std::deque<StepMeans> decided_;             ///< by the host, not taken yet
+    std::unique_ptr<StepOutcomes> outcomes_;  ///< null: the host decides
+    std::deque<StepMeans> decided_;           ///< by the host, not taken yet
 };
 
 }  // namespace plinth::launch

@@ -41,7 +41,7 @@ const Batch& MicroBatchGraphs::put(const Batch& batch) {
                                                          {&batch.sample_ids, &input.sample_ids}};
     for (const auto& [from, to] : tensors) {
         if (!from->defined()) continue;
-        if (!to->defined()) *to = Tensor::empty(from->shape(), from->dtype(), arena_);
+        if (!to->defined()) *to = Tensor::empty(from->shape(), from->dtype(), lasting_);
         CHECK(from->shape() == to->shape() && from->is_contiguous(),
               "a micro-batch of shape {} for the graph of {}", from->shape().text(),
               to->shape().text());
@@ -52,18 +52,45 @@ const Batch& MicroBatchGraphs::put(const Batch& batch) {
     return input;
 }
 
+namespace {
+
+constexpr Tensor core::ops::Loss::*parts_of_loss[] = {
+    &core::ops::Loss::sum, &core::ops::Loss::cross_entropy, &core::ops::Loss::weight,
+    &core::ops::Loss::correct};
+
+}  // namespace
+
+core::ops::Loss MicroBatchGraphs::like(const core::ops::Loss& loss) {
+    core::ops::Loss made;
+    for (const auto part : parts_of_loss)
+        if ((loss.*part).defined())
+            made.*part = Tensor::empty((loss.*part).shape(), (loss.*part).dtype(), lasting_);
+    return made;
+}
+
+void MicroBatchGraphs::copy(core::ops::Loss& to, const core::ops::Loss& from) {
+    for (const auto part : parts_of_loss)
+        if ((from.*part).defined())
+            stream_.copy((to.*part).out().data, (from.*part).in().data, (from.*part).in().bytes());
+}
+
 core::ops::Loss MicroBatchGraphs::run(const MicroBatchKind& kind, const Batch& batch,
                                       const Pass& pass, const Replayed& replayed) {
+    CHECK(arena_.use().in_use == 0, "{} bytes of graphs are in use between micro-batches",
+          arena_.use().in_use);
     const Batch& input = put(batch);
     Entry& entry = entries_[kind];
     if (!entry.has_run) {
         entry.has_run = true;
-        return pass(input);
+        const core::ops::Loss loss = pass(input);
+        entry.loss = like(loss);
+        copy(entry.loss, loss);
+        return entry.loss;
     }
     if (entry.graph) {
         replayed();
     } else {
-        entry.graph = stream_.capture([&] { entry.loss = pass(input); });
+        entry.graph = stream_.capture([&] { copy(entry.loss, pass(input)); });
     }
     entry.graph->launch();
     ++launches_;

@@ -54,13 +54,15 @@ struct MicroBatchKind {
 /// the second is captured; from then on its graph is launched.
 ///
 /// A graph reads its micro-batch where the first one of its shape lay, and all it makes lies in the
-/// arena, at the same addresses each time. Nothing in there outlives a micro-batch but losses,
-/// which are read before the next one: graphs may share its memory.
+/// arena, at the same addresses each time. Nothing in there outlives a micro-batch, so that graphs
+/// share its memory, and the capture of a kind finds the blocks free that its first micro-batch
+/// had: while work is captured, a device gives no new ones.
 class MicroBatchGraphs {
   public:
-    /// `stream` must outlive it.
-    MicroBatchGraphs(Stream& stream, MemorySource& source)
+    /// `stream` and `lasting`, where micro-batches and losses stay, must outlive it.
+    MicroBatchGraphs(Stream& stream, MemorySource& source, CachingAllocator& lasting)
         : stream_(stream),
+          lasting_(lasting),
           memory_(source),
           arena_(memory_, CachingAllocator::Rounding::sizes, "tensors of graphs") {}
 
@@ -83,13 +85,16 @@ class MicroBatchGraphs {
     struct Entry {
         bool has_run = false;
         std::unique_ptr<Graph> graph;
-        core::ops::Loss loss;  ///< of the graph
+        core::ops::Loss loss;  ///< where the graph leaves it
     };
     using Extents = std::tuple<int64_t, int64_t, bool>;
 
     const core::Batch& put(const core::Batch& batch);
+    core::ops::Loss like(const core::ops::Loss& loss);
+    void copy(core::ops::Loss& to, const core::ops::Loss& from);
 
     Stream& stream_;
+    CachingAllocator& lasting_;
     KeptMemory memory_;
     CachingAllocator arena_;
     std::map<Extents, core::Batch> inputs_;

@@ -103,6 +103,9 @@ int run_on_ranks(const StageArguments& arguments, Section Config::*section,
                                 .local_rank = world.local_rank(),
                                 .local_ranks = world.local_size(),
                                 .device = own.device,
+                                // The only way these stages have, so that there is nothing to say
+                                // of it between the lines of their result.
+                                .exchange = DeviceExchange::host,
                                 .algorithm_cache = algorithm_cache("")});
         if (arguments.dry_run) {
             session.print_result(to_yaml(config));

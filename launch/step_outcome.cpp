@@ -71,22 +71,24 @@ void StepOutcomes::launch(const Update& update, core::optim::AdamW& optimizer) {
         for (const core::optim::ParameterGradient& each : gradients)
             at.push_back(each.gradient.data);
     UpdateGraphs& graphs = graphs_[std::move(at)];
-    const auto sum = [&] {
-        graphs.squares = core::optim::sum_of_squares(update.squared, *arena_, stream_);
-    };
+    const auto sum = [&] { return core::optim::sum_of_squares(update.squared, *arena_, stream_); };
     const auto step = [&] {
         optimizer.step_as_decided(update.gradients, terms_, update.number, stream_);
     };
     if (!graphs.has_run) {
         graphs.has_run = true;
-        sum();
-        decide(graphs.squares, update, optimizer);
+        const Tensor squares = sum();
+        // Outside of the arena, in which nothing may stay; see MicroBatchGraphs.
+        graphs.squares = Tensor::empty(squares.shape(), squares.dtype(), memory_.steps);
+        decide(squares, update, optimizer);
         step();
-        graphs.squares = {};
         return;
     }
     if (!graphs.sum) {
-        graphs.sum = stream_.capture(sum);
+        graphs.sum = stream_.capture([&] {
+            const Tensor squares = sum();
+            stream_.copy(graphs.squares.out().data, squares.in().data, squares.in().bytes());
+        });
         graphs.update = stream_.capture(step);
     }
     graphs.sum->launch();

@@ -9,6 +9,8 @@
 #include <cstdlib>
 #include <vector>
 
+#include "tests/emulation/machine.h"
+
 namespace {
 
 constexpr int threads = 64;
@@ -90,6 +92,7 @@ class EmulatedDevice : public testing::Test {
     }
 
     cudaStream_t stream_ = nullptr, other_ = nullptr;
+    emulation::DeviceAccess access_;  ///< tests look at the device's memory
 };
 
 std::vector<int> rotated() {
@@ -208,6 +211,29 @@ TEST_F(EmulatedDeviceDeathTest, AnAccessPastTheEndFaults) {
             cudaStreamSynchronize(stream_);
         },
         testing::KilledBySignal(SIGSEGV), "");
+}
+
+/// As long as nobody works for the device.
+TEST(EmulatedHostDeathTest, TheDevicesMemoryIsNotTheHosts) {
+    int *out = nullptr, *pinned = nullptr, found = 0;
+    cudaMalloc(&out, sizeof(int));
+    cudaHostAlloc(&pinned, sizeof(int), 0);
+    cudaStream_t stream = nullptr;
+    cudaStreamCreateWithFlags(&stream, cudaStreamNonBlocking);
+    write<<<1, 1, 0, stream>>>(out, 0);
+    cudaMemcpyAsync(pinned, out, sizeof(int), cudaMemcpyDefault, stream);
+    cudaMemcpyAsync(&found, out, sizeof(int), cudaMemcpyDefault, stream);
+    EXPECT_EQ(cudaStreamSynchronize(stream), cudaSuccess);
+    EXPECT_EQ(found, 1);
+    EXPECT_EQ(*pinned, 1);
+    EXPECT_EXIT(std::_Exit(*const_cast<volatile int*>(out)), testing::KilledBySignal(SIGSEGV), "");
+    EXPECT_EXIT(*const_cast<volatile int*>(out) = 1, testing::KilledBySignal(SIGSEGV), "");
+    int* later = nullptr;
+    cudaMalloc(&later, sizeof(int));
+    EXPECT_EXIT(*const_cast<volatile int*>(later) = 1, testing::KilledBySignal(SIGSEGV), "");
+    cudaMemset(later, 0, sizeof(int));
+    cudaStreamDestroy(stream);
+    EXPECT_EQ(cudaFree(later), cudaSuccess);
 }
 
 /// After such a fault the device is of no use, as a GPU is: each in a process of its own.

@@ -55,12 +55,23 @@ struct Machine {
     std::vector<cudaStream_t> streams;
     size_t allocated = 0;
     cudaError_t failure = cudaSuccess;  ///< of work that ran: no later call succeeds
+    int opened = 0;                     ///< DeviceAccess that live
     Order order = Order::ascending;
 
     Machine();
 };
 
 Machine& machine();
+
+/// While one lives the device's memory may be touched: by work, and by nobody else. A host that
+/// reads or writes it ends there, as with a card's. Under the machine's lock.
+class DeviceAccess {
+  public:
+    DeviceAccess();
+    ~DeviceAccess();
+    DeviceAccess(const DeviceAccess&) = delete;
+    DeviceAccess& operator=(const DeviceAccess&) = delete;
+};
 
 /// The status, which cudaGetLastError of this thread gives next if it is an error.
 cudaError_t failed(cudaError_t status);

@@ -21,6 +21,21 @@ const Allocation* allocation_of(const void* data) {
     return data < found->first + found->second.bytes ? &found->second : nullptr;
 }
 
+size_t page_bytes() {
+    static const auto bytes = static_cast<size_t>(sysconf(_SC_PAGESIZE));
+    return bytes;
+}
+
+/// All but the page at its end, which faults for everybody.
+void protect(const Allocation& allocation, int rights) {
+    mprotect(allocation.mapping, allocation.mapped - page_bytes(), rights);
+}
+
+void protect_all(int rights) {
+    for (const auto& [start, allocation] : machine().allocations)
+        if (allocation.kind == Memory::device) protect(allocation, rights);
+}
+
 /// Ends right before a page that faults, but for what is left of 256 bytes; filled with a pattern.
 cudaError_t allocate(void** block, size_t bytes, Memory kind) {
     const std::lock_guard lock(machine().mutex);
@@ -30,7 +45,7 @@ cudaError_t allocate(void** block, size_t bytes, Memory kind) {
     }
     if (kind == Memory::device && machine().allocated + bytes > device_bytes)
         return failed(cudaErrorMemoryAllocation);
-    const auto page = static_cast<size_t>(sysconf(_SC_PAGESIZE));
+    const size_t page = page_bytes();
     const size_t rounded = (bytes + 255) / 256 * 256;
     const size_t mapped = (rounded + page - 1) / page * page + page;
     void* mapping =
@@ -40,7 +55,8 @@ cudaError_t allocate(void** block, size_t bytes, Memory kind) {
     std::byte* start = static_cast<std::byte*>(mapping) + mapped - page - rounded;
     std::memset(start, 0xFF, bytes);
     if (kind == Memory::device) machine().allocated += bytes;
-    machine().allocations[start] = {kind, bytes, mapping, mapped};
+    const Allocation& made = machine().allocations[start] = {kind, bytes, mapping, mapped};
+    if (kind == Memory::device && machine().opened == 0) protect(made, PROT_NONE);
     *block = start;
     return cudaSuccess;
 }
@@ -58,6 +74,13 @@ cudaError_t release(void* block) {
 }
 
 }  // namespace
+
+DeviceAccess::DeviceAccess() {
+    if (machine().opened++ == 0) protect_all(PROT_READ | PROT_WRITE);
+}
+DeviceAccess::~DeviceAccess() {
+    if (--machine().opened == 0) protect_all(PROT_NONE);
+}
 
 }  // namespace emulation
 
@@ -97,6 +120,7 @@ cudaError_t cudaPointerGetAttributes(cudaPointerAttributes* attributes, const vo
 cudaError_t cudaMemset(void* to, int value, size_t bytes) {
     if (is_capturing()) return failed(cudaErrorStreamCaptureUnsupported);
     const std::lock_guard lock(machine().mutex);
+    const DeviceAccess access;
     std::memset(to, value, bytes);
     return cudaSuccess;
 }

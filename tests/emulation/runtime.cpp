@@ -51,6 +51,8 @@ cudaError_t failed(cudaError_t status) {
 }
 
 cudaError_t run_until(cudaStream_t stream, uint64_t number) {
+    if (stream->done >= number) return machine().failure;
+    const DeviceAccess access;
     while (stream->done < number) {
         const auto work = std::move(stream->waiting.front());
         stream->waiting.pop_front();
@@ -95,7 +97,10 @@ cudaError_t run_kernel(dim3 blocks, dim3 threads, size_t shared_bytes,
 cudaError_t enqueue(cudaStream_t stream, std::function<cudaError_t()> work) {
     const std::lock_guard lock(machine().mutex);
     if (machine().failure != cudaSuccess) return failed(machine().failure);
-    if (!stream) return work();  // the stream that waits for the host in each call
+    if (!stream) {  // the stream that waits for the host in each call
+        const DeviceAccess access;
+        return work();
+    }
     if (stream->graph) {
         stream->graph->work.push_back(std::move(work));
         return cudaSuccess;

@@ -16,6 +16,7 @@ import threading
 import time
 
 SOURCE = pathlib.Path(__file__).resolve().parents[2]
+run_seconds = 180  # after which a run hangs
 
 
 def write_corpus(path, seed=1, documents=300):
@@ -63,8 +64,9 @@ class Process:
             self.news.wait_for(lambda: self.ended or any(text in line for line in self.lines), seconds)
             return any(text in line for line in self.lines)
 
-    def wait(self, seconds=180):
+    def wait(self, seconds=None):
         """The exit code, when all output is read. A run that hangs is killed, and the test fails."""
+        seconds = seconds or run_seconds
         try:
             code = self.process.wait(seconds)
         except subprocess.TimeoutExpired:

@@ -23,6 +23,7 @@ struct LateRun {
     int64_t updates = 0;
     size_t graphs = 0;  ///< captured
     int64_t launches = 0;
+    std::vector<int64_t> blocks;  ///< that the memory of graphs had taken after each step
 };
 
 using BeforeEnd = std::function<void(EngineRank&, int step)>;
@@ -66,6 +67,7 @@ inline LateRun run_late(const RunConfig& config, const LateOptions& options) {
         scalars.reduce(world);
         if (options.before_end) options.before_end(rank, step);
         rank.engine.end_step(scalars, 1e-2 / (1.0 + step));
+        if (rank.engine.graphs()) found.blocks.push_back(rank.engine.graphs()->arena().use().taken);
         ++rank.step.step;
         ++pending;
         while (pending > options.ahead)

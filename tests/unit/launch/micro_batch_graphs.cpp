@@ -5,6 +5,9 @@
 
 #include <gtest/gtest.h>
 
+#include "core/autograd/scope.h"
+#include "core/autograd/tape.h"
+#include "tests/support/expect_error.h"
 #include "tests/unit/launch/late_runs.h"
 
 namespace plinth::launch::test {
@@ -34,6 +37,46 @@ TEST(MicroBatchGraphs, ChangeNoBit) {
             EXPECT_EQ(captured.graphs, 5u) << file;
             EXPECT_EQ(captured.launches, 5 * 8 - 5) << "each kind runs once without";
         }
+}
+
+// A device gives no memory to work that is captured.
+TEST(MicroBatchGraphs, TakeNoMemoryAfterTheFirstMicroBatchOfAKind) {
+    for (const char* file : {"gpt/tiny.yaml", "llama/tiny.yaml"}) {
+        const LateRun run = train(without_dropout(file, {"train.lanes=3"}), true);
+        ASSERT_EQ(run.graphs, 5u);
+        ASSERT_GT(run.blocks.front(), 0);
+        EXPECT_EQ(run.blocks, std::vector<int64_t>(run.blocks.size(), run.blocks.front()))
+            << file << ": the first step has all kinds, the second captures them";
+    }
+}
+
+// What the runner holds then lies in the graphs' memory, too, and is given back to it.
+TEST(MicroBatchGraphs, AnErrorInABackwardPassEndsTheRun) {
+    RunConfig config = without_dropout("gpt/tiny.yaml");
+    config.run.graphs = true;
+    parallel::SelfCommunicator world;
+    EngineRank rank(config, world);
+    rank.engine.initialize(rank.step.seed);
+    rank.engine.decide_on_device();
+    core::models::Phase phase = rank.model->phases().front();
+    phase.chunks.front().loss = [sound = phase.chunks.front().loss](const core::Batch& batch,
+                                                                    const core::Tensor& x) {
+        core::ops::Loss loss = sound(batch, x);
+        const core::Tensor before = loss.sum;
+        core::Scope::current().tape()->record(
+            "broken", {&before}, {&loss.sum},
+            [](core::NodeGradients&) { FAIL(internal, "a node that fails"); });
+        return loss;
+    };
+    parallel::StepScalars scalars(0, world);
+    plinth::test::expect_error(
+        ErrorKind::internal,
+        [&] {
+            rank.engine.run_micro_batches(
+                phase, rank.plan(), rank.step, [&](int64_t slot) { return rank.batch(slot); },
+                scalars);
+        },
+        "a node that fails");
 }
 
 TEST(MicroBatchGraphs, ChangeNoBitForAnyLanesAndRecompute) {
