@@ -5,7 +5,7 @@
 
 #include "kernels/element_rows.h"
 #include "kernels/kernel.h"
-#include "kernels/runtime/philox.h"
+#include "kernels/runtime/step_key.h"
 #include "kernels/stochastic_rounding.h"
 
 namespace plinth::kernels {
@@ -21,7 +21,7 @@ struct AdamW {
     double bias_correction2 = 1.0;  ///< 1 - beta2^t
     double gradient_scale = 1.0;    ///< clip factor / global weight, applied to the gradient first
     bool skip = false;              ///< a non-finite step: nothing changes
-    RandomKey rounding;             ///< of moments in bf16: of the run, the parameter, the step
+    StepKey rounding;               ///< of moments in bf16: of the run, the parameter, the step
     ElementRows elements;           ///< of the parameter; what moments in bf16 are rounded by
 };
 

@@ -5,7 +5,7 @@
 #include <map>
 
 #include "core/tensor/shard_runs.h"
-#include "kernels/runtime/philox.h"
+#include "kernels/runtime/step_key.h"
 
 namespace plinth::core::optim {
 
@@ -63,13 +63,12 @@ std::vector<ConstView> AdamW::in_order(std::span<const ParameterGradient> gradie
     return ordered;
 }
 
-void AdamW::for_parts(size_t i, int64_t begin, int64_t count, int64_t number,
+void AdamW::for_parts(size_t i, int64_t begin, int64_t count, StepNumber number,
                       kernels::AdamW options, Update update) const {
     const ParameterRange& range = masters_[i].range;
     options.weight_decay = range.parameter->spec().decay ? config_.weight_decay : 0.0;
     if (config_.moments == DType::f32) return update(begin, count, options);
-    options.rounding = RandomKey(config_.seed, "moments." + range.parameter->name(),
-                                 static_cast<uint64_t>(number));
+    options.rounding = StepKey(config_.seed, "moments." + range.parameter->name(), number);
     const int64_t first = range.begin + begin;
     for (const Shard& shard : shards_of({range.parameter, first, first + count})) {
         options.elements = Runs(shard).as_rows();
@@ -88,7 +87,7 @@ kernels::AdamW AdamW::options_at(int64_t update_count) const {
 }
 
 template <typename KernelCall>
-void AdamW::update_with(size_t i, int64_t first, const ConstView& gradient, int64_t number,
+void AdamW::update_with(size_t i, int64_t first, const ConstView& gradient, StepNumber number,
                         const kernels::AdamW& options, KernelCall&& kernel) {
     const View weights = masters_[i].weights.out(), means = first_moments_[i].out(),
                squares = second_moments_[i].out();
@@ -137,7 +136,7 @@ kernels::StepTerms AdamW::terms(double learning_rate, double clip) const {
 }
 
 void AdamW::step_as_decided(std::span<const ParameterGradient> gradients, const Tensor& terms,
-                            int64_t number, Stream& stream) {
+                            StepNumber number, Stream& stream) {
     CHECK(!offload_, "an update of offloaded states that the host did not decide");
     const std::vector<ConstView> ordered = in_order(gradients);
     for (size_t i = 0; i < masters_.size(); ++i) {

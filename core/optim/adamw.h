@@ -46,8 +46,8 @@ class AdamW {
     struct Step {
         double learning_rate = 0.0;
         double gradient_scale =
-            1.0;             ///< clip factor / global weight: the only division of the gradient
-        int64_t number = 0;  ///< of the training step: rounded moments draw by it
+            1.0;            ///< clip factor / global weight: the only division of the gradient
+        StepNumber number;  ///< of the training step: rounded moments draw by it
     };
     /// One update; `gradients` holds that of each range of the optimizer once, in any order.
     void step(std::span<const ParameterGradient> gradients, const Step& step, Stream& stream);
@@ -58,7 +58,7 @@ class AdamW {
     /// The update that was decided, or none; `terms` as that kernel wrote them, `number` as in
     /// Step. The host counts it later, by `set_update_count`. Not with offloaded states.
     void step_as_decided(std::span<const ParameterGradient> gradients, const Tensor& terms,
-                         int64_t number, Stream& stream);
+                         StepNumber number, Stream& stream);
 
     /// Adam's t: updates made, skipped steps not counted. Part of the training state.
     int64_t update_count() const { return update_count_; }
@@ -72,13 +72,13 @@ class AdamW {
     /// Calls kernel(weights, first moments, second moments, gradient, options) for the elements of
     /// master weights i from `first` on of which this is the gradient.
     template <typename KernelCall>
-    void update_with(size_t i, int64_t first, const ConstView& gradient, int64_t number,
+    void update_with(size_t i, int64_t first, const ConstView& gradient, StepNumber number,
                      const kernels::AdamW& options, KernelCall&& kernel);
     using Update = FunctionRef<void(int64_t begin, int64_t count, const kernels::AdamW& options)>;
     /// Calls update for the elements [begin, begin + count) of master weights i in step `number`:
     /// once, or, where their places in the parameter matter, for each box.
-    void for_parts(size_t i, int64_t begin, int64_t count, int64_t number, kernels::AdamW options,
-                   Update update) const;
+    void for_parts(size_t i, int64_t begin, int64_t count, StepNumber number,
+                   kernels::AdamW options, Update update) const;
     /// The gradients in the order of the master weights.
     std::vector<ConstView> in_order(std::span<const ParameterGradient> gradients) const;
 

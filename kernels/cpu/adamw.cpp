@@ -35,10 +35,11 @@ void update_part(float* w, BFloat16* m, BFloat16* v, const float* gradient, cons
                  const AdamWConstants& constants, int64_t begin, int64_t end) {
     constexpr int64_t drawn = 4 * PhiloxBlock::quadruples;
     uint32_t words[drawn];
+    const RandomKey key = options.rounding.get();
     for (int64_t i = begin; i < end;) {
         // A row of the parameter, or this part of it, may begin inside of a quadruple.
         const int64_t number = options.elements[i], before = number % 4;
-        draw_in_order(words, options.rounding, static_cast<uint64_t>(number / 4));
+        draw_in_order(words, key, static_cast<uint64_t>(number / 4));
         const int64_t last = std::min({end, options.elements.row_end(i), i + drawn - before});
         update_rounded(w + i, m + i, v + i, gradient + i, words + before, constants, last - i);
         i = last;

@@ -50,7 +50,7 @@ __global__ void update(float* w, float* m, float* v, const float* gradient, Sour
 
 /// What one element of moments in bf16 is rounded by.
 struct Rounding {
-    RandomKey key;
+    StepKey key;
     ElementRows elements;
 };
 
@@ -61,6 +61,7 @@ __global__ void update_rounded(float* w, BFloat16* m, BFloat16* v, const float* 
                                Source source, Rounding rounding, int64_t n, bool is_wide) {
     if (!source.goes()) return;
     const AdamWConstants c = source.get();
+    const RandomKey key = rounding.key.get();
     using Halves = Vector<BFloat16, per_thread>;
     const int64_t first = (int64_t{blockIdx.x} * threads + threadIdx.x) * per_thread;
     if (is_wide && first + per_thread <= n) {
@@ -70,8 +71,7 @@ __global__ void update_rounded(float* w, BFloat16* m, BFloat16* v, const float* 
         Four weights = *w_at;
         Halves firsts = *m_at, seconds = *v_at;
         const Four gradients = *reinterpret_cast<const Four*>(gradient + first);
-        const auto words =
-            rounding.key.words(static_cast<uint64_t>(rounding.elements[first] / per_thread));
+        const auto words = key.words(static_cast<uint64_t>(rounding.elements[first] / per_thread));
 #pragma unroll
         for (int i = 0; i < per_thread; ++i)
             adamw_update(weights.values[i], firsts.values[i], seconds.values[i],
@@ -82,8 +82,7 @@ __global__ void update_rounded(float* w, BFloat16* m, BFloat16* v, const float* 
     } else {
         for (int64_t i = first; i < n && i < first + per_thread; ++i) {
             const auto number = static_cast<uint64_t>(rounding.elements[i]);
-            adamw_update(w[i], m[i], v[i], gradient[i], c,
-                         rounding.key.words(number / 4)[number % 4]);
+            adamw_update(w[i], m[i], v[i], gradient[i], c, key.words(number / 4)[number % 4]);
         }
     }
 }

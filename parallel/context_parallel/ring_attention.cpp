@@ -81,9 +81,7 @@ class Ring {
           label_(fmt::format("blocks.{}.attention", call.layer)) {
         const Scope& scope = Scope::current();
         if (!scope.training()) options_.dropout = 0.0f;
-        if (options_.dropout > 0.0f)
-            options_.random = RandomKey(scope.step().seed, call.dropout_name,
-                                        static_cast<uint64_t>(scope.step().step));
+        if (options_.dropout > 0.0f) options_.random = scope.random_key(call.dropout_name);
     }
 
     /// y fp32 [B, T, H*K] and log_sum of qkv.
