@@ -6,7 +6,7 @@
 
 #include "kernels/element_rows.h"
 #include "kernels/kernel.h"
-#include "kernels/runtime/philox.h"
+#include "kernels/runtime/step_key.h"
 #include "kernels/stochastic_rounding.h"
 
 namespace plinth::kernels {
@@ -22,7 +22,7 @@ struct AdamW {
     double bias_correction2 = 1.0;  ///< 1 - beta2^t
     double gradient_scale = 1.0;    ///< clip factor / global weight, applied to the gradient first
     bool skip = false;              ///< a non-finite step: nothing changes
-    RandomKey rounding;             ///< of moments in bf16: of the run, the parameter, the step
+    StepKey rounding;               ///< of moments in bf16: of the run, the parameter, the step
     ElementRows elements;           ///< of the parameter; what moments in bf16 are rounded by
 };
 
@@ -102,7 +102,7 @@ struct AdamWPart {
     View weight, first_moment, second_moment;
     ConstView gradient;
     bool decays = true;    ///< false: whatever the weight decay is
-    RandomKey rounding;    ///< as in AdamW
+    StepKey rounding;      ///< as in AdamW
     ElementRows elements;  ///< as in AdamW
 };
 

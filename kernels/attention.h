@@ -8,7 +8,7 @@
 #include <vector>
 
 #include "kernels/kernel.h"
-#include "kernels/runtime/philox.h"
+#include "kernels/runtime/step_key.h"
 
 namespace plinth::kernels {
 
@@ -23,7 +23,7 @@ struct Attention {
     /// Share of attention weights that are dropped, the others grow by 1 / (1 - dropout). Which
     /// ones is a function of (key, global sample, global head, query, key position).
     float dropout = 0.0f;
-    RandomKey random;
+    StepKey random;
     int64_t first_head = 0;  ///< global number of the first query head held here
 };
 

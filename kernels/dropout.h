@@ -4,7 +4,7 @@
 #include <limits>
 
 #include "kernels/kernel.h"
-#include "kernels/runtime/philox.h"
+#include "kernels/runtime/step_key.h"
 #include "kernels/simd.h"
 
 namespace plinth::kernels {
@@ -23,7 +23,7 @@ struct ElementNumbers {
 
 struct Dropout {
     float probability = 0.0f;  ///< of losing an element, in [0, 1); the others grow by 1 / (1 - p)
-    RandomKey key;             ///< of (seed, place in the model, step)
+    StepKey key;               ///< of (seed, place in the model, step)
     ElementNumbers numbers = {};
 };
 

@@ -76,6 +76,9 @@ PLINTH_HOST_DEVICE inline void decide(double* outcome, float* terms, const doubl
     }
 }
 
+/// number i64 [1] = the step's: where kernels find it that were captured once (StepNumber).
+PLINTH_KERNEL(set_step_number, View number, int64_t step);
+
 /// What a step comes to, for a host that does not wait for it.
 ///
 /// outcome f64 [StepWord::count], overwritten but for `updates`, to which this step's is added; -1

@@ -105,6 +105,7 @@ Engine::Engine(const RunConfig& config, Session& session, parallel::Groups& grou
       activations_(make_activation_store(config.train, session)),
       pipeline_(schedule_config(config.parallel), groups.along(Axis::pipeline),
                 session.allocator()),
+      step_number_(core::Tensor::empty({1}, DType::i64, session.allocator())),
       optimizer_(make_optimizer(config, stage_.masters(), offload_.get(),
                                 given_or(allocators.optimizer, session.parts().optimizer))) {}
 
@@ -161,7 +162,9 @@ void Engine::run_passes(const core::models::Phase& phase, const parallel::LanePl
                         std::function<void(int64_t, const core::ops::Loss&)> on_loss) {
     core::Scope::Settings settings = session_.scope(dtype_of(config_.train.dtype));
     step_ = step.step;
+    kernels::set_step_number(step_number_.out(), step_, session_.stream());
     settings.step = &step;
+    settings.step_number = number_in_memory();
     settings.training = true;
     settings.remake = config_.train.recompute == Recompute::selective;
     settings.fp8 = fp8_.source();
@@ -180,17 +183,23 @@ void Engine::run_passes(const core::models::Phase& phase, const parallel::LanePl
          .activity = &session_.activity()});
 }
 
+StepNumber Engine::number_in_memory() const {
+    return StepNumber::read_from(step_number_.in().as<int64_t>());
+}
+
 /// One micro-batch after the other, in the order of a pipeline of one stage.
 void Engine::launch_passes(const core::models::Phase& phase, const parallel::LanePlan& plan,
                            const core::Scope::Settings& settings, const BatchSource& source) {
     {
-        // Copies of weights in the dtype of the computation are made by who reads them first, and
-        // outlive a micro-batch: here, outside of graphs and their memory.
+        // Copies of weights in the dtype of the computation, and in 8 bits, are made by who reads
+        // them first, and outlive a micro-batch: here, outside of graphs and their memory.
         const core::Scope scope(settings);
         for (const core::models::Chunk& chunk : phase.chunks)
             for (core::Parameter* parameter : chunk.parameters) {
                 parameter->acquire(parameter->read_as(settings.compute));
                 parameter->release();
+                if (settings.fp8 && parameter->takes_fp8())
+                    settings.fp8->weight(*parameter, /*transposed=*/false);
             }
     }
     core::Scope::Settings in_arena = settings;
@@ -318,7 +327,7 @@ void Engine::end_step(const parallel::StepScalars& scalars, double learning_rate
                        .gradients = stage_.gradients(),
                        .learning_rate = learning_rate,
                        .clip = config_.optimizer.clip,
-                       .number = step_},
+                       .number = number_in_memory()},
                       optimizer_);
     stage_.masters_changed();  // or not: they are what they were where the step is skipped
 }

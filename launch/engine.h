@@ -131,6 +131,7 @@ class Engine {
                     std::function<void(int64_t, const core::ops::Loss&)> on_loss);
     void launch_passes(const core::models::Phase& phase, const parallel::LanePlan& plan,
                        const core::Scope::Settings& settings, const BatchSource& source);
+    StepNumber number_in_memory() const;
     void sum_gradients();
     double seconds_waited() const;
 
@@ -147,8 +148,9 @@ class Engine {
     /// run.
     std::unique_ptr<MicroBatchGraphs> graphs_;
     parallel::PipelineRunner pipeline_;
-    int64_t step_ = 0;     ///< of the last micro-batches
-    double waited_ = 0.0;  ///< in the last step, see seconds_waited
+    int64_t step_ = 0;          ///< of the last micro-batches
+    core::Tensor step_number_;  ///< the same, i64 [1], where kernels read it
+    double waited_ = 0.0;       ///< in the last step, see seconds_waited
     core::optim::AdamW optimizer_;
     std::unique_ptr<StepOutcomes> outcomes_;  ///< null: the host decides
     std::deque<StepMeans> decided_;           ///< by the host, not taken yet

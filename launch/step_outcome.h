@@ -43,7 +43,7 @@ class StepOutcomes {
         std::span<const core::optim::ParameterGradient> squared;  ///< whose norm decides
         std::span<const core::optim::ParameterGradient> gradients;
         double learning_rate = 0.0, clip = 0.0;
-        int64_t number = 0;  ///< of the training step
+        StepNumber number;  ///< of the training step
     };
     /// Decides, updates, and starts to read the outcome. At most StepTerms::most_ahead steps before
     /// this one may not have been taken.

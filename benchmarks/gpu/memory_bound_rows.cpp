@@ -169,7 +169,7 @@ void add_elementwise(Rows& rows, const ModelSizes& m) {
     rows.add("dropout + residual", shape, 3 * n * half_size, [=](DeviceTensors& t) -> KernelCall {
         const View y = t.random(samples, bf16), residual = t.random(samples, bf16),
                    x = t.random(samples, bf16), numbers = t.sample_numbers(B);
-        const kernels::Dropout options{.probability = 0.1f, .key = RandomKey(1, "dropout")};
+        const kernels::Dropout options{.probability = 0.1f, .key = StepKey(1, "dropout")};
         return [=](Stream& s) { kernels::dropout(y, residual, x, numbers, options, s); };
     });
     rows.add("column_sum", wide, w * half_size, [=](DeviceTensors& t) -> KernelCall {
@@ -293,7 +293,7 @@ void add_optimizer(Rows& rows) {
             const View weight = t.random({n}, f32), first = t.random({n}, moments, 1e-3f),
                        second = t.zeros({n}, moments), gradient = t.random({n}, f32);
             const kernels::AdamW options{
-                .learning_rate = 1e-4, .weight_decay = 0.1, .rounding = RandomKey(1, "moments")};
+                .learning_rate = 1e-4, .weight_decay = 0.1, .rounding = StepKey(1, "moments")};
             return [=](Stream& s) { kernels::adamw(weight, first, second, gradient, options, s); };
         });
     };

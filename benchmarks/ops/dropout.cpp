@@ -13,7 +13,7 @@ const int registered = register_rows("dropout", 3, [](auto& state, const RowsCas
     Buffer samples({1}, DType::i64);
     for (auto _ : state)
         kernels::dropout(y.view(), residual.view(), x.view(), samples.view(),
-                         {0.1f, RandomKey(1, "p")}, stream);
+                         {0.1f, StepKey(1, "p")}, stream);
 });
 
 }  // namespace

@@ -100,13 +100,11 @@ void DelayedScaling::begin_step(Stream& stream) {
     stream.set_zero(largest_.out().data, host_scales_.size() * sizeof(float));
 }
 
-CurrentScaling::Scale DelayedScaling::scale_of(const Parameter& weight, Fp8Role role,
-                                               const Tensor& x) {
+CurrentScaling::Scale DelayedScaling::known_scale(const Parameter& weight, Fp8Role role) {
     const size_t index = history_.index_of(weight.name(), role);
     const auto row = static_cast<int64_t>(index);
     Tensor largest = largest_.rows(row, row + 1);
-    return {host_scales_[index] > 0.0f ? scales_.rows(row, row + 1) : current_scale(role, x),
-            largest.out()};
+    return {host_scales_[index] > 0.0f ? scales_.rows(row, row + 1) : Tensor(), largest.out()};
 }
 
 }  // namespace plinth::core

@@ -54,7 +54,7 @@ class DelayedScaling final : public CurrentScaling {
     Fp8History& history() { return history_; }
 
   protected:
-    Scale scale_of(const Parameter& weight, Fp8Role role, const Tensor& x) override;
+    Scale known_scale(const Parameter& weight, Fp8Role role) override;
 
   private:
     Fp8History history_;

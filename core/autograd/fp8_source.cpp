@@ -6,55 +6,52 @@
 namespace plinth::core {
 
 void CurrentScaling::begin_step(Stream&) {
-    kept_.clear();
+    for (auto& [weight, kept] : kept_)
+        kept.is_current = false;
 }
 
-Tensor CurrentScaling::current_scale(Fp8Role role, const Tensor& x) {
-    const Scope& scope = Scope::current();
-    Tensor scale = scope.empty({1}, DType::f32);
-    kernels::fp8_scale(scale.out(), x.in(), format_of(role), scope.stream());
-    return scale;
-}
-
-CurrentScaling::Scale CurrentScaling::scale_of(const Parameter&, Fp8Role role, const Tensor& x) {
-    return {current_scale(role, x)};
-}
-
-Fp8Tensor CurrentScaling::made(const Fp8Request& request, const Tensor& x,
-                               CachingAllocator& allocator) {
-    const Scale scale =
-        request.scale.defined() ? Scale{request.scale} : scale_of(request.weight, request.role, x);
-    Fp8Tensor result{
-        .bits = {}, .transposed = {}, .scale = scale.value, .format = format_of(request.role)};
-    View bits, transposed;
-    if (request.bits) {
+void CurrentScaling::make(Kept& made, const Fp8Request& request, const Tensor& x,
+                          CachingAllocator& allocator) {
+    Stream& stream = Scope::current().stream();
+    Fp8Tensor& result = made.tensor;
+    result.format = format_of(request.role);
+    Scale scale =
+        request.scale.defined() ? Scale{request.scale} : known_scale(request.weight, request.role);
+    if (!scale.value.defined()) {
+        if (!made.scale.defined()) made.scale = Tensor::empty({1}, DType::f32, allocator);
+        kernels::fp8_scale(made.scale.out(), x.in(), result.format, stream);
+        scale.value = made.scale;
+    }
+    result.scale = scale.value;
+    if (request.bits && !result.bits.defined())
         result.bits = Tensor::empty(x.shape(), DType::u8, allocator);
-        bits = result.bits.out();
-    }
-    if (request.transposed) {
+    if (request.transposed && !result.transposed.defined())
         result.transposed = Tensor::empty({x.dim(1), x.dim(0)}, DType::u8, allocator);
-        transposed = result.transposed.out();
-    }
-    kernels::fp8_quantize(bits, transposed, scale.largest, x.in(), scale.value.in(), result.format,
-                          Scope::current().stream());
-    return result;
+    kernels::fp8_quantize(request.bits ? result.bits.out() : View{},
+                          request.transposed ? result.transposed.out() : View{}, scale.largest,
+                          x.in(), scale.value.in(), result.format, stream);
+    made.is_current = true;
 }
 
 Fp8Tensor CurrentScaling::quantize(const Fp8Request& request, const Tensor& x) {
-    return made(request, x, Scope::current().allocator());
+    Kept made;
+    make(made, request, x, Scope::current().allocator());
+    return made.tensor;
 }
 
 Fp8Tensor CurrentScaling::weight(Parameter& weight, bool transposed) {
-    if (const auto found = kept_.find(&weight); found != kept_.end()) return found->second;
+    Kept at_this_use;
+    Kept& kept = keeps_weights_ ? kept_[&weight] : at_this_use;
+    if (kept.is_current) return kept.tensor;
     const Tensor& values = weight.acquire(Scope::current().compute());
-    const Fp8Tensor result = made({.weight = weight,
-                                   .role = Fp8Role::weight,
-                                   .bits = keeps_weights_ || !transposed,
-                                   .transposed = keeps_weights_ || transposed},
-                                  values, weights_);
+    make(kept,
+         {.weight = weight,
+          .role = Fp8Role::weight,
+          .bits = keeps_weights_ || !transposed,
+          .transposed = keeps_weights_ || transposed},
+         values, weights_);
     weight.release();
-    if (keeps_weights_) kept_.emplace(&weight, result);
-    return result;
+    return kept.tensor;
 }
 
 }  // namespace plinth::core

@@ -63,19 +63,25 @@ class CurrentScaling : public Fp8Source {
 
   protected:
     struct Scale {
-        Tensor value;
+        Tensor value;       ///< undefined: current scaling
         View largest = {};  ///< raised to the largest magnitude of what is quantised; may be empty
     };
-    /// Of a tensor that is quantised for the first time.
-    virtual Scale scale_of(const Parameter& weight, Fp8Role role, const Tensor& x);
-    static Tensor current_scale(Fp8Role role, const Tensor& x);
+    /// What is known of a tensor's scale before it is quantised for the first time.
+    virtual Scale known_scale(const Parameter&, Fp8Role) { return {}; }
 
   private:
-    Fp8Tensor made(const Fp8Request& request, const Tensor& x, CachingAllocator& allocator);
+    /// A weight stays where it was made first, so that captured work may read it in later steps.
+    struct Kept {
+        Fp8Tensor tensor;
+        Tensor scale;             ///< its current one, where it had any
+        bool is_current = false;  ///< made in this step
+    };
+    /// In the memory of `made`, as far as there is any, which then has the rest.
+    void make(Kept& made, const Fp8Request& request, const Tensor& x, CachingAllocator& allocator);
 
     CachingAllocator& weights_;
     bool keeps_weights_;
-    std::map<const Parameter*, Fp8Tensor> kept_;
+    std::map<const Parameter*, Kept> kept_;
 };
 
 }  // namespace plinth::core

@@ -2,9 +2,12 @@
 #pragma once
 
 #include <cstdint>
+#include <optional>
+#include <string_view>
 
 #include "core/autograd/tape.h"
 #include "core/tensor/tensor.h"
+#include "kernels/runtime/step_key.h"
 #include "kernels/runtime/stream.h"
 
 namespace plinth::core {
@@ -12,8 +15,7 @@ namespace plinth::core {
 class ActivationStore;
 class Fp8Source;
 
-/// What changes between steps and kernels read. On a GPU it lives in device memory, so that a
-/// captured step can be replayed.
+/// What changes between steps.
 struct StepState {
     uint64_t seed = 0;           ///< of the run: keys every random number
     int64_t step = 0;            ///< optimizer steps begun, skipped ones included
@@ -31,9 +33,12 @@ class Scope {
         CachingAllocator* weights = nullptr;  ///< of copies of weights; null: `allocator`
         Tape* tape = nullptr;                 ///< null: nothing is recorded
         const StepState* step = nullptr;      ///< null where no random number is drawn
-        bool training = false;                ///< dropout on
-        bool remake = false;  ///< norms and activation functions give recipes: the backward pass
-                              ///< makes their outputs again instead of keeping them
+        /// step->step where kernels read it, so that captured ones draw other numbers in each step;
+        /// empty: it is an argument.
+        std::optional<StepNumber> step_number = {};
+        bool training = false;  ///< dropout on
+        bool remake = false;    ///< norms and activation functions give recipes: the backward pass
+                                ///< makes their outputs again instead of keeping them
         DType compute = DType::f32;  ///< dtype of activations and of the weights they meet
         Fp8Source* fp8 = nullptr;  ///< of products with weights that take 8-bit floats; null: none
                                    ///< is made of them
@@ -60,6 +65,11 @@ class Scope {
     const StepState& step() const {
         CHECK(settings_.step != nullptr, "this scope has no step state");
         return *settings_.step;
+    }
+    /// Of the random numbers of that name in this step.
+    StepKey random_key(std::string_view purpose) const {
+        const StepState& state = step();
+        return {state.seed, purpose, settings_.step_number.value_or(state.step)};
     }
     bool training() const { return settings_.training; }
     /// True where an op's output should get a recipe.

@@ -33,7 +33,7 @@ Tensor KeyValueCache::attend(const nn::InnerAttentionCall& call, const Tensor& q
             *tensor = scope.empty({config_.batch, config_.capacity, width}, config_.dtype);
     }
     kernels::kv_cache_append(keys.out(), values.out(), qkv.in(), starts.in(), scope.stream());
-    return ops::attention_cached(qkv, keys, values, starts, call.options, nn::slopes_of(call));
+    return ops::attention_cached(qkv, keys, values, starts, call.options, call.slopes.get());
 }
 
 }  // namespace plinth::core::inference

@@ -11,19 +11,23 @@ const InnerAttention& full_attention() {
     return full;
 }
 
-Tensor slopes_of(const InnerAttentionCall& call) {
-    if (!call.alibi) return {};
-    const std::vector<float> all = kernels::alibi_slopes(call.all_heads);
-    const auto first = all.begin() + call.options.first_head;
-    return Scope::current().of(std::vector<float>(first, first + call.options.heads),
-                               {call.options.heads});
+const Tensor& AlibiSlopes::get() const {
+    if (heads_ == 0 || uploaded_.defined()) return uploaded_;
+    const Scope& scope = Scope::current();
+    CHECK(!scope.stream().is_capturing(), "slopes of {} heads that captured work would upload",
+          heads_);
+    const std::vector<float> all = kernels::alibi_slopes(all_);
+    const auto first = all.begin() + first_;
+    uploaded_ = Tensor::of(std::vector<float>(first, first + heads_), {heads_}, scope.weights(),
+                           scope.stream());
+    return uploaded_;
 }
 
 Tensor FullAttention::attend(const InnerAttentionCall& call, const Tensor& qkv,
                              const Batch& batch) const {
     return ops::attention(
         qkv, call.options,
-        {.slopes = slopes_of(call), .documents = batch.document_ids, .samples = batch.sample_ids},
+        {.slopes = call.slopes.get(), .documents = batch.document_ids, .samples = batch.sample_ids},
         call.dropout_name);
 }
 
@@ -35,8 +39,6 @@ SelfAttention::SelfAttention(const Declaration& at, int64_t layer, const Attenti
                         .causal = config.causal,
                         .window = config.window,
                         .dropout = static_cast<float>(config.dropout)},
-            .alibi = config.alibi,
-            .all_heads = config.heads,
             .dropout_name = fmt::format("blocks.{}.attention.weights", layer)},
       qkv_(at / "qkv", config.width, config.qkv_width(), config.qkv_bias, config.init_stddev),
       output_(at / "output", config.heads * config.head_width, config.width, config.output_bias,
@@ -51,6 +53,7 @@ SelfAttention::SelfAttention(const Declaration& at, int64_t layer, const Attenti
     call_.options.heads = config.heads / shares;
     call_.options.kv_heads = config.kv_heads / shares;
     call_.options.first_head = qkv_.first_feature() / config.head_width;
+    if (config.alibi) call_.slopes = {config.heads, call_.options.first_head, call_.options.heads};
     if (config_.rotary) {
         config_.rotary->heads = call_.options.heads;
         config_.rotary->kv_heads = call_.options.kv_heads;

@@ -35,12 +35,27 @@ struct AttentionConfig {
     int64_t qkv_width() const { return (heads + 2 * kv_heads) * head_width; }
 };
 
+/// ALiBi's slopes of the heads of a layer that are here, or none.
+class AlibiSlopes {
+  public:
+    AlibiSlopes() = default;  ///< none
+    /// Of heads [first, first + heads) of `all`.
+    AlibiSlopes(int64_t all, int64_t first, int64_t heads)
+        : all_(all), first_(first), heads_(heads) {}
+    /// fp32 [heads], or undefined. Uploaded by the first call, as weights are; from then on it is
+    /// there and stays, so that captured work may read it.
+    const Tensor& get() const;
+
+  private:
+    int64_t all_ = 0, first_ = 0, heads_ = 0;
+    mutable Tensor uploaded_;
+};
+
 /// What a layer tells the attention between its projections. Heads are those of this rank.
 struct InnerAttentionCall {
     int64_t layer = 0;
     kernels::Attention options;
-    bool alibi = false;
-    int64_t all_heads = 0;  ///< query heads of the whole layer
+    AlibiSlopes slopes;
     std::string dropout_name;
 };
 
@@ -63,9 +78,6 @@ class FullAttention final : public InnerAttention {
 
 /// The one that training uses unless the layout says otherwise. It has no state.
 const InnerAttention& full_attention();
-
-/// ALiBi's slopes of this rank's heads, fp32, or undefined.
-Tensor slopes_of(const InnerAttentionCall& call);
 
 /// Multi-head or grouped-query self-attention: one product for q, k and v, positions, softmax
 /// attention, one product back. How many heads are here follows from the width of that product.

@@ -32,9 +32,7 @@ Tensor attention(const Tensor& qkv, kernels::Attention options, const AttentionI
           "attention: qkv {} does not hold {} query and twice {} key/value heads",
           qkv.shape().text(), options.heads, options.kv_heads);
     if (!scope.training()) options.dropout = 0.0f;
-    if (options.dropout > 0.0f)
-        options.random =
-            RandomKey(scope.step().seed, name, static_cast<uint64_t>(scope.step().step));
+    if (options.dropout > 0.0f) options.random = scope.random_key(name);
     const int64_t b = qkv.dim(0), t = qkv.dim(1);
     Tensor y = scope.empty({b, t, qkv.dim(2) / columns * options.heads}, qkv.dtype());
     Tensor log_sum = scope.empty({b, options.heads, t}, DType::f32);

@@ -20,10 +20,7 @@ Tensor masked(const Tensor& dy, const Tensor& samples, const kernels::Dropout& o
 Tensor dropped(const Tensor& residual, const Tensor& x, double p, const std::string& place,
                const Tensor& samples, const kernels::ElementNumbers& numbers) {
     Scope& scope = Scope::current();
-    const StepState& step = scope.step();
-    const kernels::Dropout options{static_cast<float>(p),
-                                   RandomKey(step.seed, place, static_cast<uint64_t>(step.step)),
-                                   numbers};
+    const kernels::Dropout options{static_cast<float>(p), scope.random_key(place), numbers};
     Tensor y = scope.empty(x.shape(), x.dtype());
     kernels::dropout(y.out(), residual.in(), x.in(), samples.in(), options, scope.stream());
     if (scope.tape())

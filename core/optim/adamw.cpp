@@ -6,7 +6,7 @@
 #include <utility>
 
 #include "core/tensor/shard_runs.h"
-#include "kernels/runtime/philox.h"
+#include "kernels/runtime/step_key.h"
 
 namespace plinth::core::optim {
 
@@ -65,7 +65,7 @@ std::vector<ConstView> AdamW::in_order(std::span<const ParameterGradient> gradie
 }
 
 void AdamW::add_parts(std::vector<kernels::AdamWPart>& parts, size_t i, int64_t first,
-                      const ConstView& gradient, int64_t number) {
+                      const ConstView& gradient, StepNumber number) {
     const ParameterRange& range = masters_[i].range;
     const View weights = masters_[i].weights.out(), means = first_moments_[i].out(),
                squares = second_moments_[i].out();
@@ -83,8 +83,7 @@ void AdamW::add_parts(std::vector<kernels::AdamWPart>& parts, size_t i, int64_t 
         parts.push_back(part(first, gradient.elements()));
         return;
     }
-    const RandomKey rounding(config_.seed, "moments." + range.parameter->name(),
-                             static_cast<uint64_t>(number));
+    const StepKey rounding(config_.seed, "moments." + range.parameter->name(), number);
     const int64_t in_parameter = range.begin + first;
     int64_t begin = first;
     for (const Shard& shard :
@@ -97,7 +96,7 @@ void AdamW::add_parts(std::vector<kernels::AdamWPart>& parts, size_t i, int64_t 
 }
 
 std::vector<kernels::AdamWPart> AdamW::all_parts(std::span<const ParameterGradient> gradients,
-                                                 int64_t number) {
+                                                 StepNumber number) {
     const std::vector<ConstView> ordered = in_order(gradients);
     std::vector<kernels::AdamWPart> parts;
     for (size_t i = 0; i < masters_.size(); ++i)
@@ -146,7 +145,7 @@ kernels::StepTerms AdamW::terms(double learning_rate, double clip) const {
 }
 
 void AdamW::step_as_decided(std::span<const ParameterGradient> gradients, const Tensor& terms,
-                            int64_t number, Stream& stream) {
+                            StepNumber number, Stream& stream) {
     CHECK(!offload_, "an update of offloaded states that the host did not decide");
     kernels::adamw_decided(all_parts(gradients, number), terms.in(), stream);
     for (const MasterWeights& master : masters_)

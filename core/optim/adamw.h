@@ -45,8 +45,8 @@ class AdamW {
     struct Step {
         double learning_rate = 0.0;
         double gradient_scale =
-            1.0;             ///< clip factor / global weight: the only division of the gradient
-        int64_t number = 0;  ///< of the training step: rounded moments draw by it
+            1.0;            ///< clip factor / global weight: the only division of the gradient
+        StepNumber number;  ///< of the training step: rounded moments draw by it
     };
     /// One update; `gradients` holds that of each range of the optimizer once, in any order.
     void step(std::span<const ParameterGradient> gradients, const Step& step, Stream& stream);
@@ -57,7 +57,7 @@ class AdamW {
     /// The update that was decided, or none; `terms` as that kernel wrote them, `number` as in
     /// Step. The host counts it later, by `set_update_count`. Not with offloaded states.
     void step_as_decided(std::span<const ParameterGradient> gradients, const Tensor& terms,
-                         int64_t number, Stream& stream);
+                         StepNumber number, Stream& stream);
 
     /// Adam's t: updates made, skipped steps not counted. Part of the training state.
     int64_t update_count() const { return update_count_; }
@@ -72,10 +72,10 @@ class AdamW {
     /// gradient, for step `number`: at once, or, where their places in the parameter matter, each
     /// box by itself.
     void add_parts(std::vector<kernels::AdamWPart>& parts, size_t i, int64_t first,
-                   const ConstView& gradient, int64_t number);
+                   const ConstView& gradient, StepNumber number);
     /// Of all master weights.
     std::vector<kernels::AdamWPart> all_parts(std::span<const ParameterGradient> gradients,
-                                              int64_t number);
+                                              StepNumber number);
     /// The gradients in the order of the master weights.
     std::vector<ConstView> in_order(std::span<const ParameterGradient> gradients) const;
 

@@ -41,10 +41,11 @@ void update_rounded_part(const AdamWPart& part, const AdamWConstants& constants,
     const float* gradient = part.gradient.as<float>();
     constexpr int64_t drawn = 4 * PhiloxBlock::quadruples;
     uint32_t words[drawn];
+    const RandomKey key = part.rounding.get();
     for (int64_t i = begin; i < end;) {
         // A row of the parameter, or this part of it, may begin inside of a quadruple.
         const int64_t number = part.elements[i], before = number % 4;
-        draw_in_order(words, part.rounding, static_cast<uint64_t>(number / 4));
+        draw_in_order(words, key, static_cast<uint64_t>(number / 4));
         const int64_t last = std::min({end, part.elements.row_end(i), i + drawn - before});
         update_rounded(w + i, m + i, v + i, gradient + i, words + before, constants, last - i);
         i = last;

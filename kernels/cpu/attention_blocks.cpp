@@ -147,10 +147,8 @@ template void store_rows(HeadRows<BFloat16>, int64_t, int64_t, const float*, flo
 
 HeadMask HeadMask::of(const AttentionMask& mask, const Attention& options, int64_t tokens,
                       int64_t sample, int64_t head) {
-    HeadMask result{.causal = options.causal,
-                    .window = options.window,
-                    .dropout = options.dropout,
-                    .random = options.random};
+    HeadMask result{.causal = options.causal, .window = options.window, .dropout = options.dropout};
+    if (options.dropout > 0.0f) result.random = options.random.get();
     if (mask.slopes) result.slope = mask.slopes.as<float>()[head];
     if (mask.documents) result.documents = mask.documents.as<int32_t>() + sample * tokens;
     if (mask.samples) result.sample = static_cast<uint64_t>(mask.samples.as<int64_t>()[sample]);

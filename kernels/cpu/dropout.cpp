@@ -59,11 +59,12 @@ void dropout(View y, ConstView residual, ConstView x, ConstView samples, Dropout
     const int64_t batch = x.dim(0), n = batch > 0 ? x.elements() / batch : 0;
     const int64_t chunks = (n + elementwise_grain - 1) / elementwise_grain;
     const auto threshold = static_cast<uint32_t>(static_cast<double>(options.probability) * 0x1p32);
+    const RandomKey key = options.key.get();
     with_float_type(x.dtype, "dropout", [&]<typename T>(T) {
         stream.pool().run(batch * chunks, [&](int64_t index) {
             const int64_t b = index / chunks, begin = index % chunks * elementwise_grain;
-            const Draw draw{options.key, static_cast<uint64_t>(samples.as<int64_t>()[b]),
-                            options.numbers, threshold, 1.0f / (1.0f - options.probability)};
+            const Draw draw{key, static_cast<uint64_t>(samples.as<int64_t>()[b]), options.numbers,
+                            threshold, 1.0f / (1.0f - options.probability)};
             drop(y.as<T>() + b * n, residual ? residual.as<T>() + b * n : nullptr,
                  x.as<T>() + b * n, draw, begin, std::min(n, begin + elementwise_grain));
         });

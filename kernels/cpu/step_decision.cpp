@@ -3,6 +3,12 @@
 
 namespace plinth::kernels::cpu {
 
+void set_step_number(View number, int64_t step, Stream&) {
+    CHECK(number.elements() == 1 && number.dtype == DType::i64, "set_step_number: {} of {}",
+          number.shape.text(), name_of(number.dtype));
+    *number.as<int64_t>() = step;
+}
+
 void decide_step(View outcome, View terms, ConstView losses, ConstView weights, ConstView squares,
                  StepTerms known, Stream&) {
     const int64_t slots = weights.elements();

@@ -43,7 +43,7 @@ struct Part<BFloat16> {
     const float* gradient = nullptr;
     int64_t n = 0;
     bool decays = true, is_wide = false;
-    decltype(AdamW::rounding) key;
+    StepKey key;
     ElementRows elements;
 };
 
@@ -71,7 +71,7 @@ __device__ inline void update(const Part<float>& part, int64_t first, const Adam
 // Moves 20 bytes an element: the moments are half as long. Ten rounds of Philox for four elements
 // where the parameter's quadruples are those of the threads, else for each.
 __device__ inline void update(const Part<BFloat16>& part, int64_t first, const AdamWConstants& c) {
-    const RandomKey key = part.key;
+    const RandomKey key = part.key.get();
     if (part.is_wide && first + per_thread <= part.n) {
         using Halves = Vector<BFloat16, per_thread>;
         auto* w_at = reinterpret_cast<Four*>(part.w + first);

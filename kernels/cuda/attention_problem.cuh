@@ -62,7 +62,7 @@ struct AttentionProblem {
     const int64_t* samples;    ///< may be null
     uint32_t dropped_below;    ///< 0: no dropout
     float kept;                ///< factor of the weights that stay
-    RandomKey random;
+    StepKey random;
     uint64_t first_head;
 
     /// The shape's tokens are the queries.
@@ -121,13 +121,15 @@ struct DeviceMask {
     }
 };
 
-/// The random words of one (sample, head) that decide which weights are dropped.
+/// The random words of one (sample, head) that decide which weights are dropped; of none where
+/// there is no dropout.
 struct DropoutNumbers {
     RandomKey random;
     uint64_t head, sample;  ///< the global head where the counter holds it, the global sample
 
     static __device__ DropoutNumbers of(const AttentionProblem& problem, int sample, int head) {
-        return {problem.random, (problem.first_head + static_cast<uint64_t>(head)) << 48,
+        if (problem.dropped_below == 0) return {};
+        return {problem.random.get(), (problem.first_head + static_cast<uint64_t>(head)) << 48,
                 static_cast<uint64_t>(problem.samples[sample])};
     }
     /// Of one query against the keys at positions 4n .. 4n + 3.

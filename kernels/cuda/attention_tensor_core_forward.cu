@@ -139,8 +139,6 @@ __global__ void __launch_bounds__(threads, forward_blocks(Width, Drops))
     __syncthreads();  // without keys, too: the rows of the queries are written at the end
     BFloat16* const warp_queries = queries + warp_index() * warp_rows * row_stride(Width);
     const ScoreMask mask = ScoreMask::of(problem, b, h);
-    DroppedWeights dropped{};
-    if constexpr (Drops) dropped = DroppedWeights::of(problem, b, h);
     const int warp_first = first + warp_index() * warp_rows;
     RunningSoftmax<Width, blocks> softmax;
     const TokenRows<Y> y = call.y.rows(b, h, problem.width);
@@ -180,6 +178,8 @@ __global__ void __launch_bounds__(threads, forward_blocks(Width, Drops))
         __syncthreads();  // the values are there, and nobody reads the keys any more
         if (key < end) copy_tile<Width, keys_at_once>(keys, of_keys, key, span.keys, problem.width);
         commit_copies();
+        DroppedWeights dropped{};  // again for each tile: registers are short meanwhile
+        if constexpr (Drops) dropped = DroppedWeights::of(problem, b, h);
         accumulate<Width, blocks, keys_at_once>(softmax.out, scores, values, [&](int n) {
             if constexpr (Drops) {
 #pragma unroll

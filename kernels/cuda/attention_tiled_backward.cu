@@ -81,14 +81,14 @@ __global__ void __launch_bounds__(attention_threads)
         Scores<Width> weights, dweights;
         multiply<Width>(weights, queries, keys, problem.width);
         multiply<Width>(dweights, dys, values, problem.width);
+        const auto numbers = DropoutNumbers::of(problem, b, h);
 #pragma unroll
         for (int i = 0; i < each; ++i) {
             const int row = thread_row() * each + i, column = thread_column() * each;
             const int query_position = span.first_query + first + row,
                       key_position = span.first_key + key + column;
             std::array<uint32_t, 4> words{};
-            if (problem.dropped_below != 0)
-                words = DropoutNumbers::of(problem, b, h).words(query_position, key_position);
+            if (problem.dropped_below != 0) words = numbers.words(query_position, key_position);
 #pragma unroll
             for (int j = 0; j < each; ++j) {
                 const bool same =
@@ -142,13 +142,13 @@ __device__ void weigh_keys(Scores<Width>& weights, Scores<Width>& dweights,
                            int query) {
     constexpr int each = Tiles<Width>::each;
     const DeviceMask mask = DeviceMask::of(problem, h, problem.span);
+    const auto random = DropoutNumbers::of(problem, b, h);
     const int row = thread_row() * each;
 #pragma unroll
     for (int j = 0; j < each; ++j) {
         const int column = thread_column() * each + j;
         std::array<uint32_t, 4> words{};
-        if (problem.dropped_below != 0)
-            words = DropoutNumbers::of(problem, b, h).words(query + column, key + row);
+        if (problem.dropped_below != 0) words = random.words(query + column, key + row);
 #pragma unroll
         for (int i = 0; i < each; ++i) {
             const bool same =

@@ -10,7 +10,7 @@ namespace {
 constexpr int threads = 256;
 
 struct Draw {
-    RandomKey key;
+    StepKey key;
     ElementNumbers numbers;
     uint32_t threshold;  ///< an element is lost if its word is below
     float factor;        ///< of those that stay
@@ -31,6 +31,7 @@ __global__ void __launch_bounds__(threads)
     constexpr int width = widest<T>;
     const int64_t first = (int64_t{blockIdx.x} * threads + threadIdx.x) * width;
     if (first >= n) return;
+    const RandomKey key = draw.key.get();
     for (int64_t b = blockIdx.y; b < batch; b += gridDim.y) {
         const int64_t at = b * n + first;
         const auto in = *reinterpret_cast<const Vector<T, width>*>(x + at);
@@ -40,7 +41,7 @@ __global__ void __launch_bounds__(threads)
 #pragma unroll
         for (int q = 0; q < width / 4; ++q) {
             const auto words =
-                draw.key.words(static_cast<uint64_t>(draw.numbers[first] / 4 + q), sample);
+                key.words(static_cast<uint64_t>(draw.numbers[first] / 4 + q), sample);
 #pragma unroll
             for (int j = 0; j < 4; ++j)
                 out.values[4 * q + j] =
@@ -61,9 +62,10 @@ __global__ void __launch_bounds__(threads)
     const int64_t quadruple = number / 4 + int64_t{blockIdx.x} * threads + threadIdx.x;
     const int64_t first = begin + quadruple * 4 - number;
     if (first >= end) return;
+    const RandomKey key = draw.key.get();
     for (int64_t b = blockIdx.y; b < batch; b += gridDim.y) {
         const auto words =
-            draw.key.words(static_cast<uint64_t>(quadruple), static_cast<uint64_t>(samples[b]));
+            key.words(static_cast<uint64_t>(quadruple), static_cast<uint64_t>(samples[b]));
 #pragma unroll
         for (int j = 0; j < 4; ++j) {
             if (first + j < begin || first + j >= end) continue;

@@ -14,7 +14,18 @@ __global__ void decide_alone(double* outcome, float* terms, const double* losses
     decide(outcome, terms, losses, weights, slots, squares, known);
 }
 
+__global__ void set_number(int64_t* number, int64_t step) {
+    *number = step;
+}
+
 }  // namespace
+
+void set_step_number(View number, int64_t step, Stream& stream) {
+    CHECK(number.elements() == 1 && number.dtype == DType::i64, "set_step_number: {} of {}",
+          number.shape.text(), name_of(number.dtype));
+    set_number<<<1, 1, 0, queue_of(stream).stream()>>>(number.as<int64_t>(), step);
+    CUDA_CHECK_LAUNCH("set_step_number");
+}
 
 void decide_step(View outcome, View terms, ConstView losses, ConstView weights, ConstView squares,
                  StepTerms known, Stream& stream) {
@@ -29,6 +40,7 @@ void decide_step(View outcome, View terms, ConstView losses, ConstView weights, 
     CUDA_CHECK_LAUNCH("decide_step");
 }
 
+PLINTH_CUDA_KERNEL(set_step_number);
 PLINTH_CUDA_KERNEL(decide_step);
 
 }  // namespace plinth::kernels::cuda

@@ -35,13 +35,19 @@ struct RandomKey {
     std::array<uint32_t, 2> key{};
 
     RandomKey() = default;
-    RandomKey(uint64_t seed, std::string_view purpose, uint64_t step = 0) {
-        uint64_t hash = 0xcbf29ce484222325ull;  // FNV-1a over the name, then mixed with seed and
-                                                // step by splitmix64
+    RandomKey(uint64_t seed, std::string_view purpose, uint64_t step = 0)
+        : RandomKey(stem_of(seed, purpose), step) {}
+    /// The same from stem_of(seed, purpose).
+    PLINTH_HOST_DEVICE RandomKey(uint64_t stem, uint64_t step) {
+        const uint64_t hash = mix(stem ^ step);
+        key = {static_cast<uint32_t>(hash), static_cast<uint32_t>(hash >> 32)};
+    }
+    /// FNV-1a over the name, then mixed with the seed (and later the step) by splitmix64.
+    static uint64_t stem_of(uint64_t seed, std::string_view purpose) {
+        uint64_t hash = 0xcbf29ce484222325ull;
         for (char c : purpose)
             hash = (hash ^ static_cast<uint8_t>(c)) * 0x100000001b3ull;
-        hash = mix(mix(hash ^ mix(seed)) ^ step);
-        key = {static_cast<uint32_t>(hash), static_cast<uint32_t>(hash >> 32)};
+        return mix(hash ^ mix(seed));
     }
 
     /// Four words for quadruple `index` of item `item` (a global sample, or 0).
@@ -51,7 +57,7 @@ struct RandomKey {
                       key);
     }
 
-    static uint64_t mix(uint64_t x) {
+    PLINTH_HOST_DEVICE static uint64_t mix(uint64_t x) {
         x += 0x9e3779b97f4a7c15ull;
         x = (x ^ (x >> 30)) * 0xbf58476d1ce4e5b9ull;
         x = (x ^ (x >> 27)) * 0x94d049bb133111ebull;

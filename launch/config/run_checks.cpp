@@ -192,19 +192,9 @@ std::optional<Problem> check_graphs(const RunConfig& config, int64_t world) {
     };
     if (world > 1)
         return refused(fmt::format("{} ranks run", world), "graphs hold no exchange between ranks");
-    if (config.model.dropout > 0)
-        return refused(fmt::format("model.dropout is {}", config.model.dropout),
-                       "the number of the step, by which elements are dropped, is an argument of "
-                       "kernels, which graphs keep");
-    if (config.model.positions == PositionKind::alibi)
-        return refused("model.positions is alibi",
-                       "its slopes come from the host's memory in each forward pass");
-    if (config.train.fp8 != Fp8Scaling::none)
-        return refused("train.fp8 is on", "8-bit weights are made once a step, within it");
-    if (config.optimizer.moments != ComputeType::fp32)
-        return refused("optimizer.moments is not fp32",
-                       "the number of the step, by which moments are rounded, is an argument of "
-                       "kernels, which graphs keep");
+    if (config.train.fp8 == Fp8Scaling::delayed)
+        return refused("train.fp8 is delayed",
+                       "the host makes its scales of what it reads after each step");
     if (config.optimizer.offload != OptimizerOffload::none)
         return refused("optimizer.offload is on", "graphs hold no work of the host");
     if (config.train.offload_activations)

@@ -81,9 +81,7 @@ class Ring {
           label_(fmt::format("blocks.{}.attention", call.layer)) {
         const Scope& scope = Scope::current();
         if (!scope.training()) options_.dropout = 0.0f;
-        if (options_.dropout > 0.0f)
-            options_.random = RandomKey(scope.step().seed, call.dropout_name,
-                                        static_cast<uint64_t>(scope.step().step));
+        if (options_.dropout > 0.0f) options_.random = scope.random_key(call.dropout_name);
     }
 
     /// y fp32 [B, T, H*K] and log_sum of qkv.
@@ -236,7 +234,7 @@ Tensor RingAttention::attend(const InnerAttentionCall& call, const Tensor& qkv,
           "attention of layer {}: qkv {} of sequences of which this rank has 2 x {} tokens",
           call.layer, qkv.shape().text(), batch.part.run);
     const int64_t B = qkv.dim(0), T = qkv.dim(1);
-    const Ring ring(group_, call, batch, core::nn::slopes_of(call));
+    const Ring ring(group_, call, batch, call.slopes.get());
     Tensor sum = scope.empty({B, T, qkv.dim(2) / columns * options.heads}, DType::f32);
     Tensor log_sum = scope.empty({B, options.heads, T}, DType::f32);
     ring.forward(sum, log_sum, qkv);

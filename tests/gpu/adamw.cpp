@@ -81,7 +81,7 @@ std::vector<kernels::AdamWPart> parts_of(const std::vector<View>& v) {
              .second_moment = cut(v[2], at, size),
              .gradient = cut(v[3], at, size),
              .decays = number % 4 != 2,
-             .rounding = RandomKey(3, "moments", static_cast<uint64_t>(number)),
+             .rounding = StepKey(3, "moments", number),
              .elements = {.first = 3 * number, .skipped = number % 2, .width = 37, .stride = 64}});
         at += size + 1 + number % 4;
     }
@@ -129,7 +129,7 @@ TEST_F(AdamWTest, RoundedMomentsAreThoseOfTheHost) {
               ElementRows{.first = 64, .skipped = 12, .width = 96, .stride = 768},
               ElementRows{.first = 7, .skipped = 5, .width = 129, .stride = 301}}) {
             kernels::AdamW rounding = options;
-            rounding.rounding = RandomKey(3, "moments.w", 17);
+            rounding.rounding = StepKey(3, "moments.w", 17);
             rounding.elements = elements;
             expect_same(
                 state_of(n, DType::bf16),

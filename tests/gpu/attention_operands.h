@@ -49,7 +49,7 @@ inline kernels::Attention attention_options(const AttentionCase& c) {
             .causal = c.causal,
             .window = c.window,
             .dropout = c.dropout,
-            .random = RandomKey(42, "blocks.0.attention", 3),
+            .random = StepKey(42, "blocks.0.attention", 3),
             .first_head = 3};
 }
 

@@ -16,9 +16,8 @@ class DropoutDeviceTest : public DeviceTest {
         return input_of("samples", {batch}, numbers);
     }
     static kernels::Dropout options(float probability, int64_t first) {
-        return {.probability = probability,
-                .key = RandomKey(3, "here", 5),
-                .numbers = {.first = first}};
+        return {
+            .probability = probability, .key = StepKey(3, "here", 5), .numbers = {.first = first}};
     }
     /// With and without a residual, apart and in place; equal bits.
     void compare(const Shape& shape, DType dtype, const kernels::Dropout& options) {

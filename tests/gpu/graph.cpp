@@ -4,9 +4,14 @@
 
 #include <numeric>
 
+#include "kernels/adamw.h"
 #include "kernels/add.h"
+#include "kernels/attention.h"
+#include "kernels/cast.h"
+#include "kernels/dropout.h"
 #include "kernels/matmul.h"
 #include "kernels/runtime/device_module.h"
+#include "kernels/step_decision.h"
 #include "tests/gpu/device_test.h"
 #include "tests/support/expect_error.h"
 
@@ -70,6 +75,104 @@ TEST_F(GraphDeviceTest, LaunchesGiveWhatTheCallsGive) {
         graph->launch();
         EXPECT_EQ(read(c), first);
         EXPECT_EQ(read(d), second);
+    }
+}
+
+/// Every kernel that draws random numbers: attention by both kinds of own kernels, forwards and
+/// backwards, dropout, moments in bf16.
+class DrawingDeviceTest : public GraphDeviceTest {
+  protected:
+    static constexpr int64_t B = 2, T = 70, H = 2;
+
+    void SetUp() override {
+        GraphDeviceTest::SetUp();
+        if (IsSkipped()) return;
+        values_ = taken({B * T * 3 * H * 64}, DType::f32);
+        write(values_, 1.0f);
+        samples_ = taken({B}, DType::i64);
+        const int64_t numbers[B] = {7, 5'000'000'011};
+        stream_->copy(samples_.data, numbers, sizeof(numbers));
+        number_ = taken({1}, DType::i64);
+        for (const auto& [dtype, width] : {std::pair{DType::f32, 16}, std::pair{DType::bf16, 64}}) {
+            const Shape rows{B, T, H * width};
+            passes_.push_back({.qkv = of_values({B, T, 3 * H * width}, dtype),
+                               .dy = of_values(rows, dtype),
+                               .y = output(rows, dtype),
+                               .log_sum = output({B, H, T}, DType::f32),
+                               .dqkv = output({B, T, 3 * H * width}, dtype),
+                               .dropped = output(rows, dtype)});
+        }
+        gradient_ = of_values({1031}, DType::f32);
+        for (const DType dtype : {DType::f32, DType::bf16, DType::bf16})
+            state_.push_back(output({1031}, dtype));
+    }
+    View taken(const Shape& shape, DType dtype) {
+        const auto bytes = static_cast<size_t>(shape.elements()) * size_of(dtype);
+        return {memory_->allocate(bytes), dtype, shape, Device{DeviceType::cuda, 0}};
+    }
+    View of_values(const Shape& shape, DType dtype) {
+        const View made = taken(shape, dtype);
+        kernels::cast(made, ConstView(values_.data, DType::f32, shape, values_.device), *stream_);
+        return made;
+    }
+    View output(const Shape& shape, DType dtype) {
+        return outputs_.emplace_back(taken(shape, dtype));
+    }
+
+    void draw(StepNumber step) {
+        const StepKey key(3, "here", step);
+        for (const Pass& pass : passes_) {
+            const kernels::Attention options{
+                .heads = H, .kv_heads = H, .dropout = 0.3f, .random = key};
+            const kernels::AttentionMask mask{.slopes = {}, .documents = {}, .samples = samples_};
+            kernels::attention_forward(pass.y, pass.log_sum, pass.qkv, mask, options, *stream_);
+            kernels::attention_backward(pass.dqkv, pass.dy, pass.y, pass.log_sum, pass.qkv, mask,
+                                        options, *stream_);
+            kernels::dropout(pass.dropped, {}, pass.dy, samples_, {0.3f, key}, *stream_);
+        }
+        kernels::AdamW options{.learning_rate = 1e-2, .weight_decay = 0.1};
+        options.rounding = key;
+        kernels::adamw(state_[0], state_[1], state_[2], gradient_, options, *stream_);
+    }
+    /// What `work` makes of fresh states: the bytes of each output.
+    std::vector<std::vector<std::byte>> made_by(const std::function<void()>& work) {
+        for (const View& view : outputs_)
+            stream_->set_zero(view.data, view.bytes());
+        work();
+        std::vector<std::vector<std::byte>> made;
+        for (const View& view : outputs_) {
+            made.emplace_back(view.bytes());
+            stream_->copy(made.back().data(), view.data, view.bytes());
+        }
+        stream_->synchronize();
+        return made;
+    }
+
+    struct Pass {
+        View qkv, dy, y, log_sum, dqkv, dropped;
+    };
+    View values_, samples_, number_, gradient_;
+    std::vector<Pass> passes_;
+    std::vector<View> state_, outputs_;
+};
+
+TEST_F(DrawingDeviceTest, CapturedWorkGoesByTheStepThatMemoryHolds) {
+    draw(2);  // takes scratch
+    const auto in_memory = StepNumber::read_from(number_.as<int64_t>());
+    const auto graph = stream_->capture([&] { draw(in_memory); });
+    const auto mutant = stream_->capture([&] { draw(2); });
+    for (const int64_t step : {2, 3, 17}) {
+        const auto expected = made_by([&] { draw(step); });
+        kernels::set_step_number(number_, step, *stream_);
+        EXPECT_EQ(made_by([&] { graph->launch(); }), expected) << step;
+        const auto kept = made_by([&] { mutant->launch(); });
+        for (size_t i = 0; i < kept.size(); ++i) {
+            const View& view = outputs_[i];
+            // Sums of exponentials, and weights, do not depend on what is drawn.
+            const bool draws = view.dtype == DType::bf16 || view.shape.rank() == 3;
+            if (!draws || view.shape == passes_[0].log_sum.shape) continue;
+            EXPECT_EQ(kept[i] == expected[i], step == 2) << "output " << i;
+        }
     }
 }
 

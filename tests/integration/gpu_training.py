@@ -297,14 +297,16 @@ def skips(lab, options):
 
 def graphs(lab, options):
     """Captured micro-batches and updates: in the reproducible mode the bits of a run without, for the styles that they hold and all
-    recompute modes, also from a checkpoint on and with lanes of several slots."""
+    recompute modes, also from a checkpoint on and with lanes of several slots. With dropout, ALiBi,
+    moments in bf16 and current 8-bit scales, too."""
     common = need_device(lab)
     stop = stop_of(common)
-    for config in ("gpt/tiny.yaml", "llama/tiny.yaml"):
-        for dtype in ("fp32", "bf16"):
-            name = f"{config.split('/')[0]}-{dtype}"
-            overrides = {**common, "train.lanes": 3, "train.micro_batch": 1, "train.dtype": dtype, "model.dropout": 0,
-                         "run.device": "cuda"}
+    styles = {"gpt": {"model.dropout": 0.1}, "llama": {"optimizer.moments": "bf16"}, "bloom": {"model.dropout": 0.1},
+              "gpt-fp8": {"model.dropout": 0, "model.width": 128, "train.fp8": "current"}}
+    for style, more in styles.items():
+        for dtype in ("bf16",) if "train.fp8" in more else ("fp32", "bf16"):
+            name, config = f"{style}-{dtype}", f"{style.split('-')[0]}/tiny.yaml"
+            overrides = {**common, "train.lanes": 3, "train.micro_batch": 1, "train.dtype": dtype, "run.device": "cuda", **more}
             captured = {**overrides, "run.graphs": "true"}
             plain = lab.train(f"{name}-plain", config, overrides)
             runs.expect_equal(lab, f"{name}: captured", plain, lab.train(f"{name}-captured", config, captured))

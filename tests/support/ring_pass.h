@@ -33,8 +33,7 @@ struct RingCase {
                             .causal = causal,
                             .window = window,
                             .dropout = dropout},
-                .alibi = alibi,
-                .all_heads = heads,
+                .slopes = alibi ? core::nn::AlibiSlopes(heads, 0, heads) : core::nn::AlibiSlopes(),
                 .dropout_name = "blocks.3.attention.weights"};
     }
 };

@@ -27,6 +27,7 @@ struct LateRun {
 };
 
 using BeforeEnd = std::function<void(EngineRank&, int step)>;
+using WithRank = std::function<void(EngineRank&)>;
 
 struct LateOptions {
     int steps = 5;
@@ -34,17 +35,23 @@ struct LateOptions {
     size_t ahead = 1;       ///< steps that end before the host asks for the means of the first
     std::vector<int64_t> batches = {};  ///< of each step in turn; empty: as many as ever
     BeforeEnd before_end = {};
+    WithRank begin = {};  ///< in place of fresh weights
+    WithRank end = {};    ///< when all steps' means were taken
+    /// A mutant: the engine takes each step for the first, as captured work would that keeps the
+    /// step by which random numbers are keyed.
+    bool step_is_kept = false;
 };
 
 /// Trains as a training does.
 inline LateRun run_late(const RunConfig& config, const LateOptions& options) {
     parallel::SelfCommunicator world;
     EngineRank rank(config, world);
-    rank.engine.initialize(rank.step.seed);
+    if (!options.begin) rank.engine.initialize(rank.step.seed);
     if (options.on_device) {
         rank.engine.decide_on_device();
         CHECK(rank.engine.decides_on_device(), "the device does not decide");
     }
+    if (options.begin) options.begin(rank);
     std::vector<plinth::test::QueueCall> calls;
     rank.session.stream().set_queue(std::make_unique<plinth::test::LateQueue>(calls));
     LateRun found;
@@ -61,12 +68,14 @@ inline LateRun run_late(const RunConfig& config, const LateOptions& options) {
         if (const auto& batches = options.batches; !batches.empty())
             rank.config.train.global_batch = batches[static_cast<size_t>(step) % batches.size()];
         parallel::StepScalars scalars(options.on_device ? 0 : rank.plan().slots, world);
+        core::StepState state = rank.step;
+        if (options.step_is_kept) state.step = 0;
         rank.engine.run_micro_batches(
-            rank.model->phases().front(), rank.plan(), rank.step,
+            rank.model->phases().front(), rank.plan(), state,
             [&](int64_t slot) { return rank.batch(slot); }, scalars);
         scalars.reduce(world);
         if (options.before_end) options.before_end(rank, step);
-        rank.engine.end_step(scalars, 1e-2 / (1.0 + step));
+        rank.engine.end_step(scalars, 1e-2 / (1.0 + static_cast<double>(rank.step.step)));
         if (rank.engine.graphs()) found.blocks.push_back(rank.engine.graphs()->arena().use().taken);
         ++rank.step.step;
         ++pending;
@@ -75,6 +84,7 @@ inline LateRun run_late(const RunConfig& config, const LateOptions& options) {
     }
     while (take()) {
     }
+    if (options.end) options.end(rank);
     collect(rank, found.run);
     found.updates = rank.engine.update_count();
     if (const MicroBatchGraphs* graphs = rank.engine.graphs()) {

@@ -142,7 +142,7 @@ TEST_F(AdamWTest, PartsHaveTheBitsOfOneCallForEach) {
                                       .second_moment = many.v.rows(at, at + size).out(),
                                       .gradient = g.rows(at, at + size).in(),
                                       .decays = number % 3 != 1,
-                                      .rounding = RandomKey(5, "moments", number),
+                                      .rounding = StepKey(5, "moments", number),
                                       .elements = {.first = static_cast<int64_t>(100 * number)}});
                 at += size + 3;
             }
@@ -282,7 +282,7 @@ struct RoundedAdamW {
                 w[i] * c.keep - c.step_size * mean / (std::sqrt(square) * c.inverse_root2 + c.eps);
             const uint64_t e = i + (wrong == Wrong::next_element ? 1 : 0);
             const uint32_t word =
-                (wrong == Wrong::old_key ? RandomKey(5, "moments.w", 1) : o.rounding)
+                (wrong == Wrong::old_key ? RandomKey(5, "moments.w", 1) : o.rounding.get())
                     .words(e / 4)[wrong == Wrong::one_word_a_quadruple ? 0 : e % 4];
             uint32_t low = word % 65536, high = word / 65536;
             if (wrong == Wrong::halves_swapped) std::swap(low, high);
@@ -299,7 +299,7 @@ struct RoundedAdamW {
 
 kernels::AdamW rounding_options_at(int t) {
     kernels::AdamW options = options_at(t);
-    options.rounding = RandomKey(5, "moments.w", static_cast<uint64_t>(t));
+    options.rounding = StepKey(5, "moments.w", t);
     return options;
 }
 
@@ -362,7 +362,7 @@ TEST_F(AdamWTest, RoundedSecondMomentsFallAsTheFormulaSays) {
     double expected = 1.0;
     float nearest = 1.0f;
     for (int t = 1; t <= 1500; ++t) {
-        options.rounding = RandomKey(5, "moments.w", static_cast<uint64_t>(t));
+        options.rounding = StepKey(5, "moments.w", t);
         kernels::adamw(w.out(), m.out(), v.out(), g.in(), options, stream_);
         expected = 0.999 * expected + 0.001 * 0.01;
         nearest = static_cast<float>(BFloat16(0.999f * nearest + 0.001f * 0.01f));

@@ -40,7 +40,7 @@ class AttentionPartTest : public OpTest {
                 .causal = c.causal,
                 .window = c.window,
                 .dropout = c.dropout,
-                .random = RandomKey(42, attention_dropout_name, 3)};
+                .random = StepKey(42, attention_dropout_name, 3)};
     }
 
     /// A mutant: changes what is said of a part.

@@ -4,6 +4,7 @@
 #include <cmath>
 
 #include "kernels/dropout.h"
+#include "kernels/step_decision.h"
 #include "tests/support/op_fixture.h"
 #include "tests/support/same_bits.h"
 
@@ -82,7 +83,7 @@ TEST_F(DropoutTest, TheMaskIsWhatThePhiloxWordsOfTheElementsSay) {
             const core::Tensor x =
                 tensor(std::vector<float>(static_cast<size_t>(2 * n), 1.0f), {2, n}, dtype);
             core::Tensor y = core::Tensor::empty({2, n}, dtype, *allocator_);
-            kernels::dropout(y.out(), {}, x.in(), ids.in(), {p, key}, stream_);
+            kernels::dropout(y.out(), {}, x.in(), ids.in(), {p, StepKey(3, "here", 9)}, stream_);
             const auto values = to_doubles(y);
             for (int64_t i = 0; i < 2 * n; ++i) {
                 const auto element = static_cast<uint64_t>(i % n);
@@ -157,12 +158,34 @@ TEST_F(DropoutTest, APartOfTwoRunsHasTheMasksOfBoth) {
     }
 }
 
+TEST_F(DropoutTest, WhatIsCapturedDropsByTheStepThatMemoryHolds) {
+    const auto ids = samples({3, 4});
+    const core::Tensor x = tensor(std::vector<float>(2 * 1037, 1.0f), {2, 1037});
+    core::Tensor y = core::Tensor::empty({2, 1037}, DType::f32, *allocator_);
+    core::Tensor number = core::Tensor::of<int64_t>({2}, {1}, *allocator_);
+    const auto drop = [&](StepNumber step) {
+        kernels::dropout(y.out(), {}, x.in(), ids.in(), {0.3f, StepKey(3, "here", step)}, stream_);
+    };
+    const auto in_memory = StepNumber::read_from(number.in().as<int64_t>());
+    const auto graph = stream_.capture([&] { drop(in_memory); });
+    const auto mutant = stream_.capture([&] { drop(2); });
+    for (const int64_t step : {int64_t{2}, int64_t{3}, int64_t{1} << 40}) {
+        drop(step);
+        const auto expected = to_doubles(y);
+        kernels::set_step_number(number.out(), step, stream_);
+        graph->launch();
+        EXPECT_EQ(to_doubles(y), expected) << step;
+        mutant->launch();
+        EXPECT_EQ(to_doubles(y) == expected, step == 2) << "one that keeps the step is not seen";
+    }
+}
+
 TEST_F(DropoutTest, ThreadsDoNotChangeBits) {
     const auto x = tensor(random_values(2 * 70001, "x"), {2, 70001});
     const auto ids = samples({1, 2});
     expect_threads_do_not_change_bits([&](Stream& stream) {
         core::Tensor y = tensor(x.values<float>(), x.shape());
-        kernels::dropout(y.out(), {}, x.in(), ids.in(), {0.25f, RandomKey(1, "p")}, stream);
+        kernels::dropout(y.out(), {}, x.in(), ids.in(), {0.25f, StepKey(1, "p")}, stream);
         return y.values<float>();
     });
 }

@@ -59,7 +59,9 @@ class Altered final : public Fp8Source {
     }
     Fp8Tensor weight(Parameter& weight, bool transposed) override {
         Fp8Tensor found = sound_.weight(weight, transposed);
-        if (!first_.transposed.defined()) first_ = found;
+        if (!first_.transposed.defined() && found.transposed.defined())
+            first_.transposed = Tensor::of(found.transposed.values<uint8_t>(),
+                                           found.transposed.shape(), allocator_);
         if (fault_ == Fault::stale_weight) found.transposed = first_.transposed;
         return altered(std::move(found));
     }
@@ -205,6 +207,32 @@ TEST_F(Fp8LinearTest, AWeightIsQuantizedOnceAStep) {
         << "a transposed copy of the step before is not seen";
     core::CurrentScaling at_each_use(*allocator_, false);
     EXPECT_EQ(differentiate(linear(), input(), at_each_use), second);
+}
+
+TEST_F(Fp8LinearTest, CapturedProductsReadTheWeightOfTheirStep) {
+    declare_linear();
+    core::Scope::Settings around = settings(stream_, &source_);
+    const core::Scope scope(around);
+    const Tensor x = input();
+    const auto product = [&] { return linear()(x); };
+    const auto make_weight = [&] { source_.weight(*parameters_[0], false); };
+    make_weight();
+    product();  // makes the copy of the bias, too
+    Tensor y;
+    const auto graph = stream_.capture([&] { y = product(); });
+    for (int step = 0; step < 3; ++step) {
+        auto* weight = parameters_[0]->master().data<float>();
+        for (int64_t i = 0; i < N * K; ++i)
+            weight[i] *= i % 3 == 0 ? 2.0f : 1.0f;
+        parameters_[0]->changed();
+        source_.begin_step(stream_);
+        graph->launch();
+        const auto stale = to_doubles(y);
+        make_weight();
+        graph->launch();
+        EXPECT_EQ(to_doubles(y), to_doubles(product()));
+        EXPECT_NE(to_doubles(y), stale) << "a weight of the step before is not seen";
+    }
 }
 
 TEST_F(Fp8LinearTest, WhatIsKeptChangesNoBit) {

@@ -142,7 +142,7 @@ TEST_F(StepDecisionTest, ADecidedUpdateHasTheBitsOfOneThatTheHostDecides) {
                            .bias_correction1 = 0.19,
                            .bias_correction2 = 0.0975,
                            .gradient_scale = 0.37};
-    options.rounding = RandomKey(7, "moments", 3);
+    options.rounding = StepKey(7, "moments", 3);
     options.elements.first = 5;
     kernels::AdamW places;  // all that a decided update takes from the host
     places.rounding = options.rounding;
