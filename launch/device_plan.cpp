@@ -58,7 +58,8 @@ ScratchPlan scratch_plan(const RunConfig& config, const std::vector<core::models
     ScratchPlan plan;
     plan.products =
         kernels::matmul_scratch_bytes(sums_chunks ? logit_columns(config) * m.width : 0);
-    plan.attention = kernels::cudnn_attention_scratch_estimate(shape, config.run.reproducible);
+    plan.attention =
+        kernels::cudnn_attention_scratch_bytes(shape, config.run.reproducible, device.capability);
     if (!is_cudnn || plan.attention > kernels::cudnn_workspace_limit)
         plan.attention = kernels::tiled_attention_scratch_bytes(shape);
     if (has_embedding)
