@@ -66,6 +66,8 @@ struct TableRow {
     /// Makes one set of tensors and returns the call on it. Sets take turns, so that together they
     /// do not fit the L2 cache.
     std::function<KernelCall(DeviceTensors&)> prepare;
+    /// It asks whether a library can do something: where it cannot, its message is the answer.
+    bool may_be_refused = false;
 };
 
 struct TableOptions {

@@ -36,9 +36,8 @@ void add_optimizer(Rows& rows, const ModelSizes& m) {
             const kernels::AdamW options{
                 .learning_rate = 1e-4, .weight_decay = 0.1, .rounding = RandomKey(1, "moments")};
             if (!is_decided)
-                return [=](Stream& s) {
-                    kernels::adamw(weight, first, second, gradient, options, s);
-                };
+                return
+                    [=](Stream& s) { kernels::adamw(weight, first, second, gradient, options, s); };
             kernels::StepTerms known{.adamw = options};
             std::fill_n(known.bias_correction1, kernels::StepTerms::most_ahead + 1, 1.0);
             std::fill_n(known.bias_correction2, kernels::StepTerms::most_ahead + 1, 1.0);
@@ -61,8 +60,8 @@ void add_optimizer(Rows& rows, const ModelSizes& m) {
              });
     rows.add("exact_sum_of_blocks", {blocks}, static_cast<double>(blocks) * 2 * full_size,
              [=](DeviceTensors& t) -> KernelCall {
-                 const View exact = t.zeros(words, DType::i64), sums = t.zeros({blocks}, DType::f64),
-                            gradient = t.random({n}, f32);
+                 const View exact = t.zeros(words, DType::i64),
+                            sums = t.zeros({blocks}, DType::f64), gradient = t.random({n}, f32);
                  auto is_ready = std::make_shared<bool>(false);
                  return [=](Stream& s) {
                      if (!*is_ready) kernels::squared_block_sums(sums, gradient, s);

@@ -24,7 +24,8 @@ LAUNCHES_OF_A_LAYER, LAUNCH_US = 80, 3
 DEFAULTS = {"vocab_size": 50257, "vocab_multiple": 1, "layers": 12, "width": 768, "heads": 12, "kv_heads": 0, "ffn_width": 0,
             "max_positions": 1024, "norm": "layer", "positions": "learned", "activation": "gelu_tanh", "tied_head": True,
             "attention_bias": True, "qkv_bias": True, "mlp_bias": True, "embedding_norm": False, "sliding_window": 0}
-TRAIN = {"global_batch": 8, "micro_batch": 1, "dtype": "fp32", "recompute": "selective"}
+TRAIN = {"global_batch": 8, "micro_batch": 1, "dtype": "fp32", "recompute": "default"}
+RECOMPUTE = ("none", "default", "full")  # default: norms and activation functions
 
 
 def scalar(word):
@@ -98,6 +99,8 @@ def made_again(shape, recompute, copy, product, attention):
     gated = shape["activation"] == "swiglu"
     bytes_again = 2 * L * 2 * D * half + (3 if gated else 2) * L * F * half  # norms, and the activation function from its input
     again = {}
+    if recompute not in RECOMPUTE:
+        raise ValueError(f"train.recompute={recompute}: not in this arithmetic, which knows {', '.join(RECOMPUTE)}")
     if recompute == "full":  # blocks: products, scores, rotary, the sum between attention and the MLP
         block_weights = shapes.matmul_parameters(shape) - shape["vocab_size"] * D
         again["GEMM"] = 2 * block_weights / product / 1e12

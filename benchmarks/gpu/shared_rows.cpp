@@ -82,17 +82,15 @@ std::vector<TableRow> part_rows(const ModelSizes& m) {
         };
     };
     const Shape packed{B, half, m.qkv_columns()}, others{2, B, half, m.G * m.K};
-    TableRow join{.name = m.name + " attention_part join",
-                  .shape = packed.text(),
-                  .work = {.bytes = number(packed.elements()) * (4 + 2) +
-                                    number(others.elements()) * 4},
-                  .prepare = {}};
+    TableRow join{
+        .name = m.name + " attention_part join",
+        .shape = packed.text(),
+        .work = {.bytes = number(packed.elements()) * (4 + 2) + number(others.elements()) * 4},
+        .prepare = {}};
     join.prepare = [=](DeviceTensors& t) -> KernelCall {
         const View dqkv = t.random(packed, bf16), own = t.random(packed, f32),
                    of_others = t.random(others, f32);
-        return [=](Stream& stream) {
-            kernels::attention_part_join(dqkv, own, of_others, stream);
-        };
+        return [=](Stream& stream) { kernels::attention_part_join(dqkv, own, of_others, stream); };
     };
     return {forward, backward, join};
 }

@@ -11,7 +11,6 @@ import unittest
 from pathlib import Path
 
 NO_ROW = {
-    "save_matmul_algorithms": "text of the host",
     "count_matmul_algorithms": "a number of the host",
     "load_matmul_algorithms": "text of the host",
     "let_matmul_be_timed": "a switch of the host",
