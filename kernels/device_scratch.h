@@ -28,17 +28,23 @@ inline int64_t tiled_attention_scratch_bytes(const AttentionShape& shape) {
     return 4 * shape.batch * shape.heads * shape.tokens;
 }
 
-/// Of cuDNN's backward pass (its forward pass takes less). An estimate: the library says it for a
-/// plan that it has made, and may say another number in another version.
-inline int64_t cudnn_attention_scratch_estimate(const AttentionShape& shape,
-                                                bool is_deterministic) {
-    const int64_t queries = shape.batch * shape.heads * shape.tokens;
-    // dq is summed in fp32; two numbers for each query; of grouped queries dk and dv of each head
-    // come before their sums.
-    int64_t bytes = 4 * queries * shape.width + 2 * 4 * queries;
+/// Of cuDNN's backward pass; its forward pass takes next to nothing. What cuDNN 9.19 and its
+/// frontend 1.32 say on descriptions of an A100, an H100 and a B200
+/// (tests/gpu_graphs/attention.cpp); other versions may say other numbers. `capability` is 90 for
+/// compute capability 9.0.
+inline int64_t cudnn_attention_scratch_bytes(const AttentionShape& shape, bool is_deterministic,
+                                             int capability) {
+    const int64_t rows = shape.batch * shape.heads, queries = rows * shape.tokens;
+    // dy . y for each query; of grouped queries dk and dv of each head come before their sums.
+    int64_t bytes = 256 + 4 * queries;
     if (shape.group() > 1) bytes += 2 * 2 * queries * shape.width;
-    // In one order: the gradients of all scores.
-    if (is_deterministic) bytes += 2 * queries * shape.tokens;
+    if (is_deterministic && capability / 10 != 10) {  // in one order: the gradients of all scores
+        const int64_t tokens = (shape.tokens + 127) / 128 * 128;
+        return bytes + 2 * rows * tokens * tokens;
+    }
+    // dq is summed in fp32; before 9.0 in a second place too, whose rows are a multiple of eight.
+    bytes += 4 * queries * shape.width;
+    if (capability < 90) bytes += 4 * rows * ((shape.tokens + 7) / 8 * 8) * shape.width;
     return bytes;
 }
 

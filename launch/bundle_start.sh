@@ -3,7 +3,8 @@
 # Starts the program of the same name in bin/, with the bundle's libraries (launch/bundle.sh copies this beside it).
 #
 # CUDA's libraries are looked for in $CUDA_HOME/lib64 (or /usr/local/cuda/lib64), and in the Python wheels (nvidia-cublas and so on)
-# of the python3 in PATH. Without any of them the program runs on the CPU.
+# of the python3 in PATH; those that the loader finds by itself serve as well. Without them the program runs on the CPU, and where
+# a driver is, a line says which are missing and what to do.
 set -eu
 self=$(readlink -f "$0")
 here=$(dirname "$self")
@@ -19,6 +20,23 @@ add_if_cuda() {
     done
 }
 
+# Whether the loader will find it: in what was added, in what the caller has, or by itself.
+is_found() {
+    rest=$paths${LD_LIBRARY_PATH:+:$LD_LIBRARY_PATH}:
+    while [ -n "$rest" ]; do
+        [ ! -e "${rest%%:*}/$1" ] || return 0
+        rest=${rest#*:}
+    done
+    "$(command -v ldconfig || echo /sbin/ldconfig)" -p 2>/dev/null | grep -qF "$1"
+}
+
+missing_libraries() {
+    missing=
+    for library in libcudart.so.13 libcublasLt.so.13 libnvrtc.so.13 libcudnn.so.9; do
+        is_found "$library" || missing=$missing${missing:+, }$library
+    done
+}
+
 if [ -e "$here/bin/libplinth_cuda.so" ]; then
     toolkit=${CUDA_HOME:-/usr/local/cuda}
     add_if_cuda "$toolkit/lib64"
@@ -30,6 +48,22 @@ if [ -e "$here/bin/libplinth_cuda.so" ]; then
             "$prefix"/local/lib/python3*/dist-packages/nvidia/*/lib \
             "${HOME:-/nonexistent}"/.local/lib/python3*/site-packages/nvidia/*/lib; do
             add_if_cuda "$folder"
+        done
+    fi
+    missing_libraries
+    if [ -n "$missing" ] && [ -n "$python" ]; then  # a python3 that stands for another one (pyenv) lies elsewhere: it is asked
+        packages=$("$python" -c 'import sysconfig; print(sysconfig.get_paths()["purelib"])' 2>/dev/null || true)
+        for folder in "${packages:-/nonexistent}"/nvidia/*/lib; do
+            add_if_cuda "$folder"
+        done
+        missing_libraries
+    fi
+    if [ -n "$missing" ]; then
+        for driver in ${PLINTH_DRIVER_FILES:-/dev/nvidiactl /dev/dxg}; do  # another value is for tests
+            [ -e "$driver" ] || continue
+            echo "$name: an NVIDIA driver is here but not $missing, so that no GPU can be used: set CUDA_HOME to a CUDA 13 toolkit that has" \
+                "them, or: python3 -m pip install nvidia-cuda-runtime nvidia-cublas nvidia-cuda-nvrtc nvidia-cudnn-cu13" >&2
+            break
         done
     fi
 fi

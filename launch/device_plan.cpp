@@ -74,7 +74,8 @@ ScratchPlan scratch_plan(const RunConfig& config, const std::vector<core::models
                               kernels::AttentionImplementation::cudnn;
     ScratchPlan plan;
     plan.products = kernels::matmul_scratch_bytes(added_elements(config, chunks));
-    plan.attention = kernels::cudnn_attention_scratch_estimate(shape, config.run.reproducible);
+    plan.attention =
+        kernels::cudnn_attention_scratch_bytes(shape, config.run.reproducible, device.capability);
     if (!is_cudnn || plan.attention > kernels::cudnn_workspace_limit)
         plan.attention = kernels::tiled_attention_scratch_bytes(shape);
     if (has_embedding)

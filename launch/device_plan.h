@@ -29,7 +29,7 @@ inline constexpr int64_t device_context_estimate = int64_t{600} << 20;
 struct ScratchPlan {
     int64_t products = 0;   ///< the library's workspace; where products add to gradients, the
                             ///< largest of those, on trial or finished apart
-    int64_t attention = 0;  ///< backward: cuDNN's workspace, an estimate, or a row for each query
+    int64_t attention = 0;  ///< backward: cuDNN's workspace, or a row for each query
     int64_t embedding = 0;  ///< backward: sorted tokens
     int64_t total() const;
 };

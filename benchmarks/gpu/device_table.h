@@ -28,6 +28,10 @@ class DeviceTensors {
     View counting_ids(const Shape& shape, int64_t below);
     /// i32: 0 `length` times, then 1 `length` times, ..
     View document_ids(const Shape& shape, int64_t length);
+    /// i32 [samples]: tokens - 1
+    View last_places(int64_t samples, int64_t tokens);
+    /// i32 [samples, T]: a class behind the last token of each sample, -100 elsewhere
+    View last_labels(const Shape& shape);
     /// i64: 0, 1, ..
     View sample_numbers(int64_t count);
     size_t bytes() const { return bytes_; }
@@ -62,12 +66,15 @@ struct TableRow {
     /// Makes one set of tensors and returns the call on it. Sets take turns, so that together they
     /// do not fit the L2 cache.
     std::function<KernelCall(DeviceTensors&)> prepare;
+    /// It asks whether a library can do something: where it cannot, its message is the answer.
+    bool may_be_refused = false;
 };
 
 struct TableOptions {
     std::string filter;          ///< part of the names to run; empty: all
     double milliseconds = 50.0;  ///< of one timing; the median of five counts
     size_t rotated_bytes = 256u << 20;
+    bool only_once = false;  ///< each row is called once, to see that it can be; times say nothing
 };
 
 /// Prints a line a row as it is measured: time, GB/s beside the copy, TFLOP/s beside the product.

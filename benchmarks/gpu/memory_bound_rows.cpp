@@ -1,17 +1,14 @@
 // SPDX-License-Identifier: Apache-2.0
 #include <fmt/format.h>
 
-#include <numeric>
-
-#include "benchmarks/gpu/model_rows.h"
-#include "kernels/adamw.h"
+#include "benchmarks/gpu/memory_rows.h"
 #include "kernels/add.h"
+#include "kernels/attention.h"
 #include "kernels/cast.h"
 #include "kernels/cross_entropy.h"
 #include "kernels/dropout.h"
 #include "kernels/embedding.h"
 #include "kernels/gelu.h"
-#include "kernels/grad_norm.h"
 #include "kernels/kv_cache.h"
 #include "kernels/layer_norm.h"
 #include "kernels/matmul.h"
@@ -24,33 +21,6 @@
 namespace plinth::test {
 
 namespace {
-
-constexpr DType bf16 = DType::bf16, f32 = DType::f32;
-constexpr double half_size = 2.0, full_size = 4.0;
-
-using Prepare = std::function<KernelCall(DeviceTensors&)>;
-
-/// Rows of one model: names, and bytes counted in elements of a [N, columns] tensor.
-class Rows {
-  public:
-    explicit Rows(const ModelSizes& model) : model_(model) {}
-
-    void add(const std::string& name, const Shape& shape, double bytes, Prepare prepare) {
-        rows_.push_back({.name = model_.name + " " + name,
-                         .shape = shape.text(),
-                         .work = {.bytes = bytes},
-                         .prepare = std::move(prepare)});
-    }
-    std::vector<TableRow> take() { return std::move(rows_); }
-
-  private:
-    const ModelSizes& model_;
-    std::vector<TableRow> rows_;
-};
-
-double count(const Shape& shape) {
-    return static_cast<double>(shape.elements());
-}
 
 void add_norms(Rows& rows, const ModelSizes& m) {
     const int64_t N = m.tokens(), blocks = kernels::norm_blocks(N);
@@ -181,6 +151,21 @@ void add_elementwise(Rows& rows, const ModelSizes& m) {
                    every = t.counting_ids({N / 2}, N / 2);
         return [=](Stream& s) { kernels::select_rows_forward(y, x, every, s); };
     });
+    rows.add("select_rows backward", shape, 1.5 * n * half_size,
+             [=](DeviceTensors& t) -> KernelCall {
+                 const View dx = t.random(shape, bf16), dy = t.random({N / 2, shape[1]}, bf16),
+                            every = t.counting_ids({N / 2}, N / 2);
+                 return [=](Stream& s) { kernels::select_rows_backward(dx, dy, every, s); };
+             });
+    const Shape targets_shape{B, m.T};
+    rows.add("find_labelled_rows", targets_shape, static_cast<double>(N) * full_size,
+             [=](DeviceTensors& t) -> KernelCall {
+                 const View found = t.counting_ids({B}, B), labels = t.counting_ids({B}, B),
+                            targets = t.last_labels(targets_shape);
+                 return [=](Stream& s) {
+                     kernels::find_labelled_rows(found, labels, targets, -100, s);
+                 };
+             });
 }
 
 void add_tables(Rows& rows, const ModelSizes& m) {
@@ -242,6 +227,30 @@ void add_heads(Rows& rows, const ModelSizes& m) {
         return
             [=](Stream& s) { kernels::qk_norm_input_grad(dqkv, dy, qkv, rstd, q, k, options, s); };
     });
+    for (const bool of_keys : {false, true}) {
+        const auto heads = static_cast<double>(of_keys ? G : H);
+        const auto tokens = static_cast<double>(B * T);
+        rows.add(fmt::format("qk_norm weight_grad, {}", of_keys ? "keys" : "queries"), packed,
+                 tokens * heads * (2 * static_cast<double>(K) * half_size + full_size),
+                 [=](DeviceTensors& t) -> KernelCall {
+                     const View dweight = t.zeros({K}, f32), dy = t.random(packed, bf16),
+                                qkv = t.random(packed, bf16), rstd = t.random({B, T, H + G}, f32);
+                     return [=](Stream& s) {
+                         kernels::qk_norm_weight_grad(dweight, dy, qkv, rstd, of_keys, options, s);
+                     };
+                 });
+    }
+    // One new token of each sample over a full cache, which is read.
+    rows.add("attention_cached", {B, T, G * K}, 2 * static_cast<double>(B * T * G * K) * half_size,
+             [=](DeviceTensors& t) -> KernelCall {
+                 const View y = t.random({B, 1, H * K}, bf16), q = t.random({B, 1, H * K}, bf16),
+                            k = t.random({B, T, G * K}, bf16), v = t.random({B, T, G * K}, bf16),
+                            starts = t.last_places(B, T);
+                 const kernels::Attention attention{.heads = H, .kv_heads = G};
+                 return [=](Stream& s) {
+                     kernels::attention_cached(y, q, k, v, starts, {}, attention, s);
+                 };
+             });
     rows.add("kv_cache_append", packed, 4 * static_cast<double>(B * T * G * K) * half_size,
              [=](DeviceTensors& t) -> KernelCall {
                  const View k = t.random({B, T, G * K}, bf16), v = t.random({B, T, G * K}, bf16),
@@ -251,7 +260,7 @@ void add_heads(Rows& rows, const ModelSizes& m) {
 }
 
 void add_cross_entropy(Rows& rows, const ModelSizes& m) {
-    const int64_t N = 8192;  // a chunk of tokens
+    const int64_t N = m.head_tokens;
     const Shape logits{N, m.V};
     const double n = count(logits);
     const kernels::CrossEntropy options{.valid_columns = m.V};
@@ -262,6 +271,19 @@ void add_cross_entropy(Rows& rows, const ModelSizes& m) {
             kernels::cross_entropy_local(largest, sum, target, x, targets, options, s);
         };
     });
+    // Of tokens, not of logits: the three numbers of each, its target and its log_sum.
+    rows.add("cross_entropy finish", {N}, 5 * static_cast<double>(N) * full_size,
+             [=](DeviceTensors& t) -> KernelCall {
+                 const View loss = t.zeros({1}, DType::f64), entropy = t.zeros({1}, DType::f64),
+                            weight = t.zeros({1}, DType::i64), correct = t.zeros({1}, DType::i64),
+                            log_sum = t.zeros({N}, f32), largest = t.random({N}, f32),
+                            sum = t.random({N}, f32), target = t.random({N}, f32),
+                            targets = t.random_ids({N}, logits[1]);
+                 return [=](Stream& s) {
+                     kernels::cross_entropy_finish(loss, entropy, weight, correct, log_sum, largest,
+                                                   sum, target, targets, options, s);
+                 };
+             });
     rows.add(
         "cross_entropy backward", logits, 2 * n * half_size, [=](DeviceTensors& t) -> KernelCall {
             // Logits become gradients: what follows the first call is small and as random.
@@ -271,61 +293,6 @@ void add_cross_entropy(Rows& rows, const ModelSizes& m) {
                 kernels::cross_entropy_backward(x, dloss, log_sum, targets, options, s);
             };
         });
-}
-
-/// Elements of each parameter of GPT-2 124M: two tables, twelve of each block, the last norm.
-std::vector<int64_t> gpt2_parameters() {
-    constexpr int64_t D = 768;
-    std::vector<int64_t> sizes{50304 * D, 1024 * D};
-    for (int layer = 0; layer < 12; ++layer)
-        for (const int64_t size :
-             {D, D, 3 * D * D, 3 * D, D * D, D, D, D, 4 * D * D, 4 * D, 4 * D * D, D})
-            sizes.push_back(size);
-    sizes.insert(sizes.end(), {D, D});
-    return sizes;
-}
-
-void add_optimizer(Rows& rows) {
-    const int64_t n = 124 << 20;
-    const auto add_adamw = [&](const char* name, DType moments, double moment_size) {
-        const double moved = 3 * full_size + 4 * moment_size;  // of an element
-        rows.add(name, {n}, moved * static_cast<double>(n), [=](DeviceTensors& t) -> KernelCall {
-            const View weight = t.random({n}, f32), first = t.random({n}, moments, 1e-3f),
-                       second = t.zeros({n}, moments), gradient = t.random({n}, f32);
-            const kernels::AdamW options{
-                .learning_rate = 1e-4, .weight_decay = 0.1, .rounding = StepKey(1, "moments")};
-            return [=](Stream& s) { kernels::adamw(weight, first, second, gradient, options, s); };
-        });
-    };
-    add_adamw("adamw", f32, full_size);
-    add_adamw("adamw, bf16 moments", bf16, half_size);
-    const auto add_parts = [&](const char* name, DType moments, double moment_size) {
-        const std::vector<int64_t> sizes = gpt2_parameters();
-        const int64_t all = std::accumulate(sizes.begin(), sizes.end(), int64_t{0});
-        const double moved = 3 * full_size + 4 * moment_size;  // of an element
-        rows.add(
-            name, {all}, moved * static_cast<double>(all), [=](DeviceTensors& t) -> KernelCall {
-                std::vector<kernels::AdamWPart> parts;
-                for (const int64_t size : sizes)
-                    parts.push_back({.weight = t.random({size}, f32),
-                                     .first_moment = t.random({size}, moments, 1e-3f),
-                                     .second_moment = t.zeros({size}, moments),
-                                     .gradient = t.random({size}, f32),
-                                     .decays = size > 4096,
-                                     .rounding = {1, "moments"}});
-                return [=](Stream& s) {
-                    kernels::adamw_parts(parts, {.learning_rate = 1e-4, .weight_decay = 0.1}, s);
-                };
-            });
-    };
-    add_parts("adamw, 148 parameters", f32, full_size);
-    add_parts("adamw, 148 parameters, bf16 moments", bf16, half_size);
-    rows.add("squared_block_sums", {n}, static_cast<double>(n) * full_size,
-             [=](DeviceTensors& t) -> KernelCall {
-                 const View sums = t.zeros({n / kernels::norm_block}, DType::f64),
-                            gradient = t.random({n}, f32);
-                 return [=](Stream& s) { kernels::squared_block_sums(sums, {gradient}, s); };
-             });
 }
 
 }  // namespace
@@ -340,7 +307,7 @@ std::vector<TableRow> memory_bound_rows(const ModelSizes& model) {
         add_heads(rows, model);
     } else {
         add_elementwise(rows, model);
-        add_optimizer(rows);
+        add_optimizer(rows, model);
     }
     return rows.take();
 }

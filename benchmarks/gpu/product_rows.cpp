@@ -2,10 +2,13 @@
 #include <fmt/format.h>
 
 #include <memory>
+#include <sstream>
 
 #include "benchmarks/gpu/model_rows.h"
 #include "kernels/attention.h"
+#include "kernels/bias_grad.h"
 #include "kernels/fp8.h"
+#include "kernels/gelu_mlp.h"
 #include "kernels/matmul.h"
 
 namespace plinth::test {
@@ -13,9 +16,6 @@ namespace plinth::test {
 namespace {
 
 constexpr DType bf16 = DType::bf16, f32 = DType::f32;
-
-/// Rows of the head's products: cross-entropy works on chunks of tokens.
-constexpr int64_t head_rows = 8192;
 
 TableRow product(const std::string& name, int64_t m, int64_t n, int64_t k, DType out,
                  kernels::Matmul options, bool with_bias) {
@@ -35,19 +35,116 @@ TableRow product(const std::string& name, int64_t m, int64_t n, int64_t k, DType
     return row;
 }
 
+/// The MLP's first product with GELU behind it, or that of the gradient of its second one.
+TableRow gelu_product(const ModelSizes& model, bool is_backward) {
+    const int64_t N = model.tokens(), D = model.D, F = model.F;
+    TableRow row{.name = fmt::format("{} {}", model.name,
+                                     is_backward ? "down dx, gelu backward" : "up, gelu forward"),
+                 .shape = fmt::format("{}x{}x{}", N, F, D),
+                 .work = {.flops = 2.0 * static_cast<double>(N) * static_cast<double>(F) *
+                                   static_cast<double>(D)},
+                 .prepare = {}};
+    row.prepare = [=](DeviceTensors& tensors) -> KernelCall {
+        const View out = tensors.random({N, F}, bf16), pre = tensors.random({N, F}, bf16),
+                   a = tensors.random({N, D}, bf16);
+        if (is_backward) {
+            const View weight = tensors.random({D, F}, bf16, 0.02f);
+            return [=](Stream& stream) {
+                kernels::matmul_gelu_backward(out, a, weight, pre, kernels::Gelu::tanh, {}, stream);
+            };
+        }
+        const View weight = tensors.random({F, D}, bf16, 0.02f), bias = tensors.random({F}, f32);
+        return [=](Stream& stream) {
+            kernels::matmul_gelu(out, pre, a, weight, bias, kernels::Gelu::tanh,
+                                 {.transpose_b = true}, stream);
+        };
+    };
+    return row;
+}
+
+/// A call that says so, after its first run, where the library has not summed the bias gradient of
+/// its product, m x n x k to the library.
+KernelCall sure_of_the_library(KernelCall call, int64_t m, int64_t n, int64_t k) {
+    auto is_sure = std::make_shared<bool>(false);
+    const std::string extents = fmt::format("{}x{}x{} ", m, n, k);
+    return [=](Stream& stream) {
+        call(stream);
+        if (*is_sure) return;
+        std::string algorithms, line;
+        kernels::save_matmul_algorithms(algorithms, stream);
+        for (std::istringstream lines(algorithms); std::getline(lines, line);)
+            *is_sure = *is_sure || (line.find(extents) != std::string::npos &&
+                                    line.find(" bias gradient") != std::string::npos);
+        REQUIRE(io, *is_sure, "cuBLASLt has no algorithm");
+    };
+}
+
+/// Weight and bias gradients of a layer, y[N, columns] = x[N, width] W^T + bias: in one product, or
+/// in a product and a kernel.
+TableRow dbias_product(const ModelSizes& model, const char* layer, int64_t columns, int64_t width,
+                       bool by_library) {
+    const int64_t N = model.tokens();
+    TableRow row{.name = fmt::format("{} {} dweight, dbias {}", model.name, layer,
+                                     by_library ? "by library" : "apart"),
+                 .shape = fmt::format("{}x{}x{}", columns, width, N),
+                 .work = {.flops = 2.0 * static_cast<double>(columns) * static_cast<double>(width) *
+                                   static_cast<double>(N)},
+                 .prepare = {},
+                 .may_be_refused = by_library};
+    row.prepare = [=](DeviceTensors& tensors) -> KernelCall {
+        const View dweight = tensors.random({columns, width}, f32),
+                   dbias = tensors.zeros({columns}, f32), dy = tensors.random({N, columns}, bf16),
+                   x = tensors.random({N, width}, bf16);
+        if (by_library)
+            return sure_of_the_library(
+                [=](Stream& stream) { kernels::linear_grads(dweight, dbias, dy, x, stream); },
+                width, columns, N);
+        return [=](Stream& stream) {
+            kernels::matmul(dweight, dy, x, {}, {.transpose_a = true}, stream);
+            kernels::column_sum(dbias, dy, stream);
+        };
+    };
+    return row;
+}
+
+/// The gradient before GELU and that of the first layer's bias.
+TableRow gelu_dbias_product(const ModelSizes& model, bool by_library) {
+    const int64_t N = model.tokens(), D = model.D, F = model.F;
+    TableRow row = gelu_product(model, true);
+    row.name += by_library ? ", dbias by library" : ", dbias apart";
+    row.may_be_refused = by_library;
+    row.prepare = [=](DeviceTensors& tensors) -> KernelCall {
+        const View dpre = tensors.random({N, F}, bf16), dbias = tensors.zeros({F}, f32),
+                   dy = tensors.random({N, D}, bf16), weight = tensors.random({D, F}, bf16, 0.02f),
+                   pre = tensors.random({N, F}, bf16);
+        if (by_library)
+            return sure_of_the_library(
+                [=](Stream& stream) {
+                    kernels::gelu_linear_grads(dpre, dbias, dy, weight, pre, stream);
+                },
+                F, N, D);
+        return [=](Stream& stream) {
+            kernels::matmul_gelu_backward(dpre, dy, weight, pre, kernels::Gelu::tanh, {}, stream);
+            kernels::column_sum(dbias, dpre, stream);
+        };
+    };
+    return row;
+}
+
 }  // namespace
 
-std::vector<TableRow> ceiling_rows() {
-    constexpr int64_t size = int64_t{1} << 28;
+std::vector<TableRow> ceiling_rows(bool is_tiny) {
+    const int64_t size = int64_t{1} << (is_tiny ? 12 : 28), extent = is_tiny ? 64 : 8192;
     TableRow copy{.name = "copy",
-                  .shape = "1 GiB",
+                  .shape = is_tiny ? "16 KiB" : "1 GiB",
                   .work = {.bytes = 8.0 * static_cast<double>(size)},
-                  .prepare = [](DeviceTensors& tensors) -> KernelCall {
+                  .prepare = [size](DeviceTensors& tensors) -> KernelCall {
                       const View to = tensors.random({size}, f32),
                                  from = tensors.random({size}, f32);
                       return [=](Stream& stream) { stream.copy(to.data, from.data, to.bytes()); };
                   }};
-    return {copy, product("matmul 8192", 8192, 8192, 8192, bf16, {.transpose_b = true}, false)};
+    return {copy,
+            product("matmul 8192", extent, extent, extent, bf16, {.transpose_b = true}, false)};
 }
 
 std::vector<TableRow> product_rows(const ModelSizes& model) {
@@ -60,7 +157,7 @@ std::vector<TableRow> product_rows(const ModelSizes& model) {
     for (const Layer& layer :
          {Layer{"qkv", N, model.qkv_columns(), model.D}, Layer{"output", N, model.D, model.D},
           Layer{"up", N, model.gated ? 2 * model.F : model.F, model.D},
-          Layer{"down", N, model.D, model.F}, Layer{"head", head_rows, model.V, model.D}}) {
+          Layer{"down", N, model.D, model.F}, Layer{"head", model.head_tokens, model.V, model.D}}) {
         const auto name = [&](const char* part) {
             return fmt::format("{} {} {}", model.name, layer.name, part);
         };
@@ -73,6 +170,15 @@ std::vector<TableRow> product_rows(const ModelSizes& model) {
                                {.transpose_a = true}, false));
         rows.push_back(product(name("dweight +="), layer.columns, layer.width, layer.rows, f32,
                                {.transpose_a = true, .accumulate = true}, false));
+    }
+    if (model.gated) return rows;
+    for (const bool is_backward : {false, true})
+        rows.push_back(gelu_product(model, is_backward));
+    for (const bool by_library : {false, true}) {
+        rows.push_back(dbias_product(model, "qkv", model.qkv_columns(), model.D, by_library));
+        rows.push_back(dbias_product(model, "output", model.D, model.D, by_library));
+        rows.push_back(dbias_product(model, "down", model.D, model.F, by_library));
+        rows.push_back(gelu_dbias_product(model, by_library));
     }
     return rows;
 }

@@ -69,8 +69,9 @@ Options& set_masks(Options& options, const AttentionGraph& graph) {
 }
 
 /// For devices of that compute capability: nodes take it along when they are added.
-std::shared_ptr<fe::graph::Graph> described(const AttentionGraph& graph, int capability) {
-    auto result = std::make_shared<fe::graph::Graph>();
+template <typename Graph = fe::graph::Graph>
+std::shared_ptr<Graph> described(const AttentionGraph& graph, int capability) {
+    auto result = std::make_shared<Graph>();
     result->set_sm_version(capability)
         .set_io_data_type(fe::DataType_t::BFLOAT16)
         .set_intermediate_data_type(fe::DataType_t::FLOAT)
@@ -187,6 +188,28 @@ void* writable(ConstView input) {
     return const_cast<void*>(input.data);
 }
 
+/// A graph whose workspace is asked for where no plan can be made, for want of a device: what the
+/// library says of the engine that it would take, and what the graph itself puts aside. `build`
+/// makes the first plan that is supported.
+class AskedGraph final : public fe::graph::Graph {
+  public:
+    fe::error_t workspace(int64_t& bytes) {
+        for (int64_t i = 0; i < get_execution_plan_count(); ++i) {
+            if (plans.check_support_at_index(i).is_bad()) continue;
+            // The library's own number stands in the message of the refusal.
+            plans.set_max_workspace_allowed(-1);
+            const std::string message = plans.check_support_at_index(i).get_message();
+            const std::string before = "workspace violation. Requires ";
+            const size_t place = message.find(before);
+            if (place == std::string::npos) break;
+            bytes =
+                std::stoll(message.substr(place + before.size())) + get_fe_workspace_size_subtree();
+            return {fe::error_code_t::OK, ""};
+        }
+        return {fe::error_code_t::GRAPH_NOT_SUPPORTED, "no engine says its workspace"};
+    }
+};
+
 }  // namespace
 
 int capability_of(int device) {
@@ -216,19 +239,22 @@ const std::string& cudnn_attention_backward(View dqkv, ConstView dy, ConstView y
     return queue.state<CudnnAttention>().run(graph, std::move(pointers));
 }
 
-std::string attention_graph_refusal(const AttentionGraph& graph, const std::string& device,
-                                    int capability) {
+AttentionGraphCheck check_attention_graph(const AttentionGraph& graph, const std::string& device,
+                                          int capability) {
     auto properties = std::make_shared<fe::DeviceProperties>();
     fe::error_t status = properties->deserialize({device.begin(), device.end()});
-    if (status.is_bad()) return "device description: " + status.get_message();
-    const auto built = described(graph, capability);
+    if (status.is_bad()) return {.refusal = "device description: " + status.get_message()};
+    const auto built = described<AskedGraph>(graph, capability);
     built->set_device_properties(properties);
     status = built->validate();
     if (status.is_good()) status = built->build_operation_graph();
     if (status.is_good())
         status = built->create_execution_plans({fe::HeurMode_t::A, fe::HeurMode_t::FALLBACK});
     if (status.is_good()) status = built->check_support();
-    return status.is_good() ? std::string() : status.get_message();
+    AttentionGraphCheck check;
+    if (status.is_good()) status = built->workspace(check.workspace_bytes);
+    if (status.is_bad()) check.refusal = status.get_message();
+    return check;
 }
 
 }  // namespace plinth::kernels::cuda

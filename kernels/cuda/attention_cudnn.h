@@ -35,9 +35,13 @@ const std::string& cudnn_attention_backward(View dqkv, ConstView dy, ConstView y
                                             ConstView qkv, const AttentionShape& shape,
                                             const Attention& options, Queue& queue);
 
-/// Why cuDNN has no plan for the graph on a device that is not here, from cuDNN's description of
-/// the device in JSON; empty if it has one.
-std::string attention_graph_refusal(const AttentionGraph& graph, const std::string& device,
-                                    int capability);
+struct AttentionGraphCheck {
+    std::string refusal;          ///< why cuDNN has no plan; empty if it has one
+    int64_t workspace_bytes = 0;  ///< of that plan
+};
+/// What cuDNN makes of the graph on a device that is not here, from cuDNN's description of the
+/// device in JSON.
+AttentionGraphCheck check_attention_graph(const AttentionGraph& graph, const std::string& device,
+                                          int capability);
 
 }  // namespace plinth::kernels::cuda

@@ -24,22 +24,21 @@ struct BackwardArguments {
 };
 
 /// Gradient `to` = scale * row i of the sums, or has that added.
-template <int Width, typename D>
-__device__ void give_sums(D* to, const float (&row)[Tiles<Width>::columns], float scale, int width,
+template <typename Tile, typename D>
+__device__ void give_sums(D* to, const float (&row)[Tile::columns], float scale, int width,
                           bool adds) {
     if constexpr (std::is_same_v<D, float>)
-        if (adds) return add_sums<Width>(to, row, scale, width);
-    store_sums<Width>(to, row, scale, width);
+        if (adds) return add_sums<Tile>(to, row, scale, width);
+    store_sums<Tile>(to, row, scale, width);
 }
 
 /// One tile of queries of one head against all their keys.
-template <typename T, typename D, int Width>
+template <typename T, typename D, typename Tile>
 __global__ void __launch_bounds__(attention_threads)
     query_gradients(const BackwardArguments<T, D> call) {
-    using Tile = Tiles<Width>;
     constexpr int each = Tile::each;
     extern __shared__ __align__(16) float memory[];
-    __shared__ TileDocuments<Width> documents;
+    __shared__ TileDocuments<Tile> documents;
     float *queries = memory, *dys = queries + Tile::size, *keys = dys + Tile::size,
           *values = keys + Tile::size, *products = values + Tile::size;
     const AttentionProblem& problem = call.problem;
@@ -51,9 +50,9 @@ __global__ void __launch_bounds__(attention_threads)
               h = static_cast<int>(heads % problem.heads), kv_head = problem.kv_head_of(h);
     const bool has_documents = problem.documents != nullptr;
     TileLoad load{first, span.queries, problem.width, problem.scale, problem.vectors};
-    load_tile<Width, false, T>(queries, call.q.rows(b, h, problem.width), load);
+    load_tile<Tile, false, T>(queries, call.q.rows(b, h, problem.width), load);
     load.scale = 1.0f;
-    load_tile<Width, false, T>(dys, call.dy.rows(b, h, problem.width), load);
+    load_tile<Tile, false, T>(dys, call.dy.rows(b, h, problem.width), load);
     if (has_documents)
         load_documents(documents.of_row, problem.documents_from(b, span.first_query), first,
                        span.queries, Tile::rows);
@@ -66,21 +65,21 @@ __global__ void __launch_bounds__(attention_threads)
     }
     const DeviceMask mask = DeviceMask::of(problem, h, span);
     const int limit = span.keys_end(first, Tile::rows);
-    Sums<Width> dq;
-    set_zero<Width>(dq);
+    Sums<Tile> dq;
+    set_zero<Tile>(dq);
     load.limit = span.keys;
     for (int key = span.keys_begin(first, Tile::rows); key < limit; key += Tile::rows) {
         load.first = key;
         __syncthreads();
-        load_tile<Width, true, T>(keys, call.k.rows(b, kv_head, problem.width), load);
-        load_tile<Width, true, T>(values, call.v.rows(b, kv_head, problem.width), load);
+        load_tile<Tile, true, T>(keys, call.k.rows(b, kv_head, problem.width), load);
+        load_tile<Tile, true, T>(values, call.v.rows(b, kv_head, problem.width), load);
         if (has_documents)
             load_documents(documents.of_column, problem.documents_from(b, span.first_key), key,
                            span.keys, Tile::rows);
         __syncthreads();
-        Scores<Width> weights, dweights;
-        multiply<Width>(weights, queries, keys, problem.width);
-        multiply<Width>(dweights, dys, values, problem.width);
+        Scores<Tile> weights, dweights;
+        multiply<Tile>(weights, queries, keys, problem.width);
+        multiply<Tile>(dweights, dys, values, problem.width);
         const auto numbers = DropoutNumbers::of(problem, b, h);
 #pragma unroll
         for (int i = 0; i < each; ++i) {
@@ -96,51 +95,48 @@ __global__ void __launch_bounds__(attention_threads)
                 const float weight =
                     exp_of(mask.of_score(weights[i][j], query_position, key_position + j, same) -
                            log_sum[i]);
-                const uint32_t word = each == 4               ? words[j]
-                                      : key_position % 4 == 0 ? words[j]
-                                                              : words[2 + j];
+                const uint32_t word = word_of<each>(words, key_position, j);
                 float dweight = dweights[i][j];
                 if (problem.dropped_below != 0)
                     dweight = word < problem.dropped_below ? 0.0f : dweight * problem.kept;
                 dweights[i][j] = weight * (dweight - delta[i]);
             }
         }
-        store_scores<Width>(products, dweights);
+        store_scores<Tile>(products, dweights);
         __syncwarp();
-        accumulate<Width>(dq, products, keys);
+        accumulate<Tile>(dq, products, keys);
     }
 #pragma unroll
     for (int i = 0; i < each; ++i) {
         const int query = first + thread_row() * each + i;
         if (query >= span.queries) break;
-        give_sums<Width>(call.dq.rows(b, h, problem.width).row(query), dq[i], problem.scale,
-                         problem.width, call.adds);
+        give_sums<Tile>(call.dq.rows(b, h, problem.width).row(query), dq[i], problem.scale,
+                        problem.width, call.adds);
     }
 }
 
 /// What a block of key_value_gradients reads of a tile of queries, in shared memory.
-template <int Width>
+template <typename Tile>
 struct QueryNumbers {
-    float log_sum[Tiles<Width>::rows], delta[Tiles<Width>::rows];
+    float log_sum[Tile::rows], delta[Tile::rows];
 };
 
-template <typename T, typename D, int Width>
-__device__ void load_query_numbers(QueryNumbers<Width>& numbers,
-                                   const BackwardArguments<T, D>& call, int b, int h, int first) {
+template <typename T, typename D, typename Tile>
+__device__ void load_query_numbers(QueryNumbers<Tile>& numbers, const BackwardArguments<T, D>& call,
+                                   int b, int h, int first) {
     const int i = static_cast<int>(threadIdx.x), queries = call.problem.span.queries;
-    if (i >= Tiles<Width>::rows) return;
+    if (i >= Tile::rows) return;
     numbers.log_sum[i] = usable_log_sum(call.log_sum.of(b, h), first + i, queries);
     numbers.delta[i] = first + i < queries ? call.delta.of(b, h)[first + i] : 0.0f;
 }
 
 /// weights = the scores' weights after dropout, dweights = gradients of the scaled scores, of the
 /// keys at position `key` + rows and the queries at `query` + columns of query head h of sample b.
-template <int Width>
-__device__ void weigh_keys(Scores<Width>& weights, Scores<Width>& dweights,
-                           const AttentionProblem& problem, const QueryNumbers<Width>& numbers,
-                           const TileDocuments<Width>* documents, int b, int h, int key,
-                           int query) {
-    constexpr int each = Tiles<Width>::each;
+template <typename Tile>
+__device__ void weigh_keys(Scores<Tile>& weights, Scores<Tile>& dweights,
+                           const AttentionProblem& problem, const QueryNumbers<Tile>& numbers,
+                           const TileDocuments<Tile>* documents, int b, int h, int key, int query) {
+    constexpr int each = Tile::each;
     const DeviceMask mask = DeviceMask::of(problem, h, problem.span);
     const auto random = DropoutNumbers::of(problem, b, h);
     const int row = thread_row() * each;
@@ -156,9 +152,7 @@ __device__ void weigh_keys(Scores<Width>& weights, Scores<Width>& dweights,
             const float weight =
                 exp_of(mask.of_score(weights[i][j], query + column, key + row + i, same) -
                        numbers.log_sum[column]);
-            const uint32_t word = each == 4              ? words[i]
-                                  : (key + row) % 4 == 0 ? words[i]
-                                                         : words[2 + i];
+            const uint32_t word = word_of<each>(words, key + row, i);
             const float factor = problem.dropped_below == 0     ? 1.0f
                                  : word < problem.dropped_below ? 0.0f
                                                                 : problem.kept;
@@ -170,13 +164,12 @@ __device__ void weigh_keys(Scores<Width>& weights, Scores<Width>& dweights,
 
 /// One tile of keys and values of one key/value head against the queries of its group, head by
 /// head.
-template <typename T, typename D, int Width>
+template <typename T, typename D, typename Tile>
 __global__ void __launch_bounds__(attention_threads)
     key_value_gradients(const BackwardArguments<T, D> call) {
-    using Tile = Tiles<Width>;
     extern __shared__ __align__(16) float memory[];
-    __shared__ TileDocuments<Width> documents;
-    __shared__ QueryNumbers<Width> numbers;
+    __shared__ TileDocuments<Tile> documents;
+    __shared__ QueryNumbers<Tile> numbers;
     float *keys = memory, *values = keys + Tile::size, *queries = values + Tile::size,
           *dys = queries + Tile::size, *products = dys + Tile::size;
     const AttentionProblem& problem = call.problem;
@@ -188,14 +181,14 @@ __global__ void __launch_bounds__(attention_threads)
     const int group = problem.heads / problem.kv_heads;
     const bool has_documents = problem.documents != nullptr;
     TileLoad load{first, span.keys, problem.width, 1.0f, problem.vectors};
-    load_tile<Width, false, T>(keys, call.k.rows(b, g, problem.width), load);
-    load_tile<Width, false, T>(values, call.v.rows(b, g, problem.width), load);
+    load_tile<Tile, false, T>(keys, call.k.rows(b, g, problem.width), load);
+    load_tile<Tile, false, T>(values, call.v.rows(b, g, problem.width), load);
     if (has_documents)
         load_documents(documents.of_row, problem.documents_from(b, span.first_key), first,
                        span.keys, Tile::rows);
-    Sums<Width> dk, dv;
-    set_zero<Width>(dk);
-    set_zero<Width>(dv);
+    Sums<Tile> dk, dv;
+    set_zero<Tile>(dk);
+    set_zero<Tile>(dv);
     load.limit = span.queries;
     const int queries_end = span.queries_end(first, Tile::rows);
     for (int h = g * group; h < (g + 1) * group; ++h)
@@ -204,36 +197,36 @@ __global__ void __launch_bounds__(attention_threads)
             load.first = query;
             __syncthreads();
             load.scale = problem.scale;
-            load_tile<Width, true, T>(queries, call.q.rows(b, h, problem.width), load);
+            load_tile<Tile, true, T>(queries, call.q.rows(b, h, problem.width), load);
             load.scale = 1.0f;
-            load_tile<Width, true, T>(dys, call.dy.rows(b, h, problem.width), load);
+            load_tile<Tile, true, T>(dys, call.dy.rows(b, h, problem.width), load);
             load_query_numbers(numbers, call, b, h, query);
             if (has_documents)
                 load_documents(documents.of_column, problem.documents_from(b, span.first_query),
                                query, span.queries, Tile::rows);
             __syncthreads();
-            Scores<Width> weights, dweights;
-            multiply<Width>(weights, keys, queries, problem.width);
-            multiply<Width>(dweights, values, dys, problem.width);
-            weigh_keys<Width>(weights, dweights, problem, numbers,
-                              has_documents ? &documents : nullptr, b, h, span.first_key + first,
-                              span.first_query + query);
-            store_scores<Width>(products, weights);
+            Scores<Tile> weights, dweights;
+            multiply<Tile>(weights, keys, queries, problem.width);
+            multiply<Tile>(dweights, values, dys, problem.width);
+            weigh_keys<Tile>(weights, dweights, problem, numbers,
+                             has_documents ? &documents : nullptr, b, h, span.first_key + first,
+                             span.first_query + query);
+            store_scores<Tile>(products, weights);
             __syncwarp();
-            accumulate<Width>(dv, products, dys);
+            accumulate<Tile>(dv, products, dys);
             __syncwarp();
-            store_scores<Width>(products, dweights);
+            store_scores<Tile>(products, dweights);
             __syncwarp();
-            accumulate<Width>(dk, products, queries);
+            accumulate<Tile>(dk, products, queries);
         }
 #pragma unroll
     for (int i = 0; i < Tile::each; ++i) {
         const int key = first + thread_row() * Tile::each + i;
         if (key >= span.keys) break;
-        give_sums<Width>(call.dk.rows(b, g, problem.width).row(key), dk[i], 1.0f, problem.width,
-                         call.adds);
-        give_sums<Width>(call.dv.rows(b, g, problem.width).row(key), dv[i], 1.0f, problem.width,
-                         call.adds);
+        give_sums<Tile>(call.dk.rows(b, g, problem.width).row(key), dk[i], 1.0f, problem.width,
+                        call.adds);
+        give_sums<Tile>(call.dv.rows(b, g, problem.width).row(key), dv[i], 1.0f, problem.width,
+                        call.adds);
     }
 }
 
@@ -245,18 +238,20 @@ void launch(BackwardArguments<T, D> call, const char* name, Queue& queue) {
     if (rows * queries * span.keys * problem.width == 0) return;
     problem.vectors = problem.width % 4 == 0 && call.dy.takes_vectors() && call.y.takes_vectors() &&
                       call.q.takes_vectors() && call.k.takes_vectors() && call.v.takes_vectors();
+    const auto& state = queue.state<AttentionState>();
+    const AttentionTile chosen =
+        choose_backward_tile(problem.width, state.shared_bytes, state.card);
     const size_t bytes = static_cast<size_t>(rows * queries) * sizeof(float);
     call.delta = {static_cast<float*>(queue.scratch(bytes)), heads * queries, queries};
     launch_delta(call.delta, problem, call.dy, call.y, name, queue);
-    with_tile_width(problem.width, [&]<int Width>(std::integral_constant<int, Width>) {
-        using Tile = Tiles<Width>;
+    with_tile<backward_tiles>(chosen, [&]<typename Tile>(Tile) {
         call.query_tiles = (span.queries + Tile::rows - 1) / Tile::rows;
         call.key_tiles = (span.keys + Tile::rows - 1) / Tile::rows;
         const int64_t query_blocks = int64_t{call.query_tiles} * problem.batch * problem.heads,
                       key_blocks = int64_t{call.key_tiles} * problem.batch * problem.kv_heads;
-        const auto of_queries = query_gradients<T, D, Width>;
-        const auto of_keys = key_value_gradients<T, D, Width>;
-        const int floats = 4 * Tile::size + Tile::score_size;
+        const auto of_queries = query_gradients<T, D, Tile>;
+        const auto of_keys = key_value_gradients<T, D, Tile>;
+        const int floats = Tile::extents.backward_floats();
         of_queries<<<blocks_for(query_blocks, 1), attention_threads,
                      allow_shared_floats(of_queries, floats), queue.stream()>>>(call);
         CUDA_CHECK_LAUNCH(name);

@@ -22,15 +22,15 @@ struct ForwardArguments {
 };
 
 /// Running maximum, sum and output of a thread's rows.
-template <int Width>
+template <typename Tile>
 struct RunningSoftmax {
-    float largest[Tiles<Width>::each], sum[Tiles<Width>::each];
-    Sums<Width> out;
+    float largest[Tile::each], sum[Tile::each];
+    Sums<Tile> out;
 
     __device__ RunningSoftmax() {
-        set_zero<Width>(out);
+        set_zero<Tile>(out);
 #pragma unroll
-        for (int i = 0; i < Tiles<Width>::each; ++i) {
+        for (int i = 0; i < Tile::each; ++i) {
             largest[i] = -std::numeric_limits<float>::infinity();
             sum[i] = 0.0f;
         }
@@ -41,20 +41,20 @@ struct RunningSoftmax {
     __device__ void resume(TokenRows<const float> y, const float* log_sum, int first, int queries,
                            int width) {
 #pragma unroll
-        for (int i = 0; i < Tiles<Width>::each; ++i) {
-            const int query = first + thread_row() * Tiles<Width>::each + i;
+        for (int i = 0; i < Tile::each; ++i) {
+            const int query = first + thread_row() * Tile::each + i;
             if (query >= queries) break;
             // Of a row that has seen keys, the log serves as the maximum, beside a sum of 1.
             largest[i] = log_sum[query];
             sum[i] = largest[i] == -std::numeric_limits<float>::infinity() ? 0.0f : 1.0f;
-            load_sums<Width>(out[i], y.row(query), width);
+            load_sums<Tile>(out[i], y.row(query), width);
         }
         __syncwarp();  // before another thread of the row writes what was read
     }
 
     /// scores = e^(scores - largest), with what came before shrunk to the new maxima.
-    __device__ void take(Scores<Width>& scores) {
-        constexpr int each = Tiles<Width>::each;
+    __device__ void take(Scores<Tile>& scores) {
+        constexpr int each = Tile::each;
 #pragma unroll
         for (int i = 0; i < each; ++i) {
             float row = scores[i][0];
@@ -75,7 +75,7 @@ struct RunningSoftmax {
             const float shrink = exp_of(before - finite);
             sum[i] = fmaf(sum[i], shrink, group_sum<16>(part));
 #pragma unroll
-            for (int c = 0; c < Tiles<Width>::columns; ++c)
+            for (int c = 0; c < Tile::columns; ++c)
                 out[i][c] *= shrink;
         }
     }
@@ -90,10 +90,10 @@ struct QueryTile {
 
 /// scores += masks, of the query and key at these positions and those behind them; false, in all
 /// threads, if no query of the tile sees any of these keys.
-template <int Width>
-__device__ bool mask_scores(Scores<Width>& scores, const DeviceMask& mask, int query, int key,
-                            const TileDocuments<Width>* documents) {
-    constexpr int each = Tiles<Width>::each;
+template <typename Tile>
+__device__ bool mask_scores(Scores<Tile>& scores, const DeviceMask& mask, int query, int key,
+                            const TileDocuments<Tile>* documents) {
+    constexpr int each = Tile::each;
     int is_seen = 0;
 #pragma unroll
     for (int i = 0; i < each; ++i)
@@ -108,10 +108,10 @@ __device__ bool mask_scores(Scores<Width>& scores, const DeviceMask& mask, int q
     return documents == nullptr || __syncthreads_or(is_seen) != 0;
 }
 
-template <int Width>
-__device__ void drop_weights(Scores<Width>& weights, const AttentionProblem& problem,
+template <typename Tile>
+__device__ void drop_weights(Scores<Tile>& weights, const AttentionProblem& problem,
                              const QueryTile& tile, int key_position) {
-    constexpr int each = Tiles<Width>::each;
+    constexpr int each = Tile::each;
     const int column = key_position + thread_column() * each;
     const auto numbers = DropoutNumbers::of(problem, tile.sample, tile.head);
 #pragma unroll
@@ -119,7 +119,7 @@ __device__ void drop_weights(Scores<Width>& weights, const AttentionProblem& pro
         const auto words = numbers.words(tile.position + thread_row() * each + i, column);
 #pragma unroll
         for (int j = 0; j < each; ++j) {
-            const uint32_t word = each == 4 ? words[j] : column % 4 == 0 ? words[j] : words[2 + j];
+            const uint32_t word = word_of<each>(words, column, j);
             weights[i][j] = word < problem.dropped_below ? 0.0f : weights[i][j] * problem.kept;
         }
     }
@@ -127,11 +127,10 @@ __device__ void drop_weights(Scores<Width>& weights, const AttentionProblem& pro
 
 /// One tile of queries of one head against all their keys. Two blocks on a multiprocessor: 128
 /// registers a thread, which the compiler does not choose by itself for each of them.
-template <typename T, typename Y, int Width>
+template <typename T, typename Y, typename Tile>
 __global__ void __launch_bounds__(attention_threads, 2) attend(const ForwardArguments<T, Y> call) {
-    using Tile = Tiles<Width>;
     extern __shared__ __align__(16) float memory[];
-    __shared__ TileDocuments<Width> documents;
+    __shared__ TileDocuments<Tile> documents;
     float *queries = memory, *moving = queries + Tile::size, *weights = moving + Tile::size;
     const AttentionProblem& problem = call.problem;
     // The tiles that see most keys come first.
@@ -152,13 +151,13 @@ __global__ void __launch_bounds__(attention_threads, 2) attend(const ForwardArgu
     const QueryTile tile{b, h, block * Tile::rows, span.first_query + block * Tile::rows};
     const bool has_documents = problem.documents != nullptr;
     TileLoad load{tile.first, span.queries, problem.width, problem.scale, problem.vectors};
-    load_tile<Width, false, T>(queries, call.q.rows(b, h, problem.width), load);
+    load_tile<Tile, false, T>(queries, call.q.rows(b, h, problem.width), load);
     if (has_documents)
         load_documents(documents.of_row, problem.documents_from(b, span.first_query), tile.first,
                        span.queries, Tile::rows);
     const DeviceMask mask = DeviceMask::of(problem, h, span);
     const TokenRows<Y> y = call.y.rows(b, h, problem.width);
-    RunningSoftmax<Width> softmax;
+    RunningSoftmax<Tile> softmax;
     if constexpr (std::is_same_v<Y, float>)
         if (call.resumes)
             softmax.resume({y.data, y.stride}, call.log_sum.of(b, h), tile.first, span.queries,
@@ -169,31 +168,31 @@ __global__ void __launch_bounds__(attention_threads, 2) attend(const ForwardArgu
     for (int key = span.keys_begin(tile.first, Tile::rows); key < limit; key += Tile::rows) {
         load.first = key;
         __syncthreads();
-        load_tile<Width, true, T>(moving, call.k.rows(b, kv_head, problem.width), load);
+        load_tile<Tile, true, T>(moving, call.k.rows(b, kv_head, problem.width), load);
         if (has_documents)
             load_documents(documents.of_column, problem.documents_from(b, span.first_key), key,
                            span.keys, Tile::rows);
         __syncthreads();
-        Scores<Width> scores;
-        multiply<Width>(scores, queries, moving, problem.width);
-        if (!mask_scores<Width>(scores, mask, tile.position, span.first_key + key,
-                                has_documents ? &documents : nullptr))
+        Scores<Tile> scores;
+        multiply<Tile>(scores, queries, moving, problem.width);
+        if (!mask_scores<Tile>(scores, mask, tile.position, span.first_key + key,
+                               has_documents ? &documents : nullptr))
             continue;
         softmax.take(scores);
         if (problem.dropped_below != 0)
-            drop_weights<Width>(scores, problem, tile, span.first_key + key);
-        store_scores<Width>(weights, scores);
+            drop_weights<Tile>(scores, problem, tile, span.first_key + key);
+        store_scores<Tile>(weights, scores);
         __syncthreads();
-        load_tile<Width, true, T>(moving, call.v.rows(b, kv_head, problem.width), load);
+        load_tile<Tile, true, T>(moving, call.v.rows(b, kv_head, problem.width), load);
         __syncthreads();
-        accumulate<Width>(softmax.out, weights, moving);
+        accumulate<Tile>(softmax.out, weights, moving);
     }
 #pragma unroll
     for (int i = 0; i < Tile::each; ++i) {
         const int query = tile.first + thread_row() * Tile::each + i;
         if (query >= span.queries) break;
-        store_sums<Width>(y.row(query), softmax.out[i],
-                          softmax.sum[i] > 0.0f ? 1.0f / softmax.sum[i] : 0.0f, problem.width);
+        store_sums<Tile>(y.row(query), softmax.out[i],
+                         softmax.sum[i] > 0.0f ? 1.0f / softmax.sum[i] : 0.0f, problem.width);
         if (call.log_sum.data && thread_column() == 0)
             call.log_sum.of(b, h)[query] = softmax.largest[i] + logf(softmax.sum[i]);
     }
@@ -206,12 +205,13 @@ void launch(ForwardArguments<T, Y> call, const char* name, Queue& queue) {
     problem.vectors = problem.width % 4 == 0 && call.q.takes_vectors() && call.k.takes_vectors() &&
                       call.v.takes_vectors();
     call.fault = queue.fault();
-    with_tile_width(problem.width, [&]<int Width>(std::integral_constant<int, Width>) {
-        using Tile = Tiles<Width>;
+    const auto& state = queue.state<AttentionState>();
+    const AttentionTile chosen = choose_forward_tile(problem.width, state.shared_bytes, state.card);
+    with_tile<forward_tiles>(chosen, [&]<typename Tile>(Tile) {
         call.query_blocks = (problem.span.queries + Tile::rows - 1) / Tile::rows;
         const int64_t blocks = int64_t{call.query_blocks} * problem.batch * problem.heads;
-        const auto kernel = attend<T, Y, Width>;
-        const unsigned shared = allow_shared_floats(kernel, 2 * Tile::size + Tile::score_size);
+        const auto kernel = attend<T, Y, Tile>;
+        const unsigned shared = allow_shared_floats(kernel, Tile::extents.forward_floats());
         kernel<<<blocks_for(blocks, 1), attention_threads, shared, queue.stream()>>>(call);
     });
     CUDA_CHECK_LAUNCH(name);

@@ -5,29 +5,26 @@
 #pragma once
 
 #include "kernels/cuda/attention_problem.cuh"
+#include "kernels/cuda/attention_state.h"
+#include "kernels/cuda/attention_tile.h"
 #include "kernels/math.h"
 
 namespace plinth::kernels::cuda {
 
 inline constexpr int attention_threads = 256;
-inline constexpr int largest_attention_width = 256;
 
-/// Extents, in floats, of the tiles for head widths up to Width.
-template <int Width>
-struct Tiles {
-    static constexpr int rows = Width <= 128 ? 64 : 32;  ///< queries or keys of a tile
-    static constexpr int each = rows / 16;               ///< rows and columns of a thread
-    /// From one row to the next. 4 (mod 32): 16-byte reads of neighbouring rows meet other banks.
-    static constexpr int stride = Width + 4;
-    static constexpr int score_stride = rows + 4;
+/// An AttentionTile as a type.
+template <int Width, int Rows>
+struct TileOf {
+    static constexpr AttentionTile extents{Width, Rows};
+    static constexpr int width = Width;
+    static constexpr int rows = Rows;       ///< queries or keys of a tile
+    static constexpr int each = rows / 16;  ///< rows and columns of a thread
+    static constexpr int stride = extents.stride(), score_stride = extents.score_stride();
     static constexpr int vector = Width / 16 < 4 ? Width / 16 : 4;  ///< columns read at once
     static constexpr int chunks = Width / (16 * vector);
     static constexpr int columns = vector * chunks;  ///< output columns of a thread
-    static constexpr int size = rows * stride;
-    static constexpr int score_size = rows * score_stride;
-    // The backward pass needs the most shared memory, beside it documents and numbers of the rows.
-    // A block may have 163 KiB on compute capability 8.0, 227 KiB on 9.0 and 10.0.
-    static_assert((4 * size + score_size + 4 * rows) * sizeof(float) <= 163 * 1024);
+    static constexpr int size = extents.size(), score_size = extents.score_size();
 };
 
 /// How a block's tokens are loaded; see load_tile.
@@ -41,16 +38,16 @@ struct TileLoad {
 
 /// Place of a row in a tile. The rows that a thread meets as its columns, tx * each + j, lie
 /// interleaved, so that threads side by side read rows side by side.
-template <int Width, bool Interleaved>
+template <typename Tile, bool Interleaved>
 __device__ constexpr int place_of(int row) {
-    constexpr int each = Tiles<Width>::each;
+    constexpr int each = Tile::each;
     return Interleaved ? row % each * 16 + row / each : row;
 }
 
-/// tile[place][0..Width) = scale * tokens first .. first + rows.
-template <int Width, bool Interleaved, typename T>
+/// tile[place][0..width) = scale * tokens first .. first + rows.
+template <typename Tile, bool Interleaved, typename T>
 __device__ void load_tile(float* tile, TokenRows<const T> tokens, const TileLoad& load) {
-    constexpr int rows = Tiles<Width>::rows, stride = Tiles<Width>::stride, quads = Width / 4;
+    constexpr int rows = Tile::rows, stride = Tile::stride, quads = Tile::width / 4;
     if (load.vectors) {
 #pragma unroll 4
         for (int index = static_cast<int>(threadIdx.x); index < rows * quads;
@@ -63,24 +60,24 @@ __device__ void load_tile(float* tile, TokenRows<const T> tokens, const TileLoad
                 values = {load.scale * to_float(in.values[0]), load.scale * to_float(in.values[1]),
                           load.scale * to_float(in.values[2]), load.scale * to_float(in.values[3])};
             }
-            *reinterpret_cast<float4*>(tile + place_of<Width, Interleaved>(row) * stride + column) =
+            *reinterpret_cast<float4*>(tile + place_of<Tile, Interleaved>(row) * stride + column) =
                 values;
         }
         return;
     }
-    for (int index = static_cast<int>(threadIdx.x); index < rows * Width;
+    for (int index = static_cast<int>(threadIdx.x); index < rows * Tile::width;
          index += attention_threads) {
-        const int row = index / Width, column = index % Width;
+        const int row = index / Tile::width, column = index % Tile::width;
         const bool is_inside = load.first + row < load.limit && column < load.width;
-        tile[place_of<Width, Interleaved>(row) * stride + column] =
+        tile[place_of<Tile, Interleaved>(row) * stride + column] =
             is_inside ? load.scale * to_float(tokens.row(load.first + row)[column]) : 0.0f;
     }
 }
 
-template <int Width>
-using Scores = float[Tiles<Width>::each][Tiles<Width>::each];
-template <int Width>
-using Sums = float[Tiles<Width>::each][Tiles<Width>::columns];
+template <typename Tile>
+using Scores = float[Tile::each][Tile::each];
+template <typename Tile>
+using Sums = float[Tile::each][Tile::columns];
 
 __device__ inline int thread_row() {
     return static_cast<int>(threadIdx.x) / 16;
@@ -90,9 +87,9 @@ __device__ inline int thread_column() {
 }
 
 /// scores[i][j] = row ty * each + i of `left` times row tx * each + j of `right`, interleaved.
-template <int Width>
-__device__ void multiply(Scores<Width>& scores, const float* left, const float* right, int width) {
-    constexpr int each = Tiles<Width>::each, stride = Tiles<Width>::stride;
+template <typename Tile>
+__device__ void multiply(Scores<Tile>& scores, const float* left, const float* right, int width) {
+    constexpr int each = Tile::each, stride = Tile::stride;
     const float* left_row = left + thread_row() * each * stride;
     const float* right_row = right + thread_column() * stride;
 #pragma unroll
@@ -121,9 +118,9 @@ __device__ void multiply(Scores<Width>& scores, const float* left, const float* 
 }
 
 /// The thread's scores into the tile that `accumulate` reads. Only its warp reads these rows.
-template <int Width>
-__device__ void store_scores(float* tile, const Scores<Width>& scores) {
-    constexpr int each = Tiles<Width>::each;
+template <typename Tile>
+__device__ void store_scores(float* tile, const Scores<Tile>& scores) {
+    constexpr int each = Tile::each;
 #pragma unroll
     for (int i = 0; i < each; ++i) {
         Vector<float, each> row;
@@ -131,16 +128,14 @@ __device__ void store_scores(float* tile, const Scores<Width>& scores) {
         for (int j = 0; j < each; ++j)
             row.values[j] = scores[i][j];
         *reinterpret_cast<Vector<float, each>*>(
-            tile + (thread_row() * each + i) * Tiles<Width>::score_stride +
-            thread_column() * each) = row;
+            tile + (thread_row() * each + i) * Tile::score_stride + thread_column() * each) = row;
     }
 }
 
-/// sums[i] += row ty * each + i of `weights` [rows][rows] times `right` [rows][Width], interleaved.
+/// sums[i] += row ty * each + i of `weights` [rows][rows] times `right` [rows][width], interleaved.
 /// Column c * vector + x of a thread is column (16 c + tx) * vector + x of the tile.
-template <int Width>
-__device__ void accumulate(Sums<Width>& sums, const float* weights, const float* right) {
-    using Tile = Tiles<Width>;
+template <typename Tile>
+__device__ void accumulate(Sums<Tile>& sums, const float* weights, const float* right) {
     const float* weight_row = weights + thread_row() * Tile::each * Tile::score_stride;
     const float* column = right + thread_column() * Tile::vector;
 #pragma unroll 2
@@ -152,7 +147,7 @@ __device__ void accumulate(Sums<Width>& sums, const float* weights, const float*
                 *reinterpret_cast<const Vector<float, 4>*>(weight_row + i * Tile::score_stride + k);
 #pragma unroll
         for (int step = 0; step < 4; ++step) {
-            const float* row = column + place_of<Width, true>(k + step) * Tile::stride;
+            const float* row = column + place_of<Tile, true>(k + step) * Tile::stride;
 #pragma unroll
             for (int c = 0; c < Tile::chunks; ++c) {
                 const auto value = *reinterpret_cast<const Vector<float, Tile::vector>*>(
@@ -168,19 +163,18 @@ __device__ void accumulate(Sums<Width>& sums, const float* weights, const float*
     }
 }
 
-template <int Width>
-__device__ void set_zero(Sums<Width>& sums) {
+template <typename Tile>
+__device__ void set_zero(Sums<Tile>& sums) {
 #pragma unroll
-    for (int i = 0; i < Tiles<Width>::each; ++i)
+    for (int i = 0; i < Tile::each; ++i)
 #pragma unroll
-        for (int c = 0; c < Tiles<Width>::columns; ++c)
+        for (int c = 0; c < Tile::columns; ++c)
             sums[i][c] = 0.0f;
 }
 
 /// Calls body(element of a row of the sums, its column) for the columns below `width`.
-template <int Width, typename Body>
+template <typename Tile, typename Body>
 __device__ void for_columns(int width, Body&& body) {
-    using Tile = Tiles<Width>;
 #pragma unroll
     for (int c = 0; c < Tile::chunks; ++c)
 #pragma unroll
@@ -191,32 +185,30 @@ __device__ void for_columns(int width, Body&& body) {
 }
 
 /// Token `to` = scale * row i of the sums, the columns below `width`.
-template <int Width, typename T>
-__device__ void store_sums(T* to, const float (&row)[Tiles<Width>::columns], float scale,
-                           int width) {
-    for_columns<Width>(width,
-                       [&](int i, int column) { to[column] = from_float<T>(scale * row[i]); });
+template <typename Tile, typename T>
+__device__ void store_sums(T* to, const float (&row)[Tile::columns], float scale, int width) {
+    for_columns<Tile>(width,
+                      [&](int i, int column) { to[column] = from_float<T>(scale * row[i]); });
 }
 
 /// Row i of the sums = token `from`, in the columns below `width`; the others stay.
-template <int Width>
-__device__ void load_sums(float (&row)[Tiles<Width>::columns], const float* from, int width) {
-    for_columns<Width>(width, [&](int i, int column) { row[i] = from[column]; });
+template <typename Tile>
+__device__ void load_sums(float (&row)[Tile::columns], const float* from, int width) {
+    for_columns<Tile>(width, [&](int i, int column) { row[i] = from[column]; });
 }
 
 /// Token `to` += scale * row i of the sums, the columns below `width`.
-template <int Width>
-__device__ void add_sums(float* to, const float (&row)[Tiles<Width>::columns], float scale,
-                         int width) {
-    float before[Tiles<Width>::columns];  // all loaded before the first is stored
-    load_sums<Width>(before, to, width);
-    for_columns<Width>(width, [&](int i, int column) { to[column] = before[i] + scale * row[i]; });
+template <typename Tile>
+__device__ void add_sums(float* to, const float (&row)[Tile::columns], float scale, int width) {
+    float before[Tile::columns];  // all loaded before the first is stored
+    load_sums<Tile>(before, to, width);
+    for_columns<Tile>(width, [&](int i, int column) { to[column] = before[i] + scale * row[i]; });
 }
 
 /// Numbers of the documents of a block's queries and keys, in shared memory.
-template <int Width>
+template <typename Tile>
 struct TileDocuments {
-    int32_t of_row[Tiles<Width>::rows], of_column[Tiles<Width>::rows];
+    int32_t of_row[Tile::rows], of_column[Tile::rows];
 };
 
 /// documents[i] = that of token first + i of a run.
@@ -226,16 +218,23 @@ __device__ inline void load_documents(int32_t* documents, const int32_t* of_toke
     if (i < rows) documents[i] = first + i < limit ? of_token[first + i] : 0;
 }
 
-/// Calls body with the tile width that serves head widths up to this one, as a constant.
-template <typename Body>
-void with_tile_width(int64_t width, Body&& body) {
-    CHECK(width <= largest_attention_width,
-          "attention: a head width of {} is more than the {} of the CUDA kernels", width,
-          largest_attention_width);
-    if (width <= 32) return body(std::integral_constant<int, 32>{});
-    if (width <= 64) return body(std::integral_constant<int, 64>{});
-    if (width <= 128) return body(std::integral_constant<int, 128>{});
-    body(std::integral_constant<int, 256>{});
+/// Of four random words, those of the keys at positions 4n .. 4n + 3, the word of the key at
+/// `position` + j, where `position` is a multiple of `each`, the keys of a thread.
+template <int each>
+__device__ uint32_t word_of(const std::array<uint32_t, 4>& words, int position, int j) {
+    if constexpr (each == 4) return words[j];
+    if constexpr (each == 2) return position % 4 == 0 ? words[j] : words[2 + j];
+    const int at = position % 4;  // no array in memory for an index
+    return at == 0 ? words[0] : at == 1 ? words[1] : at == 2 ? words[2] : words[3];
+}
+
+/// Calls body with the type of the one of `tiles` that `tile` is.
+template <const auto& tiles, size_t index = 0, typename Body>
+void with_tile(const AttentionTile& tile, Body&& body) {
+    if constexpr (index < tiles.size()) {
+        if (tile == tiles[index]) return body(TileOf<tiles[index].width, tiles[index].rows>{});
+        with_tile<tiles, index + 1>(tile, body);
+    }
 }
 
 /// A kernel whose blocks want that many floats of shared memory.

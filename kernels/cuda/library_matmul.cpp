@@ -69,10 +69,13 @@ cublasLtEpilogue_t epilogue_of(const MatmulProblem& problem) {
         case GeluEnd::forward:
             return problem.has_bias ? CUBLASLT_EPILOGUE_GELU_AUX_BIAS : CUBLASLT_EPILOGUE_GELU_AUX;
         case GeluEnd::backward:
-            return CUBLASLT_EPILOGUE_DGELU;
+            return problem.has_bias_grad ? CUBLASLT_EPILOGUE_DGELU_BGRAD : CUBLASLT_EPILOGUE_DGELU;
         case GeluEnd::none:
             break;
     }
+    // The library's B is the left operand here, of whose columns over the inner extent the sums
+    // are.
+    if (problem.has_bias_grad) return CUBLASLT_EPILOGUE_BGRADB;
     return problem.has_bias ? CUBLASLT_EPILOGUE_BIAS : CUBLASLT_EPILOGUE_DEFAULT;
 }
 
@@ -146,7 +149,7 @@ void LibraryMatmul::describe(PreparedMatmul& matmul) {
     set(matmul.operation, CUBLASLT_MATMUL_DESC_TRANSB, op_b);
     set(matmul.operation, CUBLASLT_MATMUL_DESC_EPILOGUE, epilogue_of(p));
     // Proposals read alignments off the addresses: every bias has at least this one.
-    if (p.has_bias) {
+    if (p.has_bias || p.has_bias_grad) {
         const int32_t type = cuda_type(p.d);
         set(matmul.operation, CUBLASLT_MATMUL_DESC_BIAS_DATA_TYPE, type);
         set(matmul.operation, CUBLASLT_MATMUL_DESC_BIAS_POINTER, address_aligned_to(16));
@@ -258,6 +261,8 @@ void LibraryMatmul::run(PreparedMatmul& matmul, const MatmulMemory& memory) {
           text_of(matmul.problem), cublasLtGetStatusString(matmul.refusal));
     if (matmul.problem.has_bias)
         set(matmul.operation, CUBLASLT_MATMUL_DESC_BIAS_POINTER, memory.bias);
+    if (matmul.problem.has_bias_grad)
+        set(matmul.operation, CUBLASLT_MATMUL_DESC_BIAS_POINTER, memory.bias_grad);
     if (matmul.problem.gelu != GeluEnd::none)
         set(matmul.operation, CUBLASLT_MATMUL_DESC_EPILOGUE_AUX_POINTER, memory.aux);
     if (matmul.problem.has_scales()) {

@@ -38,6 +38,7 @@ struct MatmulMemory {
     const void* b = nullptr;
     void* d = nullptr;
     const void* bias = nullptr;
+    void* bias_grad = nullptr;
     const void* aux = nullptr;      ///< GeluEnd::forward writes it
     const void* scale_a = nullptr;  ///< fp32, of 8-bit operands
     const void* scale_b = nullptr;

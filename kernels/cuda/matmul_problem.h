@@ -51,7 +51,10 @@ struct MatmulProblem {
     bool transpose_a = false, transpose_b = false;
     int64_t lda = 0, ldb = 0, ldd = 0;  ///< elements from a column to the next
     Element a = Element::f32, b = Element::f32, d = Element::f32;
-    bool has_bias = false;         ///< of the result's dtype
+    bool has_bias = false;  ///< of the result's dtype
+    /// Also the sums of op(B)'s columns, [n]; with GeluEnd::backward those of the result's rows,
+    /// [m]. In the result's dtype.
+    bool has_bias_grad = false;
     bool accumulates = false;      ///< adds D as it was (beta = 1)
     bool tf32 = false;             ///< fp32 inputs may be rounded to 10-bit mantissas
     bool fast_sums = false;        ///< of 8-bit inputs; see Fp8Matmul
@@ -80,12 +83,13 @@ inline std::string text_of(const MatmulProblem& p) {
                                                            : "";
     const std::string inputs =
         p.a == p.b ? name_of(p.a) : fmt::format("{} {}", name_of(p.a), name_of(p.b));
-    return fmt::format("{}x{}x{} {}{} ld {} {} {} {}->{}{}{}{}{}{} aligned {} {} {}{}", p.m, p.n,
+    return fmt::format("{}x{}x{} {}{} ld {} {} {} {}->{}{}{}{}{}{}{} aligned {} {} {}{}", p.m, p.n,
                        p.k, p.transpose_a ? 'T' : 'N', p.transpose_b ? 'T' : 'N', p.lda, p.ldb,
                        p.ldd, inputs, name_of(p.d), p.has_bias ? " bias" : "",
-                       p.accumulates ? " accumulates" : "", p.tf32 ? " tf32" : "",
-                       p.fast_sums ? " fast sums" : "", p.is_reproducible ? " reproducible" : "",
-                       p.alignment_a, p.alignment_b, p.alignment_d, gelu);
+                       p.has_bias_grad ? " bias gradient" : "", p.accumulates ? " accumulates" : "",
+                       p.tf32 ? " tf32" : "", p.fast_sums ? " fast sums" : "",
+                       p.is_reproducible ? " reproducible" : "", p.alignment_a, p.alignment_b,
+                       p.alignment_d, gelu);
 }
 
 struct MatmulProblemHash {
@@ -106,6 +110,7 @@ struct MatmulProblemHash {
                                    int64_t{p.transpose_a},
                                    int64_t{p.transpose_b},
                                    int64_t{p.has_bias},
+                                   int64_t{p.has_bias_grad},
                                    int64_t{p.accumulates},
                                    int64_t{p.tf32},
                                    int64_t{p.fast_sums},

@@ -24,6 +24,7 @@ class NcclComm {
     virtual ~NcclComm() = default;
     /// Throws the library's error if there is one.
     virtual bool is_ready() = 0;
+    /// Of at most NcclLibrary::most_messages.
     virtual void exchange(std::span<const Outgoing> sends, std::span<const Incoming> receives,
                           void* stream) = 0;
     virtual void all_reduce(void* values, size_t count, DType dtype, Reduce reduce,
@@ -38,6 +39,8 @@ class NcclLibrary {
     virtual ~NcclLibrary() = default;
     /// "2.28.9"
     virtual std::string version() = 0;
+    /// That one exchange may have, sent and received ones together: two at least.
+    virtual size_t most_messages() const = 0;
     virtual NcclId new_id() = 0;
     /// On the device that this thread uses now.
     virtual std::unique_ptr<NcclComm> connect(const NcclId& id, int rank, int size,

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "parallel/comm/nccl_links.h"
 
+#include <algorithm>
 #include <chrono>
 #include <exception>
 #include <map>
@@ -65,8 +66,11 @@ class NcclLink final : public DeviceLink {
 
     std::unique_ptr<Transfer> exchange(const Call& call, std::vector<Outgoing> sends,
                                        std::vector<Incoming> receives) override {
-        if (call.channel == Call::Channel::collective)
-            return lane_->start({exchange_step(std::move(sends), std::move(receives))});
+        if (call.channel == Call::Channel::collective) {
+            std::vector<NcclLane::Step> steps;
+            add_rounds(steps, sends, receives);
+            return lane_->start(std::move(steps));
+        }
         // A lane of a pair has two ranks, of which the one that sends is the first.
         NcclLane& lane = message_lane(call);
         for (Outgoing& out : sends)
@@ -108,7 +112,7 @@ class NcclLink final : public DeviceLink {
             if (counts[me] > 0) out.push_back({static_cast<int>(to), part(me)});
             if (counts[from] > 0) in.push_back({static_cast<int>(from), part(from)});
         }
-        steps.push_back(exchange_step(std::move(out), std::move(in)));
+        add_rounds(steps, out, in);
         return lane_->start(std::move(steps), std::move(block));
     }
 
@@ -126,6 +130,27 @@ class NcclLink final : public DeviceLink {
             if (!sends.empty() || !receives.empty())
                 comm.exchange(sends, receives, queue.queue().handle());
         };
+    }
+
+    /// An exchange of at most one message from each rank to each other one, in rounds of as many as
+    /// the library takes at once. A round has those between ranks of some distances: each message
+    /// is in the same round on both sides, so that no two ranks wait for each other's next one.
+    void add_rounds(std::vector<NcclLane::Step>& steps, std::span<const Outgoing> sends,
+                    std::span<const Incoming> receives) const {
+        const int ranks = group_.size(),
+                  distances = static_cast<int>(links_.library().most_messages() / 2);
+        const auto round_of = [&](int from, int to) {
+            const int distance = (to - from + ranks) % ranks;
+            return static_cast<size_t>(std::max(0, distance - 1) / distances);
+        };
+        std::vector<std::vector<Outgoing>> out(round_of(0, ranks - 1) + 1);
+        std::vector<std::vector<Incoming>> in(out.size());
+        for (const Outgoing& message : sends)
+            out[round_of(rank_, message.peer)].push_back(message);
+        for (const Incoming& message : receives)
+            in[round_of(message.peer, rank_)].push_back(message);
+        for (size_t round = 0; round < out.size(); ++round)
+            steps.push_back(exchange_step(std::move(out[round]), std::move(in[round])));
     }
 
     /// Sends each rank its part, receives every rank's part of this one and adds them in order.
@@ -149,7 +174,7 @@ class NcclLink final : public DeviceLink {
                 in.push_back({static_cast<int>(from),
                               std::as_writable_bytes(std::span(pieces + from * count, count))});
         }
-        steps.push_back(exchange_step(std::move(out), std::move(in)));
+        add_rounds(steps, out, in);
         if (count == 0) return block;
         steps.push_back([=, own = parts[me]](NcclComm&, LinkQueue& queue) {
             queue.queue().copy(pieces + me * count, own, count * sizeof(float));

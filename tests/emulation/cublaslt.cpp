@@ -29,7 +29,7 @@ struct Operation {
     cublasComputeType_t compute;
     cublasOperation_t transpose_a = CUBLAS_OP_N, transpose_b = CUBLAS_OP_N;
     cublasLtEpilogue_t epilogue = CUBLASLT_EPILOGUE_DEFAULT;
-    const void* bias = nullptr;
+    void* bias = nullptr;  ///< or where its gradient goes
     void* aux = nullptr;
     const float *scale_a = nullptr, *scale_b = nullptr;
     int64_t ld_aux = 0;
@@ -96,6 +96,11 @@ bool has_bias(cublasLtEpilogue_t epilogue) {
     return epilogue == CUBLASLT_EPILOGUE_BIAS || epilogue == CUBLASLT_EPILOGUE_GELU_AUX_BIAS;
 }
 
+bool has_bias_grad(cublasLtEpilogue_t epilogue) {
+    return epilogue == CUBLASLT_EPILOGUE_BGRADA || epilogue == CUBLASLT_EPILOGUE_BGRADB ||
+           epilogue == CUBLASLT_EPILOGUE_DGELU_BGRAD;
+}
+
 struct Product {
     Operation operation;
     Layout a, b, d;
@@ -117,6 +122,12 @@ struct Product {
         float scale = alpha;
         if (operation.scale_a) scale *= *operation.scale_a;
         if (operation.scale_b) scale *= *operation.scale_b;
+        // Of A's rows or B's columns, over the inner extent.
+        if (operation.epilogue == CUBLASLT_EPILOGUE_BGRADA) store_sums(left, m, k);
+        if (operation.epilogue == CUBLASLT_EPILOGUE_BGRADB) store_sums(right, n, k);
+        std::vector<float> results;  // [m][n], before they are rounded
+        if (operation.epilogue == CUBLASLT_EPILOGUE_DGELU_BGRAD)
+            results.resize(static_cast<size_t>(m * n));
         for (int64_t j = 0; j < n; ++j)
             for (int64_t i = 0; i < m; ++i) {
                 const float* x = left.data() + i * k;
@@ -126,8 +137,10 @@ struct Product {
                     sum = dot(x, y, k / 2) + dot(x + k / 2, y + k / 2, k - k / 2);
                 else
                     sum = dot(x, y, k);
-                finish(i, j, scale * sum);
+                const float result = finish(i, j, scale * sum);
+                if (!results.empty()) results[static_cast<size_t>(i * n + j)] = result;
             }
+        if (!results.empty()) store_sums(results, m, n);
     }
 
   private:
@@ -157,7 +170,18 @@ struct Product {
                ((sums[4] + sums[5]) + (sums[6] + sums[7]));
     }
 
-    void finish(int64_t i, int64_t j, float result) const {
+    /// The bias gradient: the sums of `outer` runs of `inner` values.
+    void store_sums(const std::vector<float>& values, int64_t outer, int64_t inner) const {
+        for (int64_t o = 0; o < outer; ++o) {
+            float sum = 0.0f;
+            for (int64_t i = 0; i < inner; ++i)
+                sum += values[static_cast<size_t>(o * inner + i)];
+            store(operation.bias, static_cast<cudaDataType>(operation.bias_type), o, sum);
+        }
+    }
+
+    /// Stores an element and returns it as it was before it was rounded.
+    float finish(int64_t i, int64_t j, float result) const {
         if (has_bias(operation.epilogue))
             result += value(operation.bias, static_cast<cudaDataType>(operation.bias_type), i);
         const auto aux_type = static_cast<cudaDataType>(operation.aux_type);
@@ -166,17 +190,22 @@ struct Product {
             operation.epilogue == CUBLASLT_EPILOGUE_GELU_AUX_BIAS) {
             store(operation.aux, aux_type, aux_at, result);
             result = gelu(result);
-        } else if (operation.epilogue == CUBLASLT_EPILOGUE_DGELU) {
+        } else if (operation.epilogue == CUBLASLT_EPILOGUE_DGELU ||
+                   operation.epilogue == CUBLASLT_EPILOGUE_DGELU_BGRAD) {
             result *= gelu_slope(value(operation.aux, aux_type, aux_at));
         }
         if (beta != 0.0f) result += beta * value(d_data, d.type, d.at(i, j));
         store(d_data, d.type, d.at(i, j), result);
+        return result;
     }
 };
 
 /// What the library documents as supported, as far as Plinth may ask for it.
 bool is_supported(const Operation& operation, const Layout& a, const Layout& b, const Layout& d) {
     if (is_fp8(a.type) != is_fp8(b.type)) return false;
+    // A bias gradient has the result's type.
+    if (has_bias_grad(operation.epilogue) && (operation.bias_type != d.type || is_fp8(a.type)))
+        return false;
     if (is_fp8(a.type))
         return operation.transpose_a == CUBLAS_OP_T && operation.transpose_b == CUBLAS_OP_N &&
                !(a.type == CUDA_R_8F_E5M2 && b.type == CUDA_R_8F_E5M2) && a.rows % 16 == 0 &&

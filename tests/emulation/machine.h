@@ -57,6 +57,8 @@ struct Machine {
     cudaError_t failure = cudaSuccess;  ///< of work that ran: no later call succeeds
     int opened = 0;                     ///< DeviceAccess that live
     Order order = Order::ascending;
+    /// That a block may ask for: of an H100, or PLINTH_EMULATION_SHARED_KIB.
+    size_t most_shared = size_t{227} << 10;
 
     Machine();
 };

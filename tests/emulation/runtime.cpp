@@ -15,7 +15,7 @@ namespace emulation {
 
 namespace {
 
-constexpr size_t shared_without_asking = size_t{48} << 10, most_shared = size_t{227} << 10;
+constexpr size_t shared_without_asking = size_t{48} << 10;
 constexpr int multiprocessors = 8;
 
 thread_local cudaError_t last_error = cudaSuccess;
@@ -25,6 +25,8 @@ thread_local size_t shared_asked_for = shared_without_asking;
 }  // namespace
 
 Machine::Machine() {
+    if (const char* kib = std::getenv("PLINTH_EMULATION_SHARED_KIB"))
+        most_shared = static_cast<size_t>(std::atoi(kib)) << 10;
     const char* asked = std::getenv("PLINTH_EMULATION_ORDER");
     const std::string_view name = asked ? asked : "ascending";
     if (name == "descending")
@@ -153,7 +155,7 @@ cudaError_t cudaGetDeviceProperties(cudaDeviceProp* properties, int) {
     properties->minor = 0;
     properties->multiProcessorCount = multiprocessors;
     properties->totalGlobalMem = device_bytes;
-    properties->sharedMemPerBlockOptin = most_shared;
+    properties->sharedMemPerBlockOptin = machine().most_shared;
     return cudaSuccess;
 }
 cudaError_t cudaDeviceGetAttribute(int* value, cudaDeviceAttr attribute, int) {
@@ -284,7 +286,7 @@ cudaError_t cudaEventElapsedTime(float* milliseconds, cudaEvent_t from, cudaEven
 
 cudaError_t cudaFuncSetAttribute(const void*, cudaFuncAttribute attribute, int value) {
     if (attribute != cudaFuncAttributeMaxDynamicSharedMemorySize ||
-        static_cast<size_t>(value) > most_shared)
+        static_cast<size_t>(value) > machine().most_shared)
         return failed(cudaErrorInvalidValue);
     shared_asked_for = std::max(shared_asked_for, static_cast<size_t>(value));
     return cudaSuccess;

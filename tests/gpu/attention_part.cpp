@@ -127,6 +127,7 @@ TEST_F(AttentionPartDeviceTest, HeadWidths) {
                   {"width 64", 1, 130, 4, 2, 64},
                   {"width 64 bidirectional", 1, 130, 2, 1, 64, false},
                   {"width 96", 1, 70, 3, 3, 96, false},
+                  {"width 100 everything", 1, 67, 2, 1, 100, true, true, true, 0.2f},
                   {"width 128", 1, 131, 4, 1, 128},
                   {"width 129", 1, 37, 1, 1, 129},
                   {"width 192 everything", 1, 67, 2, 1, 192, true, true, true, 0.2f},

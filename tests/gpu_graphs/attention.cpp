@@ -6,11 +6,13 @@
 
 #include "kernels/attention_choice.h"
 #include "kernels/cuda/attention_cudnn.h"
+#include "kernels/device_scratch.h"
 
 namespace plinth::test {
 namespace {
 
 using kernels::cuda::AttentionGraph;
+using kernels::cuda::AttentionGraphCheck;
 
 /// A card in the words of cuDNN's device property descriptor, by NVIDIA's published figures.
 struct Card {
@@ -32,9 +34,10 @@ struct Card {
                            multiprocessors, shared_memory, memory, clock_khz, memory_clock_khz, l2,
                            capability * 10, name);
     }
-    std::string refusal(const AttentionGraph& graph) const {
-        return attention_graph_refusal(graph, description(), capability);
+    AttentionGraphCheck check(const AttentionGraph& graph) const {
+        return check_attention_graph(graph, description(), capability);
     }
+    std::string refusal(const AttentionGraph& graph) const { return check(graph).refusal; }
 };
 
 constexpr Card a100{"NVIDIA A100-SXM4-80GB", 80,       108,     166912,
@@ -82,6 +85,62 @@ TEST_P(AttentionGraphs, OtherWidthsAreRefused) {
     graph.width = 512;
     graph.is_backward = true;
     EXPECT_NE(GetParam().refusal(graph), "");
+}
+
+/// Of the files of configs/ in bf16 that cuDNN's attention serves, and of the rows of
+/// benchmarks/gpu/shapes.py, whose micro-batches are larger.
+struct Shaped {
+    Extents extents;
+    int64_t window = 0;
+};
+constexpr Shaped configured[] = {
+    {{4, 1024, 12, 12, 64}},
+    {{4, 1024, 16, 16, 64}},
+    {{2, 1024, 20, 20, 64}},
+    {{1, 1024, 25, 25, 64}},
+    {{1, 4096, 32, 8, 64}},
+    {{1, 8192, 32, 8, 128}},
+    {{1, 8192, 32, 8, 128}, 4096},
+    {{32, 1024, 12, 12, 64}},
+    {{16, 1024, 20, 20, 64}},
+    {{8, 1024, 25, 25, 64}},
+    {{8, 2048, 32, 8, 64}},
+    {{2, 4096, 32, 8, 128}},
+    // And others: lengths of no multiple, other widths, several heads of keys.
+    {{2, 1000, 12, 12, 64}},
+    {{1, 197, 16, 16, 80}},
+    {{2, 2048, 16, 16, 128}},
+    {{3, 333, 8, 4, 96}}};
+
+TEST_P(AttentionGraphs, ThePlanOfMemoryHoldsTheWorkspace) {
+    for (const auto& [e, window] : configured)
+        for (const auto& [is_backward, is_deterministic] :
+             {std::pair{false, false}, std::pair{true, false}, std::pair{true, true}}) {
+            const AttentionGraphCheck check =
+                GetParam().check({e.batch, e.tokens, e.heads, e.kv_heads, e.width, 0.125f, true,
+                                  window, is_backward, is_deterministic});
+            const kernels::AttentionShape shape{e.batch,    e.tokens, e.heads,
+                                                e.kv_heads, e.width,  0.125f};
+            const int64_t planned = kernels::cudnn_attention_scratch_bytes(shape, is_deterministic,
+                                                                           GetParam().capability);
+            const std::string what = fmt::format(
+                "{}x{}, {} and {} heads of {}, window {}, backward {}, deterministic {}", e.batch,
+                e.tokens, e.heads, e.kv_heads, e.width, window, is_backward, is_deterministic);
+            ASSERT_EQ(check.refusal, "") << what;
+            EXPECT_LE(check.workspace_bytes, planned) << what;
+            if (!is_backward) {
+                EXPECT_LE(check.workspace_bytes, 256) << what;
+                continue;
+            }
+            // The plan is for the backward pass. It is above by 64 KiB at most, but for sequences
+            // that are no multiple of 128, and where 10.0 needs no dq in fp32 to keep the order.
+            int64_t above = 64 << 10;
+            if (const int64_t rest = e.tokens % 128; is_deterministic && rest != 0)
+                above += 2 * e.batch * e.heads * 128 * (2 * e.tokens + 128);
+            if (is_deterministic && GetParam().capability == 100)
+                above += 4 * e.batch * e.heads * e.tokens * e.width;
+            EXPECT_GE(check.workspace_bytes, planned - above) << what;
+        }
 }
 
 INSTANTIATE_TEST_SUITE_P(Cards, AttentionGraphs, testing::Values(a100, h100, b200),

@@ -117,7 +117,8 @@ struct FakeNetwork {
     std::mutex mutex;
     std::condition_variable changed;
     int ids = 0;
-    std::atomic<int> calls{0};  ///< of all ranks
+    size_t most_messages = 2048;  ///< in one exchange
+    std::atomic<int> calls{0};    ///< of all ranks
     std::map<parallel::NcclId, Group> groups;
     /// How much later than the others a rank of the world connects a group of that name.
     std::function<std::chrono::milliseconds(int rank, const std::string& group)> delay = {};
@@ -244,6 +245,8 @@ class FakeComm final : public parallel::NcclComm {
     }
     void exchange(std::span<const parallel::Outgoing> sends,
                   std::span<const parallel::Incoming> receives, void* stream) override {
+        CHECK(sends.size() + receives.size() <= network_.most_messages, "{} messages at once",
+              sends.size() + receives.size());
         give(stream,
              [calls = calls_, out = std::vector(sends.begin(), sends.end()),
               in = std::vector(receives.begin(), receives.end())] { calls->exchange(out, in); });
@@ -287,6 +290,7 @@ class FakeNccl final : public parallel::NcclLibrary {
     FakeNccl(FakeNetwork& network, FakeMemory& memory, int world_rank)
         : network_(network), memory_(memory), world_rank_(world_rank) {}
     std::string version() override { return "fake"; }
+    size_t most_messages() const override { return network_.most_messages; }
     parallel::NcclId new_id() override {
         const std::lock_guard lock(network_.mutex);
         parallel::NcclId id{};

@@ -116,6 +116,7 @@ class Library final : public NcclLibrary {
         ncclGetVersion(&code);
         return fmt::format("{}.{}.{}", code / 10000, code / 100 % 100, code % 100);
     }
+    size_t most_messages() const override { return most_in_group; }
     NcclId new_id() override {
         ncclUniqueId unique;
         const ncclResult_t result = ncclGetUniqueId(&unique);

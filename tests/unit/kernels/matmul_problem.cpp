@@ -258,6 +258,7 @@ TEST(MatmulProblem, EveryPartIsInTheKey) {
         [](auto& p) { p.b = Element::bf16; },
         [](auto& p) { p.d = Element::bf16; },
         [](auto& p) { p.has_bias = true; },
+        [](auto& p) { p.has_bias_grad = true; },
         [](auto& p) { p.accumulates = true; },
         [](auto& p) { p.tf32 = true; },
         [](auto& p) { p.fast_sums = true; },

@@ -90,9 +90,10 @@ TEST(DevicePlan, StagesNeedWhatTheirPartsDo) {
 
 TEST(DevicePlan, AttentionGoesByItsImplementation) {
     const int64_t queries = 32 * 12 * 1024;
-    EXPECT_EQ(scratch_of(gpt2({})).attention, queries * (4 * 64 + 8));
+    EXPECT_EQ(scratch_of(gpt2({})).attention, 256 + queries * (4 * 64 + 4));
+    EXPECT_EQ(scratch_of(gpt2({}), 80).attention, 256 + queries * (2 * 4 * 64 + 4));
     EXPECT_EQ(scratch_of(gpt2({"run.reproducible=true"})).attention,
-              queries * (4 * 64 + 8 + 2 * 1024));
+              256 + queries * (4 + 2 * 1024));
     for (const char* own : {"model.dropout=0.1", "data.document_mask=true", "train.dtype=fp32"})
         EXPECT_EQ(scratch_of(gpt2({own})).attention, 4 * queries) << own;
     EXPECT_EQ(scratch_of(gpt2({}), 75).attention, 4 * queries);

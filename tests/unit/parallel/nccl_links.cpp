@@ -40,6 +40,18 @@ TEST_P(Links, DoEveryCall) {
 }
 INSTANTIATE_TEST_SUITE_P(Ranks, Links, testing::Values(1, 2, 3, 4));
 
+/// Groups larger than one call of the library serves, with limits that divide nothing and that do.
+TEST(NcclLinks, ExchangeInRoundsWhatIsTooMuchForOneCall) {
+    for (const size_t most : {size_t{2}, size_t{3}, size_t{4}, size_t{8}}) {
+        FakeNetwork network;
+        network.most_messages = most;
+        run(5, [&](Communicator& comm) {
+            FakeLinkedDevice device(comm, network, {});
+            check_communicator_in({.comm = comm, .memory = device, .large = 1000});
+        });
+    }
+}
+
 TEST(NcclLinks, LeaveHostMemoryToTheHost) {
     FakeNetwork network;
     run(3, [&](Communicator& comm) {

@@ -1,0 +1,115 @@
+// SPDX-License-Identifier: Apache-2.0
+// What follows the last micro-batch of a step.
+#include <algorithm>
+#include <memory>
+#include <numeric>
+#include <utility>
+
+#include "benchmarks/gpu/memory_rows.h"
+#include "kernels/adamw.h"
+#include "kernels/grad_norm.h"
+#include "kernels/step_decision.h"
+
+namespace plinth::test {
+
+namespace {
+
+/// Elements of each parameter of 12 layers with biases, as GPT-2 124M has them.
+std::vector<int64_t> parameters_of(const ModelSizes& m) {
+    std::vector<int64_t> sizes{m.V * m.D, m.T * m.D};
+    for (int layer = 0; layer < 12; ++layer)
+        for (const int64_t size : {m.D, m.D, m.qkv_columns() * m.D, m.qkv_columns(), m.D * m.D, m.D,
+                                   m.D, m.D, m.F * m.D, m.F, m.F * m.D, m.D})
+            sizes.push_back(size);
+    sizes.insert(sizes.end(), {m.D, m.D});
+    return sizes;
+}
+
+}  // namespace
+
+void add_optimizer(Rows& rows, const ModelSizes& m) {
+    const int64_t n = m.parameters, blocks = n / kernels::norm_block, slots = 64;
+    const Shape words{kernels::ExactSum::limb_count + 1};
+    const auto decide = [=](DeviceTensors& t, const kernels::StepTerms& known) {
+        const View outcome = t.zeros({kernels::StepWord::count}, DType::f64),
+                   terms = t.zeros({2, kernels::adamw_words}, f32),
+                   losses = t.zeros({slots, 2}, DType::f64), weights = t.sample_numbers(slots),
+                   squares = t.zeros(words, DType::i64);
+        const KernelCall call = [=](Stream& s) {
+            kernels::decide_step(outcome, terms, losses, weights, squares, known, s);
+        };
+        return std::pair(call, terms);
+    };
+    // Once a step: its time counts, not the rate.
+    rows.add("decide_step", {slots}, static_cast<double>(slots) * 24,
+             [=](DeviceTensors& t) -> KernelCall { return decide(t, {}).first; });
+    const auto add_adamw = [&](const char* name, DType moments, double moment_size,
+                               bool is_decided) {
+        const double moved = 3 * full_size + 4 * moment_size;  // of an element
+        rows.add(name, {n}, moved * static_cast<double>(n), [=](DeviceTensors& t) -> KernelCall {
+            const View weight = t.random({n}, f32), first = t.random({n}, moments, 1e-3f),
+                       second = t.zeros({n}, moments), gradient = t.random({n}, f32);
+            const kernels::AdamW options{
+                .learning_rate = 1e-4, .weight_decay = 0.1, .rounding = StepKey(1, "moments")};
+            if (!is_decided)
+                return
+                    [=](Stream& s) { kernels::adamw(weight, first, second, gradient, options, s); };
+            kernels::StepTerms known{.adamw = options};
+            std::fill_n(known.bias_correction1, kernels::StepTerms::most_ahead + 1, 1.0);
+            std::fill_n(known.bias_correction2, kernels::StepTerms::most_ahead + 1, 1.0);
+            const auto [decide_once, terms] = decide(t, known);
+            auto is_ready = std::make_shared<bool>(false);
+            return [=, decide_once = decide_once, terms = terms](Stream& s) {
+                if (!*is_ready) decide_once(s);  // in the warm-up
+                *is_ready = true;
+                kernels::adamw_decided({{.weight = weight,
+                                         .first_moment = first,
+                                         .second_moment = second,
+                                         .gradient = gradient}},
+                                       terms, s);
+            };
+        });
+    };
+    add_adamw("adamw", f32, full_size, false);
+    add_adamw("adamw, bf16 moments", bf16, half_size, false);
+    add_adamw("adamw_decided", f32, full_size, true);
+    const auto add_parts = [&](const char* name, DType moments, double moment_size) {
+        const std::vector<int64_t> sizes = parameters_of(m);
+        const int64_t all = std::accumulate(sizes.begin(), sizes.end(), int64_t{0});
+        const double moved = 3 * full_size + 4 * moment_size;  // of an element
+        rows.add(
+            name, {all}, moved * static_cast<double>(all), [=](DeviceTensors& t) -> KernelCall {
+                std::vector<kernels::AdamWPart> parts;
+                for (const int64_t size : sizes)
+                    parts.push_back({.weight = t.random({size}, f32),
+                                     .first_moment = t.random({size}, moments, 1e-3f),
+                                     .second_moment = t.zeros({size}, moments),
+                                     .gradient = t.random({size}, f32),
+                                     .decays = size > m.F,
+                                     .rounding = {1, "moments"}});
+                return [=](Stream& s) {
+                    kernels::adamw_parts(parts, {.learning_rate = 1e-4, .weight_decay = 0.1}, s);
+                };
+            });
+    };
+    add_parts("adamw_parts, 148 parameters", f32, full_size);
+    add_parts("adamw_parts, 148 parameters, bf16 moments", bf16, half_size);
+    rows.add("squared_block_sums", {n}, static_cast<double>(n) * full_size,
+             [=](DeviceTensors& t) -> KernelCall {
+                 const View sums = t.zeros({blocks}, DType::f64), gradient = t.random({n}, f32);
+                 return [=](Stream& s) { kernels::squared_block_sums(sums, {gradient}, s); };
+             });
+    rows.add("exact_sum_of_blocks", {blocks}, static_cast<double>(blocks) * 2 * full_size,
+             [=](DeviceTensors& t) -> KernelCall {
+                 const View exact = t.zeros(words, DType::i64),
+                            sums = t.zeros({blocks}, DType::f64), gradient = t.random({n}, f32);
+                 auto is_ready = std::make_shared<bool>(false);
+                 return [=](Stream& s) {
+                     if (!*is_ready) kernels::squared_block_sums(sums, {gradient}, s);
+                     *is_ready = true;
+                     kernels::exact_sum_of_blocks(exact, sums, s);
+                 };
+             });
+}
+
+}  // namespace plinth::test
