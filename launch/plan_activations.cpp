@@ -25,7 +25,7 @@ int64_t folding(const RunConfig& config) {
 int64_t fp8_passing_through_block(const RunConfig& config) {
     const ModelSection& m = config.model;
     const int64_t t = config.parallel.tensor, w = m.width, f = m.ffn_width / t, shares = 2 * w / t;
-    const bool remakes = config.train.recompute == Recompute::selective;
+    const bool remakes = remakes_norms(config.train.recompute);
     const int64_t remade = remakes ? f : 0;
     if (m.activation == Activation::swiglu) {
         // What a product and the activation function have kept is free when they are done. A
@@ -47,7 +47,7 @@ int64_t passing_through_block(const RunConfig& config) {
     const ModelSection& m = config.model;
     const int64_t t = config.parallel.tensor, share = m.width / t;
     const int64_t hidden = m.activation == Activation::swiglu ? 2 * m.ffn_width : m.ffn_width;
-    const int64_t remade = config.train.recompute == Recompute::selective ? m.ffn_width : 0;
+    const int64_t remade = remakes_norms(config.train.recompute) ? m.ffn_width : 0;
     // The MLP with GELU is one op, whose weight half makes its hidden layer again beside the
     // gradients of that layer's input, of its own input and of its output.
     const bool is_one_op = m.activation != Activation::swiglu && remade > 0;
@@ -80,7 +80,7 @@ int64_t ring_elements(const RunConfig& config) {
     const int64_t heads = m.heads * m.head_width / t, keys = passed_keys(config);
     const int64_t sums = c == 2 ? 2 : 3, at_hand = c > 3 ? 2 : 1;
     const int64_t hidden = m.activation == Activation::swiglu ? 2 * m.ffn_width : m.ffn_width;
-    const int64_t remakeable = config.train.recompute == Recompute::selective
+    const int64_t remakeable = remakes_norms(config.train.recompute)
                                    ? 0
                                    : (m.width + m.ffn_width / t) / (is_fp8(config) ? 2 : 1);
     const int64_t freed = (m.width + hidden) / t + remakeable;
@@ -129,14 +129,17 @@ ActivationSizes activation_sizes(const RunConfig& config) {
     const int64_t passing = std::max(passing_through_block(config), ring_elements(config));
     // The inputs of the products and the gradients of their outputs. What the activation function
     // makes again comes from its input.
-    const bool remakes = config.train.recompute == Recompute::selective;
+    const bool remakes = remakes_norms(config.train.recompute);
     const int64_t narrow = is_fp8(config) && !remakes ? (2 * m.width + m.ffn_width) / 2 : 0;
     const int64_t halves = (4 * m.width + m.heads * m.head_width + (m.qk_norm ? 2 : 1) * qkv +
                             hidden + (remakes ? hidden : m.ffn_width) - narrow) /
                            t;
     switch (config.train.recompute) {
-        case Recompute::selective:
+        case Recompute::norms:
             return {halves, products, passing, 0};
+        case Recompute::selective:
+            // The hidden layer stays from the first who reads it to the last.
+            return {halves, products - hidden / t, passing, hidden / t};
         case Recompute::full:
             // Its input is kept already, and what it gives nobody reads.
             return {halves, m.width / t, passing, products + remakeable - m.width / t};

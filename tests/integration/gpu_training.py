@@ -74,7 +74,7 @@ def resumes(lab, options):
         lab.fork(whole, f"resumed-{dtype}", 10)
         resumed = lab.train(f"resumed-{dtype}", "gpt/tiny.yaml", overrides)
         runs.expect_equal(lab, f"{dtype}: resumed at step 10", whole, resumed, after=10)
-        for mode in ("none", "full"):
+        for mode in ("none", "selective", "full"):
             other = lab.train(f"recompute-{mode}-{dtype}", "gpt/tiny.yaml", {**overrides, "train.recompute": mode})
             runs.expect_equal(lab, f"{dtype}: recompute {mode}", whole, other)
 
@@ -255,7 +255,7 @@ def graphs(lab, options):
             lab.fork(plain, f"{name}-resumed", 10)
             resumed = lab.train(f"{name}-resumed", config, captured)
             runs.expect_equal(lab, f"{name}: captured from step 10 on", plain, resumed, after=10)
-            for mode in ("none", "full"):
+            for mode in ("none", "selective", "full"):
                 other = lab.train(f"{name}-{mode}", config, {**captured, "train.recompute": mode})
                 runs.expect_equal(lab, f"{name}: captured, recompute {mode}", plain, other)
             mutant = lab.train(f"{name}-mutant", config, {**captured, "train.lanes": 4})

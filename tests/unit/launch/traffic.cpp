@@ -222,7 +222,8 @@ Sent documented(const RunConfig& config, const Held& held) {
         2 * static_cast<double>(p.virtual_stages) - (is_first ? 1 : 0) - (is_last ? 1 : 0);
     sent.activations = micro_batches * cuts * B * T * D * e / t;
     const double r = config.train.recompute == Recompute::full        ? 4 * L
-                     : config.train.recompute == Recompute::selective ? 2 * L
+                     : config.train.recompute == Recompute::selective ? 3 * L
+                     : config.train.recompute == Recompute::norms     ? 2 * L
                                                                       : 0;
     const double ends = (held.parts.has_embedding ? 2 : 0) + (held.parts.has_head ? 2 : 0);
     sent.tensor = micro_batches * ((8 * L + r + ends) * B * T * D * e * (t - 1) / t +
@@ -277,7 +278,7 @@ TEST(Traffic, OfDataRanksWithEveryZeroStage) {
                     expect_counted({zero, data, dtype}, file);
     expect_counted({"parallel.zero=1", "parallel.data=4", "train.lanes=4"});
     expect_counted({"parallel.zero=2", "parallel.data=2", "parallel.wire_dtype=bf16"});
-    for (const char* recompute : {"none", "selective", "full"})
+    for (const char* recompute : {"none", "norms", "selective", "full"})
         expect_counted(
             {"parallel.zero=3", "parallel.data=2", fmt::format("train.recompute={}", recompute)});
 }
@@ -345,7 +346,7 @@ TEST(Traffic, OfTensorRanksThatShareTheVocabularyUnevenly) {
 
 TEST(Traffic, OfUnitsOfOneParameterAndOfMany) {
     for (const char* bucket : {"4KiB", "64KiB", "1MiB"})
-        for (const char* recompute : {"none", "full"})
+        for (const char* recompute : {"none", "norms", "selective", "full"})
             for (const char* file : {"gpt/tiny.yaml", "llama/tiny.yaml"})
                 for (const char* tensor : {"parallel.tensor=1", "parallel.tensor=2"})
                     expect_counted({"parallel.zero=3", "parallel.data=2", tensor,
