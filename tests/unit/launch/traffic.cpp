@@ -53,7 +53,9 @@ struct Held {
 
 /// Units in the order in which a micro-batch reads them with ZeRO 3: forwards, where a tied table
 /// is read once more by the head; then block by block backwards, with train.recompute=full each
-/// block once more before. Tables, biases and the head are not read backwards.
+/// block once more before. Tables, biases and the head are not read backwards, but for biases of
+/// the norms that run again. train.recompute=selective reads a second norm and the product behind
+/// it for the hidden layer: GELU's before the second product's weight, SwiGLU's after it.
 std::vector<size_t> units_read(const RunConfig& config, core::models::Model& model,
                                const parallel::BucketLayout& layout) {
     std::vector<size_t> order;
@@ -79,10 +81,31 @@ std::vector<size_t> units_read(const RunConfig& config, core::models::Model& mod
         if (!part.empty() && config.train.recompute == Recompute::full)
             for (const core::Parameter* parameter : all)
                 if (is_of(parameter)) read(*parameter);
-        for (auto one = all.rbegin(); one != all.rend(); ++one)
-            if (is_of(*one) && !(*one)->name().ends_with(".bias") &&
-                !(*one)->name().starts_with("embedding.") && !(*one)->name().starts_with("head."))
-                read(**one);
+        const auto forwards = [&](const std::string& begin) {
+            for (const core::Parameter* parameter : all)
+                if (parameter->name().starts_with(part + begin)) read(*parameter);
+        };
+        const auto hidden = [&] {
+            for (const char* begin : {"mlp_norm.", "mlp.up.", "mlp.gate_up."})
+                forwards(begin);
+        };
+        const Recompute policy = config.train.recompute;
+        const bool has_norms_again = policy == Recompute::norms || policy == Recompute::selective,
+                   is_gated = config.model.activation == Activation::swiglu;
+        for (auto one = all.rbegin(); one != all.rend(); ++one) {
+            const std::string& name = (*one)->name();
+            if (!is_of(*one) || name.ends_with(".bias") || name.starts_with("embedding.") ||
+                name.starts_with("head."))
+                continue;
+            const bool makes_hidden =
+                policy == Recompute::selective && name == part + "mlp.down.weight";
+            if (makes_hidden && !is_gated) hidden();
+            for (const char* norm : {"mlp_norm.", "attention_norm."})
+                if (has_norms_again && !part.empty() && name == part + norm + "weight")
+                    forwards(norm);
+            read(**one);
+            if (makes_hidden && is_gated) hidden();
+        }
     };
     backwards("");  // the final norm
     for (int64_t block = config.model.layers; block-- > 0;)
