@@ -166,7 +166,8 @@ void Engine::run_passes(const core::models::Phase& phase, const parallel::LanePl
     settings.step = &step;
     settings.step_number = number_in_memory();
     settings.training = true;
-    settings.remake = config_.train.recompute == Recompute::selective;
+    settings.remake = remakes_norms(config_.train.recompute);
+    settings.remake_hidden = config_.train.recompute == Recompute::selective;
     settings.fp8 = fp8_.source();
     settings.activations = activations_.get();
     const auto slots = plan.aligned_slots_of(groups_.coordinate(Axis::data));

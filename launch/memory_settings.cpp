@@ -53,7 +53,7 @@ std::vector<Choice> smaller_micro_batches(const Choice& from) {
 
 std::vector<Choice> more_recompute(const Choice& from) {
     std::vector<Choice> levels;
-    for (const Recompute recompute : {Recompute::selective, Recompute::full}) {
+    for (const Recompute recompute : {Recompute::norms, Recompute::selective, Recompute::full}) {
         if (recompute <= from.config.train.recompute) continue;
         Choice choice = from;
         choice.config.train.recompute = recompute;
@@ -138,7 +138,9 @@ std::string words_of(const Choice& from, const Choice& to) {
     add("train.lanes", train.micro_batch == new_train.micro_batch ? train.lanes : 0,
         new_train.lanes, std::to_string(new_train.lanes));
     add("train.recompute", train.recompute, new_train.recompute,
-        new_train.recompute == Recompute::full ? "full" : "selective");
+        new_train.recompute == Recompute::full        ? "full"
+        : new_train.recompute == Recompute::selective ? "selective"
+                                                      : "norms");
     add("train.offload_activations", train.offload_activations, new_train.offload_activations,
         "true");
     add("optimizer.moments", from.config.optimizer.moments, to.config.optimizer.moments, "bf16");

@@ -25,7 +25,7 @@ int64_t folding(const RunConfig& config) {
 int64_t fp8_passing_through_block(const RunConfig& config) {
     const ModelSection& m = config.model;
     const int64_t t = config.parallel.tensor, w = m.width, f = m.ffn_width / t, shares = 2 * w / t;
-    const bool remakes = config.train.recompute == Recompute::selective;
+    const bool remakes = remakes_norms(config.train.recompute);
     const int64_t remade = remakes ? f : 0;
     if (m.activation == Activation::swiglu) {
         // What a product and the activation function have kept is free when they are done. A
@@ -41,20 +41,25 @@ int64_t fp8_passing_through_block(const RunConfig& config) {
     return shares + std::max({in_mlp, 3 * w + 3 * remade / 2, 3 * w + folding(config)});
 }
 
-/// Elements a token that the passes of a block need at once beside what is kept.
-int64_t passing_through_block(const RunConfig& config) {
+/// Elements a token that the passes of a block need at once beside what is kept. `is_sent`: another
+/// stage sends the gradient of its output.
+int64_t passing_through_block(const RunConfig& config, bool is_sent) {
     if (is_fp8(config)) return fp8_passing_through_block(config);
     const ModelSection& m = config.model;
     const int64_t t = config.parallel.tensor, share = m.width / t;
     const int64_t hidden = m.activation == Activation::swiglu ? 2 * m.ffn_width : m.ffn_width;
-    const int64_t remade = config.train.recompute == Recompute::selective ? m.ffn_width : 0;
+    const int64_t remade = remakes_norms(config.train.recompute) ? m.ffn_width : 0;
     // The MLP with GELU is one op, whose weight half makes its hidden layer again beside the
-    // gradients of that layer's input, of its own input and of its output.
+    // gradients of that layer's input, of its own input and of its output: this one twice where
+    // another stage has sent it or dropout changes it.
     const bool is_one_op = m.activation != Activation::swiglu && remade > 0;
     // SwiGLU's own gradients are the most, before that of the MLP's input is made. Beside them is
     // that of the block's output, and once more where another stage has sent it.
     const bool is_before_input = m.activation == Activation::swiglu && remade == 0;
-    const int64_t outer = is_one_op ? 3 : is_before_input && config.parallel.pipeline == 1 ? 1 : 2;
+    const int64_t twice = is_sent || m.dropout > 0 ? 1 : 0;
+    const int64_t outer = is_one_op                                          ? 2 + twice
+                          : is_before_input && config.parallel.pipeline == 1 ? 1
+                                                                             : 2;
     if (t == 1) return outer * m.width + hidden + remade;
     // A sum over the ranks: what is sent, in the order of the tokens and in that of the ranks, what
     // is received, and the result in fp32.
@@ -80,7 +85,7 @@ int64_t ring_elements(const RunConfig& config) {
     const int64_t heads = m.heads * m.head_width / t, keys = passed_keys(config);
     const int64_t sums = c == 2 ? 2 : 3, at_hand = c > 3 ? 2 : 1;
     const int64_t hidden = m.activation == Activation::swiglu ? 2 * m.ffn_width : m.ffn_width;
-    const int64_t remakeable = config.train.recompute == Recompute::selective
+    const int64_t remakeable = remakes_norms(config.train.recompute)
                                    ? 0
                                    : (m.width + m.ffn_width / t) / (is_fp8(config) ? 2 : 1);
     const int64_t freed = (m.width + hidden) / t + remakeable;
@@ -109,7 +114,7 @@ struct ActivationSizes {
     int64_t block_at_work = 0;      ///< when the block runs again
 };
 
-ActivationSizes activation_sizes(const RunConfig& config) {
+ActivationSizes activation_sizes(const RunConfig& config, bool is_sent) {
     const ModelSection& m = config.model;
     const int64_t qkv = (m.heads + 2 * m.kv_heads) * m.head_width;
     const int64_t hidden = m.activation == Activation::swiglu ? 2 * m.ffn_width : m.ffn_width;
@@ -126,17 +131,20 @@ ActivationSizes activation_sizes(const RunConfig& config) {
                              t,
                   // Inputs of products, which keep 8 bits of them.
         remakeable = (2 * m.width + m.ffn_width / t) / (is_fp8(config) ? 2 : 1);
-    const int64_t passing = std::max(passing_through_block(config), ring_elements(config));
+    const int64_t passing = std::max(passing_through_block(config, is_sent), ring_elements(config));
     // The inputs of the products and the gradients of their outputs. What the activation function
     // makes again comes from its input.
-    const bool remakes = config.train.recompute == Recompute::selective;
+    const bool remakes = remakes_norms(config.train.recompute);
     const int64_t narrow = is_fp8(config) && !remakes ? (2 * m.width + m.ffn_width) / 2 : 0;
     const int64_t halves = (4 * m.width + m.heads * m.head_width + (m.qk_norm ? 2 : 1) * qkv +
                             hidden + (remakes ? hidden : m.ffn_width) - narrow) /
                            t;
     switch (config.train.recompute) {
-        case Recompute::selective:
+        case Recompute::norms:
             return {halves, products, passing, 0};
+        case Recompute::selective:
+            // The hidden layer stays from the first who reads it to the last.
+            return {halves, products - hidden / t, passing, hidden / t};
         case Recompute::full:
             // Its input is kept already, and what it gives nobody reads.
             return {halves, m.width / t, passing, products + remakeable - m.width / t};
@@ -216,7 +224,8 @@ int64_t offloaded_activation_bytes(const RunConfig& config,
         const int64_t put_off = put_off_by(config, stage, alive[chunk]);
         waiting += blocks[chunk] * (put_off > 0 ? alive[chunk] - put_off + 1 : alive[chunk]);
     }
-    return element * tokens_of_rank(config) * activation_sizes(config).kept_by_block * waiting;
+    return element * tokens_of_rank(config) * activation_sizes(config, true).kept_by_block *
+           waiting;
 }
 
 int64_t activation_bytes(const RunConfig& config, const std::vector<core::models::Parts>& chunks,
@@ -224,7 +233,8 @@ int64_t activation_bytes(const RunConfig& config, const std::vector<core::models
     const ModelSection& m = config.model;
     const int64_t tokens = tokens_of_rank(config), share = m.width / config.parallel.tensor;
     const int64_t element = config.train.dtype == ComputeType::bf16 ? 2 : 4;
-    const ActivationSizes sizes = activation_sizes(config);
+    const bool is_sent = stage + 1 < config.parallel.pipeline || chunks.size() > 1;
+    const ActivationSizes sizes = activation_sizes(config, is_sent);
     const bool offloads = config.train.offload_activations;
     // Of a micro-batch: before its backward pass, in that of the last block, and after its input
     // half.

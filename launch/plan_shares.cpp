@@ -38,8 +38,34 @@ void put_biases_first(const RunConfig& config, std::vector<const core::Parameter
             std::swap(reads[i], reads[i - 1]);
 }
 
+/// Tables, the head and biases are not, but for those of norms that run again.
+bool is_read_backwards(const RunConfig& config, const std::string& name) {
+    if (name.starts_with("embedding.tokens") || name.starts_with("embedding.positions") ||
+        name.starts_with("head."))
+        return false;
+    const bool is_norm_again = name.starts_with("blocks.") && name.ends_with("_norm.bias") &&
+                               remakes_norms(config.train.recompute);
+    return !name.ends_with(".bias") || is_norm_again;
+}
+
+/// Of a part's parameters, in reverse, those that its MLP's hidden layer is made again with, in the
+/// order in which they were declared.
+template <typename Reverse>
+std::vector<const core::Parameter*> read_for_hidden(const RunConfig& config, Reverse begin,
+                                                    Reverse end) {
+    std::vector<const core::Parameter*> reads;
+    if (config.train.recompute != Recompute::selective) return reads;
+    for (auto one = end; one != begin;) {
+        const std::string& name = (*--one)->name();
+        if (name.find(".mlp_norm.") != name.npos || name.find(".mlp.up.") != name.npos ||
+            name.find(".mlp.gate_up.") != name.npos)
+            reads.push_back(*one);
+    }
+    return reads;
+}
+
 /// Units in the order in which a micro-batch of parallel.zero=3 reads their weights, neighbours
-/// once: forwards, a tied table in the head too; backwards, where tables and biases are not read.
+/// once: forwards, a tied table in the head too; and backwards.
 std::vector<size_t> units_read(const RunConfig& config,
                                const std::vector<core::Parameter*>& parameters,
                                const parallel::BucketLayout& layout) {
@@ -58,11 +84,15 @@ std::vector<size_t> units_read(const RunConfig& config,
             ++end;
         if (config.train.recompute == Recompute::full && !in_block(*begin).empty())
             reads.insert(reads.end(), end.base(), begin.base());  // forwards again
+        const std::vector<const core::Parameter*> again = read_for_hidden(config, begin, end);
         for (auto one = begin; one != end; ++one) {
             const std::string& name = (*one)->name();
-            if (!name.ends_with(".bias") && !name.starts_with("embedding.tokens") &&
-                !name.starts_with("embedding.positions") && !name.starts_with("head."))
-                reads.push_back(*one);
+            const bool is_down = name.ends_with(".mlp.down.weight");
+            // GELU's hidden layer is read before the second product's weight, SwiGLU's after it.
+            const bool before = config.model.activation != Activation::swiglu;
+            if (is_down && before) reads.insert(reads.end(), again.begin(), again.end());
+            if (is_read_backwards(config, name)) reads.push_back(*one);
+            if (is_down && !before) reads.insert(reads.end(), again.begin(), again.end());
         }
     }
     put_biases_first(config, reads);

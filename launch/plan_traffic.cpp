@@ -34,7 +34,8 @@ int64_t tensor_bytes(const RunConfig& config, const core::models::Parts& parts) 
     // Passes of [B, T, D] through the group: four a block forwards, four backwards, and those of
     // the forward pass that recompute repeats; two each of the table and of the head.
     const int64_t repeated = config.train.recompute == Recompute::full        ? 4 * L
-                             : config.train.recompute == Recompute::selective ? 2 * L
+                             : config.train.recompute == Recompute::selective ? 3 * L
+                             : config.train.recompute == Recompute::norms     ? 2 * L
                                                                               : 0;
     const int64_t passes =
         8 * L + repeated + 2 * (int64_t{parts.has_embedding} + int64_t{parts.has_head});

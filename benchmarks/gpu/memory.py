@@ -34,11 +34,12 @@ OUT_OF_MEMORY = 5  # exit code: docs/operations.md
 CONFIGS = {
     "124m": ("gpt2-124m", 32, ["train.recompute=none"]),
     "1558m": ("gpt2-1558m", 16, ["train.recompute=none"]),
+    "1558m-selective": ("gpt2-1558m", 16, ["train.recompute=selective"]),
     "1558m-recomputed": ("gpt2-1558m", 16, ["train.recompute=full"]),
     "1b-fp8": ("llama-1b", 8, ["train.recompute=none", "train.fp8=current"]),
     "8b-8layers-offloaded": ("llama-8b-8layers", 2, ["train.recompute=none", "optimizer.offload=states"]),
     "8b-16layers-activations-offloaded": ("llama-8b-16layers", 4, ["train.recompute=full", "train.offload_activations=true"]),
-    "8b-bf16-moments": ("llama-8b", 1, ["train.recompute=selective", "optimizer.moments=bf16"]),
+    "8b-bf16-moments": ("llama-8b", 1, ["train.recompute=norms", "optimizer.moments=bf16"]),
     "tiny": ("tiny-gpt", 2, ["train.recompute=none"]),
     "tiny-offloaded": ("tiny-llama", 2, ["train.recompute=full", "optimizer.offload=states", "train.offload_activations=true"]),
 }

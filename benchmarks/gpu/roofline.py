@@ -3,12 +3,14 @@
 """What a training step should take on a card, by class of kernel: operations over the rates of its units, bytes over its bandwidth.
 
     benchmarks/gpu/roofline.py [--card h200|h100] [--kernels seen|bar] [--fp8 1200 [--delayed]] [--shape NAME]...
+        [--recompute norms|selective|full]
         [--copy 4.3] [--product 650] [--attention 255]     rates in place of those below: TB/s, TFLOP/s, TFLOP/s
 
 Products and attention run at the rates that gpu_benchmarks saw on an H100 (benchmarks/RESULTS.md), which an H200 shares: it has the
 same multiprocessors and the same power. --kernels: memory-bound kernels at the share of a plain copy that each was seen at, or all
-at 90 % of it, the bar. Bytes are those of a step that recomputes nothing and whose kernels read each input and write each output
-once. With --fp8 the products of the blocks have 8-bit operands, at that rate. --without NAME leaves a kernel out, as if it were
+at 90 % of it, the bar. Bytes are those of a step whose kernels read each input and write each output once; with --recompute what
+that policy of train.recompute makes again comes to them, and its operations to those of products and attention (utilisation counts
+none of that). With --fp8 the products of the blocks have 8-bit operands, at that rate. --without NAME leaves a kernel out, as if it were
 fused into its neighbour. --finished-apart: weight gradients of later micro-batches in kernels of their own, as when the H100 was
 measured and as reproducible runs have them. Prints tokens/s, utilisation and the milliseconds of a step."""
 import argparse
@@ -68,12 +70,38 @@ def gradient_sum_bytes(shape, finished_apart=False):
     return (batch // micro_batch - 1) * gradients * (3 if finished_apart else 1) * FULL
 
 
+RECOMPUTE = ["none", "norms", "selective", "full"]
+
+
+def made_again(shape, recompute):
+    """What train.recompute adds: (operations a token of the blocks' products, share of attention's scores, {name of a kernel: bytes a
+    token})."""
+    if recompute not in RECOMPUTE:
+        raise ValueError(f"train.recompute={recompute}: not in this arithmetic, which knows {', '.join(RECOMPUTE)}")
+    D, F, L = shape["width"], shape["ffn_width"], shape["layers"]
+    gated = shape["activation"] == "swiglu"
+    norm = 2 * D * HALF  # read and written
+    again = {"norms forward": 2 * L * norm, "swiglu" if gated else "gelu": (3 if gated else 2) * L * F * HALF}
+    if recompute == "none":
+        return 0, 0, {}
+    if recompute == "norms":
+        return 0, 0, again
+    if recompute == "selective":  # the norm before the MLP once more, for the product and for its weight's gradient
+        return 2 * D * (2 if gated else 1) * F * L, 0, {**again, "norms forward": 3 * L * norm}
+    if not gated:  # an epilogue writes both sides of the function
+        again["gelu"] = L * F * HALF
+    if "rotary" in kernels(shape):
+        again["rotary"] = kernels(shape)["rotary"][1] / 2
+    head = shape["vocab_size"] * D
+    return 2 * (shapes.matmul_parameters(shape) - head), 1 / 3, {**again, "residual sums": (2 + 3) * L * D * HALF}
+
+
 def rates_of(name):
     return next(rates for family, rates in RATES.items() if name.startswith(family))
 
 
 def step(name, copy, seen=True, product=None, attention=None, fp8=0, delayed=False, without=(), sums_apart=False,
-         finished_apart=False):
+         finished_apart=False, recompute="none"):
     """{class: seconds of a step} of a shape."""
     shape = shapes.SHAPES[name]
     product, attention = product or rates_of(name)[0], attention or rates_of(name)[1]
@@ -86,6 +114,12 @@ def step(name, copy, seen=True, product=None, attention=None, fp8=0, delayed=Fal
     for kernel, (kind, size, share) in kernels(shape, sums_apart).items():
         if kernel not in without:
             parts[kind] = parts.get(kind, 0) + tokens * size / ((share if seen else BAR) * copy * 1e12)
+    products, forwards, sizes = made_again(shape, recompute)
+    parts["GEMM"] += tokens * products / (fp8 or product) / 1e12
+    parts["attention"] += tokens * scores * forwards / attention / 1e12
+    for kernel, size in sizes.items():
+        kind, _, share = kernels(shape, sums_apart)[kernel]
+        parts[kind] += tokens * size / ((share if seen else BAR) * copy * 1e12)
     if fp8:
         if "gelu" in kernels(shape):  # a kernel of its own then
             parts["norms and elementwise"] += tokens * 3 * shape["layers"] * shape["ffn_width"] * HALF / (0.82 * copy * 1e12)
@@ -104,6 +138,7 @@ def main():
     parser.add_argument("--product", type=float)
     parser.add_argument("--attention", type=float)
     parser.add_argument("--fp8", type=float, default=0, help="rate of 8-bit products; 0: none are")
+    parser.add_argument("--recompute", choices=RECOMPUTE, default="none")
     parser.add_argument("--delayed", action="store_true", help="scales of the steps before")
     parser.add_argument("--shape", action="append", choices=[name for name in shapes.SHAPES if not name.startswith("tiny")])
     parser.add_argument("--without", action="append", default=[])
@@ -114,7 +149,8 @@ def main():
     print(f"| shape | tokens/s | MFU causal (full) | ms of a step | {' | '.join(kinds)} |\n|---|---|---|---|{'---|' * len(kinds)}")
     for name in o.shape or [name for name in shapes.SHAPES if not name.startswith("tiny")]:
         shape = shapes.SHAPES[name]
-        parts = step(name, o.copy or COPY[o.card], o.kernels == "seen", o.product, o.attention, o.fp8, o.delayed, o.without, o.sums_apart, o.finished_apart)
+        parts = step(name, o.copy or COPY[o.card], o.kernels == "seen", o.product, o.attention, o.fp8, o.delayed, o.without, o.sums_apart,
+                     o.finished_apart, o.recompute)
         whole = sum(parts.values())
         rate = shape["batch"][1] * shape["tokens"] / whole
         causal, full = shapes.flops_per_token(shape)

@@ -4,10 +4,10 @@
 
     benchmarks/gpu/roofline_configs.py [FILE.yaml]...      a table; without files all of configs/
 
-Beside roofline.py: what the backward pass makes again (train.recompute), a window's fewer scores, fp32, and the host's launches, which
-bound tiny models. Rates are those of large micro-batches, so that a file whose micro-batch is small will be below its row. A file names
-no number of GPUs: where the states of one copy do not fit a card, the row is per GPU of the fewest (a power of two) whose share by
-parallel.zero=2 leaves a fifth of each free, exchanges not counted. Memory is that of states; `plinth pretrain FILE --dry-run` has all."""
+Beside roofline.py: a window's fewer scores, fp32, and the host's launches, which bound tiny models. Rates are those of large
+micro-batches, so that a file whose micro-batch is small will be below its row. A file names no number of GPUs: where the states of one
+copy do not fit a card, the row is per GPU of the fewest (a power of two) whose share by parallel.zero=2 leaves a fifth of each free,
+exchanges not counted. Memory is that of states; `plinth pretrain FILE --dry-run` has all."""
 import argparse
 import pathlib
 
@@ -24,8 +24,7 @@ LAUNCHES_OF_A_LAYER, LAUNCH_US = 80, 3
 DEFAULTS = {"vocab_size": 50257, "vocab_multiple": 1, "layers": 12, "width": 768, "heads": 12, "kv_heads": 0, "ffn_width": 0,
             "max_positions": 1024, "norm": "layer", "positions": "learned", "activation": "gelu_tanh", "tied_head": True,
             "attention_bias": True, "qkv_bias": True, "mlp_bias": True, "embedding_norm": False, "sliding_window": 0}
-TRAIN = {"global_batch": 8, "micro_batch": 1, "dtype": "fp32", "recompute": "default"}
-RECOMPUTE = ("none", "default", "full")  # default: norms and activation functions
+TRAIN = {"global_batch": 8, "micro_batch": 1, "dtype": "fp32", "recompute": "norms"}
 
 
 def scalar(word):
@@ -93,26 +92,6 @@ def padded(model):
     return {**model, "vocab_size": -(-model["vocab_size"] // multiple) * multiple}
 
 
-def made_again(shape, recompute, copy, product, attention):
-    """{class: seconds a token} of what the backward pass computes a second time."""
-    D, F, L, half = shape["width"], shape["ffn_width"], shape["layers"], roofline.HALF
-    gated = shape["activation"] == "swiglu"
-    bytes_again = 2 * L * 2 * D * half + (3 if gated else 2) * L * F * half  # norms, and the activation function from its input
-    again = {}
-    if recompute not in RECOMPUTE:
-        raise ValueError(f"train.recompute={recompute}: not in this arithmetic, which knows {', '.join(RECOMPUTE)}")
-    if recompute == "full":  # blocks: products, scores, rotary, the sum between attention and the MLP
-        block_weights = shapes.matmul_parameters(shape) - shape["vocab_size"] * D
-        again["GEMM"] = 2 * block_weights / product / 1e12
-        again["attention"] = 2 * L * D * shape["tokens"] / attention / 1e12
-        bytes_again += 2 * L * D * half
-        if shape["positions"] == "rotary":
-            bytes_again += 2 * L * D * (1 + shape["kv_heads"] / shape["heads"]) * half
-    if recompute != "none":
-        again["norms and elementwise"] = bytes_again / (roofline.BAR * copy * 1e12)
-    return again
-
-
 def rates(model, dtype):
     """TFLOP/s of products and attention, and what is assumed of them."""
     if dtype == "fp32":
@@ -130,11 +109,9 @@ def predict(config, card):
     product, attention = rates(model, train["dtype"])
     name = "gpt2-of-a-file"
     shapes.SHAPES[name] = shape
-    parts = roofline.step(name, roofline.COPY[card], product=product, attention=attention)
+    parts = roofline.step(name, roofline.COPY[card], product=product, attention=attention, recompute=train["recompute"])
     del shapes.SHAPES[name]
     tokens = train["global_batch"] * shape["tokens"]
-    for kind, seconds in made_again(shape, train["recompute"], roofline.COPY[card], product, attention).items():
-        parts[kind] += tokens * seconds
     seen = 1.0
     if 0 < model["sliding_window"] < model["tokens"]:
         window, length = model["sliding_window"], model["tokens"]

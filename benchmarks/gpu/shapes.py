@@ -40,7 +40,7 @@ ROWS = {
     "gpt2-124m": ("gpt2-124m", 560e3, ["--how", "compiled", "--rounds", "2", "--seconds", "15"]),
     "gpt2-1558m": ("gpt2-1558m", 54e3, [*LARGE, "--micro-batch", "16"]),
     "llama-8b-16layers": ("llama-8b-16layers", None, LARGE),
-    "llama-8b": ("llama-8b", 12e3, [*LARGE, "--recompute", "selective", "--set", "optimizer.moments=bf16",
+    "llama-8b": ("llama-8b", 12e3, [*LARGE, "--recompute", "norms", "--set", "optimizer.moments=bf16",
                                     "--torch-parameters", "bf16"]),
     "gpt2-350m": ("gpt2-350m", 210e3, ["--how", "compiled", "--seconds", "20"]),
     "gpt2-774m": ("gpt2-774m", 100e3, [*LARGE, "--least", "5"]),

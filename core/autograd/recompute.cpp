@@ -3,6 +3,7 @@
 
 #include "core/autograd/activation_store.h"
 #include "core/autograd/scope.h"
+#include "kernels/runtime/trace.h"
 
 namespace plinth::core {
 
@@ -49,6 +50,16 @@ Tensor recompute(std::function<Tensor(const Tensor&)> f, const Tensor& x) {
         },
         {}, /*has_parameters=*/true);
     return y;
+}
+
+void remake_once(Tensor& y, std::function<Tensor()> f) {
+    y.set_recipe([f = std::move(f), made = Tensor()]() mutable {
+        if (made.defined()) return made;
+        const TraceRange range("recompute");
+        const Scope unrecorded(with_tape(nullptr));
+        made = f().detach();
+        return made;
+    });
 }
 
 }  // namespace plinth::core

@@ -39,6 +39,7 @@ class Scope {
         bool training = false;  ///< dropout on
         bool remake = false;    ///< norms and activation functions give recipes: the backward pass
                                 ///< makes their outputs again instead of keeping them
+        bool remake_hidden = false;  ///< so do the first products of MLPs; with `remake` only
         DType compute = DType::f32;  ///< dtype of activations and of the weights they meet
         Fp8Source* fp8 = nullptr;  ///< of products with weights that take 8-bit floats; null: none
                                    ///< is made of them
@@ -74,6 +75,8 @@ class Scope {
     bool training() const { return settings_.training; }
     /// True where an op's output should get a recipe.
     bool remakes() const { return settings_.tape && settings_.remake; }
+    /// The same for the first product of an MLP.
+    bool remakes_hidden() const { return remakes() && settings_.remake_hidden; }
     DType compute() const { return settings_.compute; }
     Fp8Source* fp8() const { return settings_.fp8; }
     ActivationStore* activations() const { return settings_.activations; }

@@ -3,6 +3,8 @@
 
 #include <optional>
 
+#include "core/autograd/recompute.h"
+#include "core/autograd/scope.h"
 #include "core/nn/linear.h"
 #include "core/ops/gelu.h"
 #include "core/ops/swiglu.h"
@@ -33,16 +35,24 @@ class Mlp {
     }
 
     Tensor operator()(const Tensor& x, const TokenSlice& tokens = {}) const {
-        if (is_gated()) return down_(ops::swiglu(up_(x, tokens)), tokens);
+        if (is_gated()) return down_(ops::swiglu(before_activation(x, tokens)), tokens);
         const bool exact = activation_ == MlpConfig::Activation::gelu_erf;
         const auto form = exact ? kernels::Gelu::erf : kernels::Gelu::tanh;
         if (!up_.leaves_as_is() || !down_.enters_as_is())
-            return down_(ops::gelu(up_(x, tokens), form), tokens);
+            return down_(ops::gelu(before_activation(x, tokens), form), tokens);
         const Tensor y = ops::gelu_mlp(up_.enter(x, tokens), up_.product(), down_.product(), form);
         return down_.leave(y, tokens);
     }
 
   private:
+    /// With a recipe where the scope remakes hidden layers.
+    Tensor before_activation(const Tensor& x, const TokenSlice& tokens) const {
+        Tensor y = up_(x, tokens);
+        if (Scope::current().remakes_hidden())
+            remake_once(y,
+                        [this, x = SavedTensor(x), tokens] { return up_(x.get("mlp"), tokens); });
+        return y;
+    }
     bool is_gated() const { return activation_ == MlpConfig::Activation::swiglu; }
 
     MlpConfig::Activation activation_;

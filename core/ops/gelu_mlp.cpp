@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "core/ops/gelu_mlp.h"
 
+#include "core/autograd/recompute.h"
 #include "core/autograd/scope.h"
 #include "core/ops/fp8.h"
 #include "core/tensor/shapes.h"
@@ -27,7 +28,7 @@ void remake_from(const Tensor& before, Tensor& after, kernels::Gelu form) {
         [form, saved = SavedTensor(before)] { return gelu_of(saved.get("gelu_mlp"), form); });
 }
 
-/// `after` has a recipe where the scope remakes.
+/// `after` has a recipe where the scope remakes, `before` where it remakes hidden layers.
 Hidden hidden_of(const Tensor& x, const LinearUse& up, kernels::Gelu form) {
     const Scope& scope = Scope::current();
     Parameter& weight = up.weight.parameter;
@@ -42,6 +43,10 @@ Hidden hidden_of(const Tensor& x, const LinearUse& up, kernels::Gelu form) {
                          scope.stream());
     weight.release();
     if (up.bias) up.bias->release();
+    if (scope.remakes_hidden())
+        remake_once(hidden.before, [x = SavedTensor(x), up, form] {
+            return hidden_of(x.get("gelu_mlp"), up, form).before;
+        });
     if (scope.remakes()) remake_from(hidden.before, hidden.after, form);
     return hidden;
 }
@@ -98,8 +103,13 @@ Tensor fp8_gelu_mlp(const Tensor& x, const LinearUse& up, const LinearUse& down,
     const Scope& scope = Scope::current();
     Fp8Source& source = *scope.fp8();
     const auto kept = scope.tape() ? std::make_shared<Fp8MlpKept>() : nullptr;
-    const Tensor before = fp8_linear_forward(source, x, up.weight.parameter, up.bias,
-                                             kept ? &kept->up.input : nullptr);
+    Tensor before = fp8_linear_forward(source, x, up.weight.parameter, up.bias,
+                                       kept ? &kept->up.input : nullptr);
+    if (scope.remakes_hidden())
+        remake_once(before, [&source, x = SavedTensor(x), up] {
+            return fp8_linear_forward(source, x.get("gelu_mlp"), up.weight.parameter, up.bias,
+                                      nullptr);
+        });
     Tensor after = gelu_of(before, form);
     if (scope.remakes()) remake_from(before, after, form);
     Tensor y = fp8_linear_forward(source, after, down.weight.parameter, down.bias,

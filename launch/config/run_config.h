@@ -24,7 +24,12 @@ enum class Fp8Scaling { none, current, delayed };
 enum class DeviceKind { automatic, cpu, cuda };
 /// How the device memories of ranks exchange: through the host and MPI, or directly.
 enum class DeviceExchange { automatic, host, nccl };
-enum class Recompute { none, selective, full };
+/// In the order of what they keep: each makes again what the one before it does, and more.
+enum class Recompute { none, norms, selective, full };
+/// Outputs of norms and activation functions are made again one by one.
+constexpr bool remakes_norms(Recompute policy) {
+    return policy == Recompute::norms || policy == Recompute::selective;
+}
 enum class PipelineSchedule { gpipe, one_f_one_b, interleaved, zero_bubble };
 enum class ScheduleKind { cosine, linear, wsd, constant };
 /// What of the optimizer is in host memory: nothing apart, or fp32 master weights and moments.
@@ -110,7 +115,7 @@ struct TrainSection {
     ComputeType dtype = ComputeType::fp32;
     Fp8Scaling fp8 = Fp8Scaling::none;
     int64_t seed = 1234;
-    Recompute recompute = Recompute::selective;
+    Recompute recompute = Recompute::norms;
     bool offload_activations = false;
     bool tf32 = false;
     int64_t eval_every = 0;

@@ -99,9 +99,13 @@ void declare_arithmetic(Schema& schema, TrainSection& train) {
                 "faster, less exact."});
     schema.choice(
         "train.recompute", &train.recompute,
-        {{"none", Recompute::none}, {"selective", Recompute::selective}, {"full", Recompute::full}},
+        {{"none", Recompute::none},
+         {"norms", Recompute::norms},
+         {"selective", Recompute::selective},
+         {"full", Recompute::full}},
         {.doc = "What the backward pass makes again instead of keeping it; the same bits. "
-                "selective: outputs of norms and activation functions; full: whole "
+                "norms: outputs of norms and activation functions; selective: also the "
+                "feed-forward layers' hidden values, by their first product; full: whole "
                 "blocks, of which only the inputs are kept.",
          .resume = Resume::free});
     schema.key(

@@ -112,7 +112,7 @@ def recompute(lab, options):
         name = f"recompute-{config.split('/')[0]}"
         overrides = {**COMMON, "train.steps": 10, "train.eval_every": 5}
         off = lab.train(f"{name}-off", config, {**overrides, "train.recompute": "none"}, ranks)
-        for what in ("selective", "full"):
+        for what in ("norms", "selective", "full"):
             on = lab.train(f"{name}-{what}", config, {**overrides, "train.recompute": what}, ranks)
             runs.expect_equal(lab, f"{config} on {ranks} ranks, recompute {what} and none", off, on)
         mutant = lab.train(f"{name}-mutant", config, {**overrides, "train.recompute": "full", "train.lanes": 3}, ranks)

@@ -124,7 +124,7 @@ def resumes(lab, options):
         lab.fork(whole, f"resumed-{dtype}", stop)
         resumed = lab.train(f"resumed-{dtype}", "gpt/tiny.yaml", overrides)
         runs.expect_equal(lab, f"{dtype}: resumed at step {stop}", whole, resumed, after=stop)
-        for mode in ("none", "full"):
+        for mode in ("none", "selective", "full"):
             other = lab.train(f"recompute-{mode}-{dtype}", "gpt/tiny.yaml", {**overrides, "train.recompute": mode})
             runs.expect_equal(lab, f"{dtype}: recompute {mode}", whole, other)
 
@@ -313,7 +313,7 @@ def graphs(lab, options):
             lab.fork(plain, f"{name}-resumed", stop)
             resumed = lab.train(f"{name}-resumed", config, captured)
             runs.expect_equal(lab, f"{name}: captured from step {stop} on", plain, resumed, after=stop)
-            for mode in ("none", "full"):
+            for mode in ("none", "selective", "full"):
                 other = lab.train(f"{name}-{mode}", config, {**captured, "train.recompute": mode})
                 runs.expect_equal(lab, f"{name}: captured, recompute {mode}", plain, other)
             mutant = lab.train(f"{name}-mutant", config, {**captured, "train.lanes": 4})

@@ -128,7 +128,37 @@ TEST_P(GoldenModels, RecomputeChangesNoBit) {
             expect_same_bits(
                 train(golden_, {.remake = true, .compute = compute, .dropout = dropout}), kept,
                 what + ", norms and activation functions");
+            expect_same_bits(train(golden_, {.remake = true,
+                                             .remake_hidden = true,
+                                             .compute = compute,
+                                             .dropout = dropout}),
+                             kept, what + ", hidden layers too");
         }
+}
+
+/// The last block's second MLP product takes its gradient before anything reads the first one's
+/// weight for another purpose than to make the hidden layer again.
+TEST_P(GoldenModels, AHiddenLayerMadeOfOtherWeightsShows) {
+    const std::string mlp = fmt::format("blocks.{}.mlp.", golden_.config.layers - 1);
+    const Mutant other_weights{.turn = [&](core::nn::ParameterSet& parameters) {
+        for (const char* first : {"up.weight", "gate_up.weight"})
+            if (core::Parameter* weight = parameters.find(mlp + first))
+                weight->master().data<float>()[0] += 0.5f;
+    }};
+    const auto gradient = [&](TrainingSetup setup, const Mutant& mutant) {
+        setup.micro_batch = golden_.batch;  // one slot, of one forward and one backward pass
+        const TrainingResult result = train(golden_, setup, mutant);
+        const auto& found = result.facts.gradients.at(mlp + "down.weight");
+        return std::pair{found.norm, found.probe};
+    };
+    for (const DType compute : {DType::f32, DType::bf16}) {
+        const auto sound = gradient({.compute = compute}, {});
+        EXPECT_EQ(gradient({.compute = compute}, other_weights), sound);
+        EXPECT_EQ(gradient({.remake = true, .compute = compute}, other_weights), sound);
+        const TrainingSetup hidden{.remake = true, .remake_hidden = true, .compute = compute};
+        EXPECT_EQ(gradient(hidden, {}), sound);
+        EXPECT_NE(gradient(hidden, other_weights), sound);
+    }
 }
 
 TEST_P(GoldenModels, ThreadsChangeNoBit) {

@@ -114,10 +114,15 @@ class TinyTraining {
                                  .step = &step_,
                                  .training = true,
                                  .remake = setup_.remake,
+                                 .remake_hidden = setup_.remake_hidden,
                                  .compute = setup_.compute});
         reducer_.begin_slot(slot);
         const core::ops::Loss loss = model_.loss(slot_of(batch, slot));
         const Sums sums{on_host<double>(loss.sum.in())[0], on_host<int64_t>(loss.weight.in())[0]};
+        if (mutant_.turn) {
+            mutant_.turn(parameters_);
+            changed();
+        }
         tape.backward({{loss.sum, Tensor::of<float>({1.0f}, {1}, allocator_, stream_)}}, {},
                       [this] { reducer_.progress(); });
         reducer_.end_slot();

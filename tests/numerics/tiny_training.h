@@ -16,7 +16,8 @@ struct TrainingSetup {
     int64_t micro_batch = 1;  ///< divides the golden batch into slots
     int64_t lanes = 1;
     bool recompute = false;
-    bool remake = false;  ///< recompute norms and activation functions only
+    bool remake = false;         ///< recompute norms and activation functions only
+    bool remake_hidden = false;  ///< with `remake`: the MLPs' hidden layers, too
     DType compute = DType::f32;
     double dropout = 0.0;
     bool on_device = false;  ///< cuda:0, in reproducible mode; mutants that touch weights cannot
@@ -27,6 +28,8 @@ struct Mutant {
     std::function<void(GoldenModel&)> configuration;
     std::function<void(GoldenBatch&)> batch;
     std::function<void(core::nn::ParameterSet&)> start;  ///< after the weights are set
+    /// In each micro-batch between its forward and its backward pass.
+    std::function<void(core::nn::ParameterSet&)> turn;
     /// After each update, which had that learning rate.
     std::function<void(core::nn::ParameterSet&, double)> update;
 };

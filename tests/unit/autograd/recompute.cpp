@@ -3,6 +3,8 @@
 
 #include <gtest/gtest.h>
 
+#include <optional>
+
 #include "core/ops/dropout.h"
 #include "core/ops/gelu.h"
 #include "tests/support/surroundings.h"
@@ -102,6 +104,47 @@ TEST_F(RecomputeTest, ARecipeIsKeptInsteadOfMemory) {
         EXPECT_EQ(around_.allocator.use().in_use - before, with_recipe ? 0 : bytes);
         EXPECT_EQ(saved.get("op").values<float>(), std::vector<float>(1024, 1.5f));
     }
+}
+
+TEST_F(RecomputeTest, WhatIsMadeOnceStaysUntilItsLastReaderIsDone) {
+    const size_t bytes = 1024 * sizeof(float);
+    const core::Scope scope(around_.settings());
+    int calls = 0;
+    std::optional<core::SavedTensor> first, second;
+    {
+        Tensor x = around_.tensor(std::vector<float>(1024, 1.5f));
+        core::remake_once(x, [&] {
+            ++calls;
+            return around_.tensor(std::vector<float>(1024, 1.5f));
+        });
+        first.emplace(x);
+        second.emplace(x);
+    }
+    const auto held = [&] { return around_.allocator.use().in_use; };
+    const size_t before = held();
+    EXPECT_EQ(first->get("op").values<float>(), std::vector<float>(1024, 1.5f));
+    EXPECT_EQ(second->get("op").storage(), first->get("op").storage());
+    EXPECT_EQ(calls, 1);
+    EXPECT_EQ(held() - before, bytes);
+    first.reset();
+    EXPECT_EQ(held() - before, bytes);
+    second.reset();
+    EXPECT_EQ(held(), before);
+}
+
+TEST_F(RecomputeTest, WhatIsMadeOnceRunsUnrecorded) {
+    core::Tape tape;
+    const core::Scope scope(around_.settings(&tape));
+    Tensor x = around_.tensor({1.0f});
+    tape.watch(x);
+    bool was_recorded = true;
+    Tensor y = around_.tensor({2.0f});
+    core::remake_once(y, [&] {
+        was_recorded = core::Scope::current().tape() != nullptr;
+        return around_.tensor({2.0f});
+    });
+    core::SavedTensor(y).get("op");
+    EXPECT_FALSE(was_recorded);
 }
 
 TEST_F(RecomputeTest, ARecipeIsNotThatOfAnotherShapeOrOfChangedElements) {

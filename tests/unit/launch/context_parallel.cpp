@@ -136,7 +136,8 @@ TEST(ContextParallel, RecomputeChangesNoBit) {
     for (RunConfig config : long_models()) {
         config.train.recompute = Recompute::none;
         const LayoutRecord kept = train_layout(over(config, 1, 2), 3);
-        for (const Recompute recompute : {Recompute::selective, Recompute::full}) {
+        for (const Recompute recompute :
+             {Recompute::norms, Recompute::selective, Recompute::full}) {
             config.train.recompute = recompute;
             const LayoutVerdict verdict = compare_bits(train_layout(over(config, 1, 2), 3), kept);
             EXPECT_TRUE(verdict.agrees) << verdict.text;

@@ -231,6 +231,22 @@ TEST(DevicePlan, OffloadedActivationsArePinnedInTheHostsMemory) {
     }
 }
 
+TEST(DevicePlan, EachPolicyOfRecomputeKeepsLessOfABlock) {
+    const auto activations = [](const char* policy) {
+        return memory_plan(gpt2({fmt::format("train.recompute={}", policy)}), 1).activations;
+    };
+    // Outputs of two norms and of GELU; its input; attention's products and the sum behind it.
+    const int64_t tokens = int64_t{2} * 32 * 1024, width = 768;
+    int64_t milder = activations("none");
+    for (const auto& [policy, widths] : std::vector<std::pair<const char*, int64_t>>{
+             {"norms", 6}, {"selective", 4}, {"full", 5}}) {
+        const int64_t now = activations(policy), of_block = widths * width * tokens;
+        EXPECT_LE(milder - now, 12 * of_block + tokens * width) << policy;
+        EXPECT_GE(milder - now, 10 * of_block) << policy;
+        milder = now;
+    }
+}
+
 TEST(DevicePlan, TheTextSaysWhatOffloadTakesOffTheGpu) {
     const auto text_of = [](std::vector<std::string> words) {
         words.insert(words.end(), {"train.global_batch=8", "train.micro_batch=1",

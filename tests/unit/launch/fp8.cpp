@@ -40,7 +40,7 @@ TEST_P(Fp8Engine, RanksAndRecomputeChangeNoBit) {
     const EngineRun one = run_engine(config(), {.steps = steps});
     ASSERT_TRUE(std::ranges::all_of(one.losses, [](double x) { return std::isfinite(x); }));
     EXPECT_NE(one.losses.front(), one.losses.back());
-    for (const char* recompute : {"none", "full"})
+    for (const char* recompute : {"none", "selective", "full"})
         EXPECT_EQ(difference(one, run_engine(config({fmt::format("train.recompute={}", recompute)}),
                                              {.steps = steps})),
                   "")
@@ -52,7 +52,7 @@ TEST_P(Fp8Engine, RanksAndRecomputeChangeNoBit) {
                       "")
                 << "zero " << zero << ", " << ranks << " ranks";
     for (const char* schedule : {"gpipe", "1f1b", "zero_bubble"})
-        for (const char* recompute : {"none", "selective"})
+        for (const char* recompute : {"none", "norms", "selective"})
             EXPECT_EQ(
                 difference(one, run_engine(config({"parallel.pipeline=2", "parallel.zero=1",
                                                    fmt::format("parallel.schedule={}", schedule),

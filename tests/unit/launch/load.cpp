@@ -86,7 +86,8 @@ TEST_F(LoadTest, CrossChecksNameTheKeyAndItsPlace) {
     EXPECT_NO_THROW(load_run(path, {"data.sequence_length=2048", "model.positions=rotary"}));
     refuse(path, {"train.micro_batch=3"}, "run.yaml:3:17: train.global_batch: 8 samples are not");
     refuse(path, {"train.lanes=5"}, "train.lanes: 5 lanes, but a step has only 4");
-    for (const char* keeps : {"train.recompute=selective", "train.recompute=none"})
+    for (const char* keeps :
+         {"train.recompute=selective", "train.recompute=norms", "train.recompute=none"})
         refuse(path, {"train.offload_activations=true", keeps},
                "train.offload_activations: what waits in host memory are the inputs of blocks that "
                "run again: set train.recompute=full");

@@ -80,7 +80,8 @@ inline void expect_planned_traffic(const std::vector<RunConfig>& models,
                                    int64_t launch::TrafficPlan::*sent, double slack) {
     using launch::Recompute;
     for (RunConfig config : models)
-        for (const Recompute recompute : {Recompute::none, Recompute::selective, Recompute::full})
+        for (const Recompute recompute :
+             {Recompute::none, Recompute::norms, Recompute::selective, Recompute::full})
             for (const ComputeType dtype : {ComputeType::fp32, ComputeType::bf16})
                 for (const int ranks : {2, 4}) {
                     config.train.recompute = recompute;
@@ -99,7 +100,7 @@ inline void expect_planned_traffic(const std::vector<RunConfig>& models,
 /// `overrides`, which name the layout, with each way to recompute and each dtype.
 inline void expect_planned_peak(const std::string& file, const std::vector<std::string>& overrides,
                                 int ranks) {
-    for (const char* recompute : {"none", "selective", "full"})
+    for (const char* recompute : {"none", "norms", "selective", "full"})
         for (const char* dtype : {"fp32", "bf16"}) {
             std::vector<std::string> words = overrides;
             words.push_back(fmt::format("train.recompute={}", recompute));

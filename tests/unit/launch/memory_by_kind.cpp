@@ -218,7 +218,7 @@ TEST(MemoryByKind, WhereALaneHoldsSeveralSlots) {
 TEST(MemoryByKind, OfTensorAndContextRanksBesideOthers) {
     for (const char* file : {"gpt/tiny.yaml", "llama/tiny.yaml"})
         for (const char* dtype : {"train.dtype=fp32", "train.dtype=bf16"})
-            for (const char* recompute : {"none", "selective", "full"}) {
+            for (const char* recompute : {"none", "norms", "selective", "full"}) {
                 const std::string again = fmt::format("train.recompute={}", recompute);
                 expect_foretold({"parallel.tensor=2", dtype, again}, file);
                 expect_foretold({"parallel.context=2", dtype, again}, file);
@@ -235,7 +235,7 @@ TEST(MemoryByKind, OfTensorAndContextRanksBesideOthers) {
 TEST(MemoryByKind, OfPipelinesAndThreeAxesAtOnce) {
     for (const char* file : {"gpt/tiny.yaml", "llama/tiny.yaml"})
         for (const char* schedule : {"gpipe", "1f1b", "zero_bubble"})
-            for (const char* recompute : {"none", "selective", "full"}) {
+            for (const char* recompute : {"none", "norms", "selective", "full"}) {
                 const std::string order = fmt::format("parallel.schedule={}", schedule),
                                   again = fmt::format("train.recompute={}", recompute);
                 expect_foretold({"parallel.pipeline=2", order, again}, file);
@@ -259,7 +259,7 @@ TEST(MemoryByKind, OfInterleavedPipelines) {
         expect_foretold(more, file, tolerance);
     };
     for (const char* file : {"gpt/tiny.yaml", "llama/tiny.yaml"})
-        for (const char* recompute : {"none", "selective", "full"})
+        for (const char* recompute : {"none", "norms", "selective", "full"})
             for (const char* stages : {"parallel.pipeline=2", "parallel.pipeline=4"})
                 foretold({stages, fmt::format("train.recompute={}", recompute)}, file);
     foretold({"parallel.pipeline=2", "parallel.data=2", "parallel.zero=1"}, "gpt/tiny.yaml");
@@ -267,7 +267,7 @@ TEST(MemoryByKind, OfInterleavedPipelines) {
     foretold({"parallel.pipeline=2", "train.global_batch=64", "train.lanes=2"}, "gpt/tiny.yaml");
     // Chunks of other sizes, of which the first is alive most often.
     for (const char* layers : {"[3,2,1,2]", "[1,2,3,2]", "[2,3,2,1]"})
-        for (const char* recompute : {"selective", "full"})
+        for (const char* recompute : {"norms", "selective", "full"})
             foretold({"parallel.pipeline=2", fmt::format("parallel.stage_layers={}", layers),
                       fmt::format("train.recompute={}", recompute)},
                      "gpt/tiny.yaml", 0.08);
@@ -279,7 +279,7 @@ TEST(MemoryByKind, OfInterleavedPipelines) {
 
 TEST(MemoryByKind, OfEightBitProducts) {
     for (const char* file : {"gpt/tiny.yaml", "llama/tiny.yaml"})
-        for (const char* recompute : {"none", "selective", "full"})
+        for (const char* recompute : {"none", "norms", "selective", "full"})
             for (const char* layout : {"parallel.data=1", "parallel.data=2", "parallel.tensor=2",
                                        "parallel.pipeline=2"}) {
                 const std::vector<std::string> more{"train.dtype=bf16", "train.fp8=current", layout,

@@ -146,6 +146,25 @@ TEST(MemorySettings, TheMildestValueThatFitsIsNamed) {
     EXPECT_EQ(micro_batch->config.train.micro_batch, 1);
 }
 
+TEST(MemorySettings, RecomputePoliciesAreTriedFromTheMildestOn) {
+    for (const char* file : {"gpt/gpt2_124m.yaml", "llama/llama_1b.yaml"}) {
+        Case run{file, {"run.device=cuda", "train.micro_batch=8", "train.recompute=none"}, 1, 0};
+        int64_t milder = peak_by_plan(config_of(run.file, run.words), 1);
+        for (const char* policy : {"norms", "selective", "full"}) {
+            const std::string word = fmt::format("train.recompute={}", policy);
+            run.limit = peak_by_plan(
+                config_of(run.file, {"run.device=cuda", "train.micro_batch=8", word}), 1);
+            EXPECT_LT(run.limit, milder) << file << " " << policy;
+            milder = run.limit;
+            const auto settings = settings_of(run);
+            const MemorySetting* named = alone(settings, "train.recompute");
+            ASSERT_TRUE(named) << file << " " << policy;
+            EXPECT_EQ(named->words, word);
+            EXPECT_TRUE(named->fits);
+        }
+    }
+}
+
 TEST(MemorySettings, WhereNoKeyIsEnoughSeveralAreNamedOfWhichEachIsNeeded) {
     const Case run{"llama/llama_8b.yaml",
                    {"run.device=cuda", "train.global_batch=8", "train.micro_batch=8"},

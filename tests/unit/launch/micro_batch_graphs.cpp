@@ -83,7 +83,7 @@ TEST(MicroBatchGraphs, AnErrorInABackwardPassEndsTheRun) {
 
 TEST(MicroBatchGraphs, ChangeNoBitForAnyLanesAndRecompute) {
     for (const int lanes : {1, 2, 5, 8})
-        for (const char* recompute : {"none", "selective", "full"}) {
+        for (const char* recompute : {"none", "norms", "selective", "full"}) {
             const RunConfig config =
                 without_dropout("gpt/tiny.yaml",
                                 {fmt::format("train.lanes={}", lanes),

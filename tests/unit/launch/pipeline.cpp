@@ -99,6 +99,12 @@ TEST(Pipeline, TiedBf16DropoutFullRecompute) {
                  {{2}, {3, 1, "zero_bubble"}, {2, 2, "interleaved", 2}, {2, 2, "gpipe"}});
 }
 
+TEST(Pipeline, TiedBf16DropoutHiddenLayersAgain) {
+    over_layouts("gpt/tiny.yaml",
+                 {"train.dtype=bf16", "model.dropout=0.1", "train.recompute=selective"},
+                 {{2}, {3, 1, "zero_bubble"}, {2, 2, "interleaved", 2}, {2, 2, "gpipe"}});
+}
+
 TEST(Pipeline, UntiedFp32FullRecomputeNormedHeadsAndEmbedding) {
     over_layouts("bloom/tiny.yaml",
                  {"train.recompute=full", "model.tied_head=false", "model.qk_norm=true"},
@@ -161,7 +167,7 @@ TEST(Pipeline, ThePlanForetellsThePeakOfEachStage) {
                                              "data.sequence_length=64", "model.vocab_size=257"};
     for (const Layout& layout : std::vector<Layout>{
              {2}, {4}, {2, 1, "gpipe"}, {2, 1, "interleaved", 2}, {2, 1, "zero_bubble"}, {2, 2}})
-        for (const char* recompute : {"none", "selective", "full"}) {
+        for (const char* recompute : {"none", "norms", "selective", "full"}) {
             auto overrides = larger;
             overrides.push_back(fmt::format("train.recompute={}", recompute));
             const RunConfig config = configured("gpt/tiny.yaml", overrides, layout);

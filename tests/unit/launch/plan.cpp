@@ -70,7 +70,8 @@ int64_t measured_peak(const RunConfig& config) {
         core::Tape tape;
         core::Scope::Settings settings = session.scope(dtype_of(config.train.dtype));
         settings.tape = &tape;
-        settings.remake = config.train.recompute == Recompute::selective;
+        settings.remake = remakes_norms(config.train.recompute);
+        settings.remake_hidden = config.train.recompute == Recompute::selective;
         settings.step = &step;
         settings.training = true;
         const core::Scope scope(settings);
@@ -110,7 +111,8 @@ TEST(Plan, ForetellsThePeakOfMemory) {
             for (const char* lanes : {"train.lanes=1", "train.lanes=8"})
                 expect_foretold("gpt/tiny.yaml", {saves, batch, lanes, "train.micro_batch=1"});
     expect_foretold("gpt/small.yaml", {"train.global_batch=2", "train.micro_batch=2"});
-    for (const char* recompute : {"train.recompute=none", "train.recompute=selective"})
+    for (const char* recompute :
+         {"train.recompute=none", "train.recompute=norms", "train.recompute=selective"})
         for (const char* config : {"gpt/tiny.yaml", "llama/tiny.yaml", "bloom/tiny.yaml"})
             expect_foretold(config, {recompute, "train.global_batch=64", "train.micro_batch=32"});
     expect_foretold("gpt/gpt2_124m.yaml",

@@ -53,7 +53,9 @@ struct Held {
 
 /// Units in the order in which a micro-batch reads them with ZeRO 3: forwards, where a tied table
 /// is read once more by the head; then block by block backwards, with train.recompute=full each
-/// block once more before. Tables, biases and the head are not read backwards.
+/// block once more before. Tables, biases and the head are not read backwards, but for biases of
+/// the norms that run again. train.recompute=selective reads a second norm and the product behind
+/// it for the hidden layer: GELU's before the second product's weight, SwiGLU's after it.
 std::vector<size_t> units_read(const RunConfig& config, core::models::Model& model,
                                const parallel::BucketLayout& layout) {
     std::vector<size_t> order;
@@ -79,10 +81,31 @@ std::vector<size_t> units_read(const RunConfig& config, core::models::Model& mod
         if (!part.empty() && config.train.recompute == Recompute::full)
             for (const core::Parameter* parameter : all)
                 if (is_of(parameter)) read(*parameter);
-        for (auto one = all.rbegin(); one != all.rend(); ++one)
-            if (is_of(*one) && !(*one)->name().ends_with(".bias") &&
-                !(*one)->name().starts_with("embedding.") && !(*one)->name().starts_with("head."))
-                read(**one);
+        const auto forwards = [&](const std::string& begin) {
+            for (const core::Parameter* parameter : all)
+                if (parameter->name().starts_with(part + begin)) read(*parameter);
+        };
+        const auto hidden = [&] {
+            for (const char* begin : {"mlp_norm.", "mlp.up.", "mlp.gate_up."})
+                forwards(begin);
+        };
+        const Recompute policy = config.train.recompute;
+        const bool has_norms_again = policy == Recompute::norms || policy == Recompute::selective,
+                   is_gated = config.model.activation == Activation::swiglu;
+        for (auto one = all.rbegin(); one != all.rend(); ++one) {
+            const std::string& name = (*one)->name();
+            if (!is_of(*one) || name.ends_with(".bias") || name.starts_with("embedding.") ||
+                name.starts_with("head."))
+                continue;
+            const bool makes_hidden =
+                policy == Recompute::selective && name == part + "mlp.down.weight";
+            if (makes_hidden && !is_gated) hidden();
+            for (const char* norm : {"mlp_norm.", "attention_norm."})
+                if (has_norms_again && !part.empty() && name == part + norm + "weight")
+                    forwards(norm);
+            read(**one);
+            if (makes_hidden && is_gated) hidden();
+        }
     };
     backwards("");  // the final norm
     for (int64_t block = config.model.layers; block-- > 0;)
@@ -222,7 +245,8 @@ Sent documented(const RunConfig& config, const Held& held) {
         2 * static_cast<double>(p.virtual_stages) - (is_first ? 1 : 0) - (is_last ? 1 : 0);
     sent.activations = micro_batches * cuts * B * T * D * e / t;
     const double r = config.train.recompute == Recompute::full        ? 4 * L
-                     : config.train.recompute == Recompute::selective ? 2 * L
+                     : config.train.recompute == Recompute::selective ? 3 * L
+                     : config.train.recompute == Recompute::norms     ? 2 * L
                                                                       : 0;
     const double ends = (held.parts.has_embedding ? 2 : 0) + (held.parts.has_head ? 2 : 0);
     sent.tensor = micro_batches * ((8 * L + r + ends) * B * T * D * e * (t - 1) / t +
@@ -277,7 +301,7 @@ TEST(Traffic, OfDataRanksWithEveryZeroStage) {
                     expect_counted({zero, data, dtype}, file);
     expect_counted({"parallel.zero=1", "parallel.data=4", "train.lanes=4"});
     expect_counted({"parallel.zero=2", "parallel.data=2", "parallel.wire_dtype=bf16"});
-    for (const char* recompute : {"none", "selective", "full"})
+    for (const char* recompute : {"none", "norms", "selective", "full"})
         expect_counted(
             {"parallel.zero=3", "parallel.data=2", fmt::format("train.recompute={}", recompute)});
 }
@@ -345,7 +369,7 @@ TEST(Traffic, OfTensorRanksThatShareTheVocabularyUnevenly) {
 
 TEST(Traffic, OfUnitsOfOneParameterAndOfMany) {
     for (const char* bucket : {"4KiB", "64KiB", "1MiB"})
-        for (const char* recompute : {"none", "full"})
+        for (const char* recompute : {"none", "norms", "selective", "full"})
             for (const char* file : {"gpt/tiny.yaml", "llama/tiny.yaml"})
                 for (const char* tensor : {"parallel.tensor=1", "parallel.tensor=2"})
                     expect_counted({"parallel.zero=3", "parallel.data=2", tensor,

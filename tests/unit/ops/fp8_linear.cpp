@@ -304,9 +304,10 @@ TEST_F(Fp8LinearTest, TheMlpHasTheBitsOfItsParts) {
         };
         const Layer fused = [&](const Tensor& x) { return core::ops::gelu_mlp(x, up, down, form); };
         const LayerResult expected = differentiate(composed, input(), source_);
-        for (const bool remake : {false, true})
+        for (const auto& [remake, hidden] :
+             std::vector<std::pair<bool, bool>>{{false, false}, {true, false}, {true, true}})
             for (const bool later : {false, true}) {
-                const LayerRun run{.remake = remake, .later = later};
+                const LayerRun run{.remake = remake, .remake_hidden = hidden, .later = later};
                 EXPECT_EQ(differentiate(fused, input(), source_, run), expected) << remake << later;
                 EXPECT_EQ(differentiate(composed, input(), source_, run), expected)
                     << remake << later;
@@ -322,6 +323,8 @@ TEST_F(Fp8LinearTest, TheMlpHasTheBitsOfItsParts) {
     const size_t hidden = static_cast<size_t>(M * N), x = static_cast<size_t>(M * K);
     EXPECT_EQ(differentiate(fused, input(), source_).kept, 2 * hidden + hidden + x + 8);
     EXPECT_EQ(differentiate(fused, input(), source_, {.remake = true}).kept, 2 * hidden + x + 8);
+    const LayerRun no_hidden{.remake = true, .remake_hidden = true};
+    EXPECT_EQ(differentiate(fused, input(), source_, no_hidden).kept, 2 * x + 8);
 }
 
 // --- delayed scaling ----------------------------------------------------------------------------

@@ -17,6 +17,7 @@ using kernels::Gelu;
 struct How {
     bool fused = true;
     bool remake = false;
+    bool remake_hidden = false;  ///< with remake
     bool later = false;
     bool watch = true;  ///< the gradient of x is wanted
     Gelu form = Gelu::tanh;
@@ -47,9 +48,12 @@ class GeluMlpTest : public LayerTest {
         return core::ops::linear(hidden, down.weight, down.bias);
     }
     LayerResult differentiate(const Tensor& x, const How& how) {
-        return LayerTest::differentiate(
-            [&](const Tensor& in) { return apply(in, how); }, x,
-            {.remake = how.remake, .later = how.later, .watch = how.watch, .threads = how.threads});
+        return LayerTest::differentiate([&](const Tensor& in) { return apply(in, how); }, x,
+                                        {.remake = how.remake,
+                                         .remake_hidden = how.remake_hidden,
+                                         .later = how.later,
+                                         .watch = how.watch,
+                                         .threads = how.threads});
     }
 };
 
@@ -61,15 +65,17 @@ TEST_F(GeluMlpTest, HasTheBitsOfTheComposition) {
                 for (const bool with_biases : {false, true}) {
                     const How composed{.fused = false, .form = form, .with_biases = with_biases};
                     const LayerResult expected = differentiate(input(c, dtype), composed);
-                    for (const bool remake : {false, true})
+                    for (const auto& [remake, hidden] : std::vector<std::pair<bool, bool>>{
+                             {false, false}, {true, false}, {true, true}})
                         for (const bool later : {false, true})
                             EXPECT_EQ(differentiate(input(c, dtype), {.remake = remake,
+                                                                      .remake_hidden = hidden,
                                                                       .later = later,
                                                                       .form = form,
                                                                       .with_biases = with_biases}),
                                       expected)
                                 << c.name << " " << name_of(dtype) << " " << with_biases << remake
-                                << later;
+                                << hidden << later;
                 }
     }
 }
@@ -105,6 +111,8 @@ TEST_F(GeluMlpTest, KeepsTheHiddenLayerOnceWhereItIsMadeAgain) {
     const size_t hidden = static_cast<size_t>(c.rows * c.outputs) * sizeof(float);
     EXPECT_EQ(differentiate(input(c, DType::f32), {.remake = true}).kept, hidden);
     EXPECT_EQ(differentiate(input(c, DType::f32), {.remake = false}).kept, 2 * hidden);
+    EXPECT_EQ(differentiate(input(c, DType::f32), {.remake = true, .remake_hidden = true}).kept,
+              0u);
 }
 
 TEST_F(GeluMlpTest, WeightsHaveGradientsWhereTheInputNeedsNone) {

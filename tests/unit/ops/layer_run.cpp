@@ -14,6 +14,7 @@ LayerResult LayerTest::differentiate(const Layer& layer, core::Tensor x, const L
                              .allocator = allocator_.get(),
                              .tape = run.is_recorded ? &tape : nullptr,
                              .remake = run.remake,
+                             .remake_hidden = run.remake_hidden,
                              .compute = x.dtype(),
                              .fp8 = source});
     for (const auto& made : parameters_) {  // makes the copies that are cached

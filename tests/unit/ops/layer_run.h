@@ -18,9 +18,10 @@ struct LayerResult {
 
 struct LayerRun {
     bool remake = false;
-    bool later = false;    ///< gradients of weights after those of inputs
-    bool watch = true;     ///< the gradient of x is wanted
-    bool is_kept = false;  ///< another node keeps x
+    bool remake_hidden = false;  ///< with remake
+    bool later = false;          ///< gradients of weights after those of inputs
+    bool watch = true;           ///< the gradient of x is wanted
+    bool is_kept = false;        ///< another node keeps x
     bool is_recorded = true;
     int threads = 2;
 };

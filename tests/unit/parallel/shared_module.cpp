@@ -109,6 +109,7 @@ void run_rank(const ModuleCase& c, const core::nn::Layout& layout, const core::T
     core::Scope::Settings settings = here.settings(&tape);
     settings.compute = how.dtype;
     settings.remake = how.remake;
+    settings.remake_hidden = how.remake_hidden;
     const core::Scope scope(settings);
     Tensor x = tokens_of("x", c.width, slice, how.dtype, here.allocator);
     tape.watch(x);

@@ -38,6 +38,7 @@ struct ModuleResult {
 struct ModuleRun {
     DType dtype = DType::f32;
     bool remake = false;
+    bool remake_hidden = false;  ///< with remake
     /// What stands in for a rank's group; empty for the group itself.
     std::function<std::unique_ptr<parallel::Communicator>(parallel::Communicator&)> wrap = {};
     /// What stands in for the layout.
