@@ -59,7 +59,7 @@ def check_mode(lab, mode):
     finetune.write_examples(lab)
     more = {"model.max_positions": 256} if mode == "instruction" else {}
     lab.train(finetune.base_of(mode), "gpt/tiny.yaml", {"train.steps": 20, "run.device": CPU, **more})
-    sizes = {"train.steps": 6, "train.global_batch": 4, "train.eval_every": 4, "finetune.dropout": 0.1}
+    sizes = {"run.hang_seconds": 0, "train.steps": 6, "train.global_batch": 4, "train.eval_every": 4, "finetune.dropout": 0.1}
     if mode == "instruction":
         sizes["finetune.sequence_length"] = 128
     sizes = sizes if is_emulated else {"finetune.dropout": 0.1}
@@ -109,7 +109,7 @@ def finetune_classification(lab, _):
 def evaluate(lab, run, device, keys, ranks=1):
     out = lab.folder / "result.json"
     stage(lab, "evaluate", {"evaluate.checkpoint": run, "evaluate.device": device, "evaluate.micro_batch": 2,
-                            "evaluate.output": out, **keys}, ranks)
+                            "evaluate.output": out, "run.hang_seconds": 0, **keys}, ranks)
     return json.loads(out.read_text())
 
 
@@ -184,7 +184,8 @@ def check_evaluate(lab, _):
 
 
 def generate(lab, run, device, keys, ranks=1):
-    return stage(lab, "generate", {"generate.checkpoint": run, "generate.device": device, "generate.prompts": PROMPTS, **keys}, ranks)
+    return stage(lab, "generate", {"generate.checkpoint": run, "generate.device": device, "generate.prompts": PROMPTS,
+                                   "run.hang_seconds": 0, **keys}, ranks)
 
 
 def check_generate(lab, _):

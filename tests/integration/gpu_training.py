@@ -14,8 +14,9 @@ COMMON = {"train.steps": 30, "train.global_batch": 8, "train.lanes": 4, "optimiz
           "run.peak_flops": 1e15}  # else measured, which takes an emulated device minutes
 # What is else for the emulated device (docs/gpu.md, "Without a GPU"), which takes a second or more for a step of the above: the
 # cases, layouts and bounds stay.
-EMULATED = {"train.steps": 9, "checkpoint.every": 3, "train.eval_every": 5, "train.eval_batches": 2, "run.hash_check_every": 3,
-            "data.sequence_length": 32}
+EMULATED = {"train.steps": 6, "checkpoint.every": 3, "train.eval_every": 4, "train.eval_batches": 2, "run.hash_check_every": 3,
+            "data.sequence_length": 32,
+            "run.hang_seconds": 0}  # a wait may compute for long
 MODELS = ("gpt/tiny.yaml", "llama/tiny.yaml", "bloom/tiny.yaml")
 SKIPPED = 77
 
