@@ -12,7 +12,7 @@ namespace plinth {
 /// work keeps what is known when it is captured; memory it reads each time that it is launched.
 class StepNumber {
   public:
-    StepNumber(int64_t known = 0) : known_(known) {}
+    constexpr StepNumber(int64_t known = 0) : known_(known) {}
     /// `memory` is of the device that reads it, one number.
     static StepNumber read_from(const int64_t* memory) {
         StepNumber number;
