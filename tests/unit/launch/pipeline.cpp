@@ -76,7 +76,9 @@ const std::vector<Layout> layouts = {{2},
 
 void over_layouts(const std::string& file, const std::vector<std::string>& overrides,
                   const std::vector<Layout>& which) {
-    const EngineOutcome one = train_engine(configured(file, overrides));
+    RunConfig alone = configured(file, overrides);
+    alone.train.recompute = launch::Recompute::none;
+    const EngineOutcome one = train_engine(alone);
     ASSERT_EQ(one.losses.size(), 3u);
     EXPECT_GT(one.norms[0], 0.5) << "the case must clip";
     for (const Layout& layout : which)
