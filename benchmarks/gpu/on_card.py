@@ -13,14 +13,15 @@ RESULTS  results.jsonl, tables.md (all of it as tables) and failures.txt; nothin
                the memory (mount -t tmpfs -o size=300g tmpfs FOLDER). Without it the largest rows are refused for want of disk
 
 ceilings           a copy of 1 GiB and a product of 8192 x 8192 x 8192
-tests[=FILTER]     ctest's label gpu: gpu_kernels and gpu_parallel, each suite in a process of its own, so that one bad kernel spoils
-                   no other's test; FILTER as GoogleTest takes it
-training[=CASE,..] the rest of the label: whole trainings, layouts, 8 bits, resumes (tests/integration/gpu_training.py)
+tests[=FILTER]     ctest's label gpu: gpu_kernels, gpu_parallel and the golden models of numerics_models, each suite in a process of
+                   its own, so that one bad kernel spoils no other's test; FILTER as GoogleTest takes it
+training[=CASE,..] the rest of the label: whole trainings, layouts, 8 bits, resumes, fine-tuning, evaluation and generation
+                   (tests/integration/gpu_training.py and gpu_stages.py)
 sanitize[=TOOL,..][:SUITE]  compute-sanitizer's tools over the suites (launch/gpu_check.sh): memcheck, racecheck, initcheck, synccheck
 rows[=NAME,..]     side by side with PyTorch (compare_pytorch.py; ROWS in shapes.py), ceilings before and after
 compare=SHAPE[,OPTION..]    any other comparison, such as compare=gpt2-124m,--parts,plinth,--set,run.graphs=true; a comma within an
                    option is written as a plus
-kernels[=NAME]     the table of gpu_benchmarks, into RESULTS/kernels.txt
+kernels[=NAME]     the table of gpu_benchmarks, into RESULTS/kernels.txt (of NAME into kernels-NAME.txt)
 memory[=NAME,..]   the plan beside the card's memory (memory.py); also largest and largest-offload
 real[=WORD,..]     GPT-2 124M on text, killed and resumed (real_training.py), with more of its words
 
@@ -47,7 +48,12 @@ from results import Results
 
 HERE = pathlib.Path(__file__).resolve().parent
 ROOT = HERE.parents[1]
-TRAINING = ("equals_cpu", "resumes", "crosses_devices", "layouts", "fp8", "graphs", "skips", "moments", "offload", "context")
+# The cases of tests/integration by their script, in the order of what a new build should show first.
+TRAINING = {"gpu_training": ("equals_cpu", "variants", "resumes", "crosses_devices", "layouts", "fp8", "graphs", "skips", "moments", "offload",
+                             "context", "fp8_curve"),
+            "gpu_stages": ("finetune_text", "finetune_instruction", "finetune_classification", "evaluate", "generate")}
+# Each program with its tests that need a device.
+TESTS = {"gpu_kernels": "*", "gpu_parallel": "*", "numerics_models": "*OnADevice*"}
 TOOLS = ("memcheck", "racecheck", "initcheck", "synccheck")
 REAL = ["model.vocab_multiple=128", "train.micro_batch=32", "train.global_batch=256", "train.dtype=bf16", "train.recompute=none"]
 OVER = 75
@@ -95,7 +101,7 @@ class Batch:
     def call(self, command, limit, log):
         """(exit code, or None if it was ended for its limit or for the time of all; seconds). Output goes to the file `log`."""
         began = time.time()
-        environment = dict(os.environ, PATH=f"{self.bundle}:{os.environ.get('PATH', '')}", PYTHONUNBUFFERED="1")
+        environment = dict(os.environ, PLINTH_SOURCE_DIR=str(ROOT), PATH=f"{self.bundle}:{os.environ.get('PATH', '')}", PYTHONUNBUFFERED="1")
         return processes.run(command, max(1.0, min(limit, self.left())), log, environment), time.time() - began
 
     def fail(self, title, text=""):
@@ -169,21 +175,24 @@ class Batch:
 
     def tests(self, detail):
         pieces = []
-        for program in ("gpu_kernels", "gpu_parallel"):
+        for program, own in TESTS.items():
             if not (self.bundle / program).exists():
                 self.fail(f"tests: the bundle holds no {program}")
                 continue
-            for suite in self.suites(program, detail or "*"):
-                pattern = f"{suite}*" if not detail or not detail.startswith(suite) else detail
+            for suite in self.suites(program, detail or own):
+                pattern = detail if detail.startswith(suite) else f"{suite}{own}"
                 pieces.append((program, f"{program} {suite.rstrip('.')}", [self.bundle / program, "--gtest_color=no", f"--gtest_filter={pattern}"]))
         self.pieces("tests", pieces, 6, 150, self.judge_tests)
 
     def training(self, detail):
         if not (self.bundle / "checkpoint_tool").exists():
             return self.fail("training: the bundle holds no checkpoint_tool")
-        script = ROOT / "tests/integration/gpu_training.py"
-        pieces = [("gpu_training", case, [sys.executable, "-B", script, "--plinth", self.plinth, "--tool", self.bundle / "checkpoint_tool", case])
-                  for case in (detail.split(",") if detail else TRAINING)]
+        known = {case: script for script, cases in TRAINING.items() for case in cases}
+        cases = detail.split(",") if detail else list(known)
+        if unknown := [case for case in cases if case not in known]:
+            return self.fail(f"training: no such case: {', '.join(unknown)}; there are {', '.join(known)}")
+        pieces = [(known[case], case, [sys.executable, "-B", ROOT / f"tests/integration/{known[case]}.py", "--plinth", self.plinth, "--tool",
+                                       self.bundle / "checkpoint_tool", case]) for case in cases]
 
         def judge(code, text):
             lines = text.strip().splitlines()
@@ -264,8 +273,8 @@ class Batch:
             self.ceilings()
 
     def kernels(self, detail):
-        log = self.folder / "kernels.txt"
-        code, _ = self.call([self.bundle / "gpu_benchmarks", *([detail] if detail else [])], 300, log)
+        log = self.folder / (f"kernels-{re.sub('[^A-Za-z0-9_.]+', '_', detail)}.txt" if detail else "kernels.txt")
+        code, _ = self.call([self.bundle / "gpu_benchmarks", *([detail] if detail else [])], self.left(), log)
         text = log.read_text()
         shares = [(name.strip(), float(share)) for name, share in re.findall(r"^\| ([^|]+)\|[^|]+\|[^|]+\|[^|]+GB/s +\| +([\d.]+) %", text, re.M)]
         low = [f"{name} {share:.0f} %" for name, share in shares if share < 90]

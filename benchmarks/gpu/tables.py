@@ -155,6 +155,8 @@ def everything(rows):
 
 
 def main():
+    if sys.argv[1:] in (["-h"], ["--help"]):
+        return print(__doc__)
     if len(sys.argv) != 2:
         sys.exit(__doc__)
     rows = [json.loads(line) for line in pathlib.Path(sys.argv[1]).read_text().splitlines() if line.endswith("}")]

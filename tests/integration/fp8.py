@@ -34,9 +34,9 @@ def mean_curve(lab, name, overrides, seeds):
     return [sum(values) / seeds for values in zip(*runs_of)]
 
 
-def curve(lab, options):
+def curve(lab, options, **more):
     """The mean losses of tenths of a run stay beside bf16's. Mutants: other rates and warm-ups."""
-    overrides = {**MODEL, "train.steps": options.steps, "train.eval_every": options.steps}
+    overrides = {**MODEL, "train.steps": options.steps, "train.eval_every": options.steps, **more}
     curves = {scaling: mean_curve(lab, scaling, {**overrides, "train.fp8": scaling}, options.seeds) for scaling in SCALINGS}
     print("| steps | " + " | ".join(SCALINGS) + " |")
     size = max(1, options.steps // 10)

@@ -7,6 +7,7 @@ import pathlib
 import subprocess
 import sys
 
+import fp8 as eight_bits
 import plinth_runs as runs
 
 COMMON = {"train.steps": 30, "train.global_batch": 8, "train.lanes": 4, "optimizer.clip": 1.0, "data.sequence_length": 64,
@@ -321,7 +322,13 @@ def graphs(lab, options):
             runs.expect_different(lab, f"{name}: captured, one lane more", plain, mutant)
 
 
+def fp8_curve(lab, options):
+    """The curves of docs/numerics.md, on the device."""
+    need_device(lab)
+    eight_bits.curve(lab, options, **{"run.device": "cuda", "run.peak_flops": 1e15})
+
+
 if __name__ == "__main__":
     runs.main({"equals_cpu": equals_cpu, "variants": variants, "resumes": resumes, "crosses_devices": crosses_devices,
                "layouts": layouts, "offload": offload, "moments": moments, "context": context,
-               "fp8": fp8, "skips": skips, "graphs": graphs})
+               "fp8": fp8, "fp8_curve": fp8_curve, "skips": skips, "graphs": graphs}, steps=500, seeds=3)

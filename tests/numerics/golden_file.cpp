@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "tests/numerics/golden_file.h"
 
+#include <cstdlib>
 #include <fstream>
 #include <functional>
 #include <sstream>
@@ -136,7 +137,10 @@ void read_line(GoldenModel& model, std::istringstream& words) {
 }  // namespace
 
 GoldenModel read_golden_model(const std::string& name) {
-    const std::string path = PLINTH_SOURCE_DIR "/tests/golden/models/" + name + ".txt";
+    // A program that was carried to another machine is told where the files are.
+    const char* sources = std::getenv("PLINTH_SOURCE_DIR");
+    const std::string path = std::string(sources ? sources : PLINTH_SOURCE_DIR) +
+                             "/tests/golden/models/" + name + ".txt";
     std::ifstream file(path);
     CHECK(file.is_open(), "{} is missing", path);
     GoldenModel model;
