@@ -76,8 +76,7 @@ std::string device_memory_text(const RunConfig& config, int64_t ranks, const Mem
     const int64_t limit = device.memory_bytes - device_context_estimate;
     if (const int64_t over = peak_by_plan(config, ranks) - limit; over > 0)
         text += fmt::format("# does not fit        {} too much for a rank alone on that GPU: {}\n",
-                            size_text(over),
-                            text_of(settings_that_need_less(config, ranks, limit), ranks));
+                            size_text(over), memory_settings_text(config, ranks, limit));
     return text;
 }
 

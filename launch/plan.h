@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <cstddef>
+#include <functional>
 #include <string>
 #include <vector>
 
@@ -58,8 +59,12 @@ TrafficPlan traffic_plan(const RunConfig& config, int64_t ranks, int stage);
 /// On average over the stages.
 TrafficPlan traffic_plan(const RunConfig& config, int64_t ranks);
 
+/// Called again and again while a plan is made, for each data-parallel rank; what it throws ends
+/// the plan. Empty: nothing.
+using PlanProgress = std::function<void()>;
 /// Of the fullest rank of one pipeline stage.
-MemoryPlan memory_plan(const RunConfig& config, int64_t ranks, int stage);
+MemoryPlan memory_plan(const RunConfig& config, int64_t ranks, int stage,
+                       const PlanProgress& progress = {});
 /// Of the stage that needs the most.
 MemoryPlan memory_plan(const RunConfig& config, int64_t ranks);
 

@@ -93,9 +93,8 @@ int64_t fp8_weight_bytes(const RunConfig& config, const std::vector<core::Parame
 
 /// All but the activations, on one data-parallel rank.
 MemoryPlan state_memory(const RunConfig& config, const std::vector<core::Parameter*>& parameters,
+                        const parallel::BucketLayout& layout, const parallel::WeightLayout& bytes,
                         int rank, int64_t ranks) {
-    const parallel::BucketLayout layout(parameters, config.parallel.bucket_bytes);
-    const parallel::WeightLayout bytes = weight_bytes(config, layout);
     const Owned owned = owned_by(layout, rank, ranks, &bytes);
     const int64_t zero = config.parallel.zero;
     int64_t moments = 0, masters = 0, read_as_bf16 = 0;
@@ -166,13 +165,18 @@ int64_t sum_bytes(const RunConfig& config, const std::vector<core::Parameter*>& 
 
 }  // namespace
 
-MemoryPlan memory_plan(const RunConfig& config, int64_t ranks, int stage) {
+MemoryPlan memory_plan(const RunConfig& config, int64_t ranks, int stage,
+                       const PlanProgress& progress) {
     const std::vector<core::models::Parts> chunks = stage_parts(config, stage);
     core::models::Transformer model = declared_model(config, stage);
     const int64_t data = data_ranks(config, ranks);
+    const parallel::BucketLayout layout(model.parameters().all(), config.parallel.bucket_bytes);
+    const parallel::WeightLayout bytes = weight_bytes(config, layout);
     MemoryPlan plan;
     for (int rank = 0; rank < data; ++rank) {
-        const MemoryPlan each = state_memory(config, model.parameters().all(), rank, data);
+        if (progress) progress();
+        const MemoryPlan each =
+            state_memory(config, model.parameters().all(), layout, bytes, rank, data);
         if (each.total() > plan.total()) plan = each;
     }
     plan.gradients += finished_bytes(config, model);

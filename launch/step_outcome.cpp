@@ -64,7 +64,8 @@ void StepOutcomes::decide(const Tensor& squares, const Update& update,
                          optimizer.terms(update.learning_rate, update.clip), stream_);
 }
 
-/// Numbers of a step are arguments of one kernel only, which stays outside: between two graphs.
+/// What differs from step to step is an argument of one kernel only, which stays outside: between
+/// two graphs. The step's own number lies in memory.
 void StepOutcomes::launch(const Update& update, core::optim::AdamW& optimizer) {
     std::vector<const void*> at;
     for (const auto gradients : {update.squared, update.gradients})

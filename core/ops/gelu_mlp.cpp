@@ -84,7 +84,7 @@ void fp8_input_half(NodeGradients& gradients, Fp8Source& source, Fp8MlpKept& kep
                     const Shape& x_shape) {
     const bool later = gradients.later() != nullptr;
     const Tensor& dy = gradients.of_output(0);
-    const Tensor before = kept.hidden.before.take_for_writing("gelu_mlp");  // frees it here
+    const Tensor before = kept.hidden.before.take_for_writing("gelu_mlp");  // frees what was kept
     kept.down.gradient = fp8_gradient(source, dy, down.weight.parameter, later);
     Tensor gradient = fp8_input_gradient(source, kept.down.gradient, down.weight.parameter,
                                          before.shape(), dy.dtype());
@@ -148,7 +148,7 @@ Tensor gelu_mlp(const Tensor& x, const LinearUse& up, const LinearUse& down, ker
     scope.tape()->record(
         "gelu_mlp", {&x}, {&y},
         [kept, up, down, form, shape = x.shape()](NodeGradients& gradients) {
-            const Tensor before = kept->before.take_for_writing("gelu_mlp");  // frees it here
+            const Tensor before = kept->before.take_for_writing("gelu_mlp");  // frees what was kept
             kept->gradient =
                 gradient_before_gelu(gradients.of_output(0), down.weight.parameter, before, form);
             if (gradients.wants_input(0))

@@ -119,6 +119,7 @@ void AdamW::step(std::span<const ParameterGradient> gradients, const Step& step,
     options.weight_decay = config_.weight_decay;
     options.gradient_scale = step.gradient_scale;
     if (offload_) {
+        CHECK(step.number.is_known(), "an update on the host by a step's number on the device");
         offload_->fetch(in_order(gradients), [&](size_t i, int64_t begin, ConstView gradient) {
             std::vector<kernels::AdamWPart> parts;
             add_parts(parts, i, begin, gradient, step.number);

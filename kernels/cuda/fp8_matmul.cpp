@@ -15,7 +15,7 @@ void fp8_matmul(View c, ConstView a, ConstView b, ConstView bias, ConstView scal
     auto& library = queue.state<LibraryMatmul>();
     MatmulPlan plan = plan_fp8_matmul(c, a, b, bias, options, queue.options());
     PreparedMatmul* prepared = &library.prepare(plan.problem);
-    if (prepared->candidates.empty() && !plan.is_finished_apart) {
+    if (prepared->candidates.empty()) {
         plan = plan_fp8_matmul(c, a, b, bias, options, queue.options(), true);
         prepared = &library.prepare(plan.problem);
     }

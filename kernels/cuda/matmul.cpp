@@ -16,7 +16,7 @@ void matmul(View c, ConstView a, ConstView b, ConstView bias, Matmul options, St
     auto& library = queue.state<LibraryMatmul>();
     MatmulPlan plan = plan_matmul(c, a, b, bias, options, queue.options());
     PreparedMatmul* prepared = &library.prepare(plan.problem);
-    if (prepared->candidates.empty() && !plan.is_finished_apart) {
+    if (prepared->candidates.empty()) {
         plan = plan_matmul(c, a, b, bias, options, queue.options(), true);
         prepared = &library.prepare(plan.problem);
     }

@@ -175,17 +175,21 @@ inline int64_t alignment_limit(const StreamOptions& stream) {
     return stream.reproducible ? 16 : 256;
 }
 
-/// Where the product goes: into c, or into scratch.
+/// Where the product goes: into c, or into scratch. What is only added from there is the problem
+/// that would go into c, so that a gradient has the same bits wherever it stands in a lane; `apart`,
+/// where the library refuses that one, its rows begin at multiples of 16 bytes.
 inline void plan_result(MatmulPlan& plan, const View& c, const ConstView& bias, bool accumulate,
-                        const StreamOptions& stream) {
+                        const StreamOptions& stream, bool apart) {
     MatmulProblem& p = plan.problem;
     p.m = c.dim(1);
     p.n = c.dim(0);
     p.is_reproducible = stream.reproducible;
     if (plan.is_finished_apart) {
+        const bool is_as_in_c = accumulate && c.dtype == DType::f32 && !apart;
         p.d = Element::f32;
-        p.ldd = (p.m + 3) / 4 * 4;
-        p.alignment_d = alignment_limit(stream);
+        p.ldd = is_as_in_c ? leading_dimension(c) : (p.m + 3) / 4 * 4;
+        p.alignment_d = is_as_in_c ? alignment_of(c.data, alignment_limit(stream))
+                                   : alignment_limit(stream);
     } else {
         p.d = element_of(c.dtype);
         p.ldd = leading_dimension(c);
@@ -216,7 +220,7 @@ inline MatmulPlan plan_matmul(const View& c, const ConstView& a, const ConstView
     p.tf32 = stream.tf32 && a.dtype == DType::f32;
     p.alignment_a = alignment_of(b.data, alignment_limit(stream));
     p.alignment_b = alignment_of(a.data, alignment_limit(stream));
-    plan_result(plan, c, bias, options.accumulate, stream);
+    plan_result(plan, c, bias, options.accumulate, stream, apart);
     return plan;
 }
 
@@ -234,7 +238,7 @@ inline MatmulPlan plan_fp8_matmul(const View& c, const ConstView& a, const Const
     p.fast_sums = options.fast_sums;
     p.alignment_a = alignment_of(b.data, alignment_limit(stream));
     p.alignment_b = alignment_of(a.data, alignment_limit(stream));
-    plan_result(plan, c, bias, options.accumulate, stream);
+    plan_result(plan, c, bias, options.accumulate, stream, apart);
     return plan;
 }
 

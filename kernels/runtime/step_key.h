@@ -19,6 +19,7 @@ class StepNumber {
         number.memory_ = memory;
         return number;
     }
+    bool is_known() const { return memory_ == nullptr; }
     /// Where the number may be read.
     PLINTH_HOST_DEVICE int64_t get() const { return memory_ ? *memory_ : known_; }
 

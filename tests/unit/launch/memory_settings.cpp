@@ -207,7 +207,51 @@ TEST(MemorySettings, TheTextSaysWhichFitAndWhichDoNot) {
               "it fits by the plan with train.micro_batch=4 (3.000 GiB), or parallel.zero=1 on 2 "
               "ranks (1.000 GiB and 2.000 GiB of the host); not enough alone: "
               "optimizer.moments=bf16 (9.000 GiB)");
+    EXPECT_EQ(text_of({{.words = "", .ranks = 4, .peak = gib, .fits = true}}, 2),
+              "it fits by the plan with the same on 4 ranks (1.000 GiB)");
     EXPECT_EQ(text_of({}, 1), "no setting that was tried makes it fit");
+}
+
+TEST(MemorySettings, RanksOfAnotherAxisAreNamedWhereTheyAreEnough) {
+    // Activations of one long sequence, which no more data ranks divide.
+    const Case run{"llama/llama_8b.yaml",
+                   {"run.device=cuda", "train.global_batch=8", "train.micro_batch=1",
+                    "data.sequence_length=131072", "model.max_positions=131072", "parallel.zero=3",
+                    "train.lanes=8"},
+                   8,
+                   60 * gib};
+    bool has_context = false;
+    for (const MemorySetting& setting : settings_of(run)) {
+        EXPECT_EQ(fault_of(run, setting), "");
+        has_context = has_context || (setting.fits && setting.ranks > run.ranks &&
+                                      setting.words.starts_with("parallel.context="));
+    }
+    EXPECT_TRUE(has_context) << text_of(settings_of(run), run.ranks);
+}
+
+TEST(MemorySettings, ASearchThatIsEndedSaysWhatItHasFound) {
+    const Case& run = cases[3];
+    const RunConfig config = config_of(run.file, run.words);
+    int asked = 0;
+    const auto all = settings_that_need_less(config, run.ranks, run.limit, [&] {
+        ++asked;
+        return true;
+    });
+    EXPECT_GT(asked, 4 * static_cast<int>(all.size())) << "a plan of four ranks goes on unasked";
+    for (const int most : {0, 1, asked / 4, asked / 2, asked - 1}) {
+        int left = most;
+        const auto part =
+            settings_that_need_less(config, run.ranks, run.limit, [&] { return left-- > 0; });
+        ASSERT_LE(part.size(), all.size());
+        for (size_t i = 0; i < part.size(); ++i)
+            EXPECT_EQ(part[i].words, all[i].words);
+        left = most;
+        EXPECT_NE(memory_settings_text(config, run.ranks, run.limit, [&] { return left-- > 0; })
+                      .find("not all was tried"),
+                  std::string::npos);
+    }
+    EXPECT_EQ(memory_settings_text(config, run.ranks, run.limit, [] { return true; }),
+              text_of(all, run.ranks));
 }
 
 TEST(MemorySettings, AdviceCountsWhatTheRunNeedsBesideItsPlan) {
