@@ -176,8 +176,8 @@ inline int64_t alignment_limit(const StreamOptions& stream) {
 }
 
 /// Where the product goes: into c, or into scratch. What is only added from there is the problem
-/// that would go into c, so that a gradient has the same bits wherever it stands in a lane; `apart`,
-/// where the library refuses that one, its rows begin at multiples of 16 bytes.
+/// that would go into c, so that a gradient has the same bits wherever it stands in a lane;
+/// `apart`, where the library refuses that one, its rows begin at multiples of 16 bytes.
 inline void plan_result(MatmulPlan& plan, const View& c, const ConstView& bias, bool accumulate,
                         const StreamOptions& stream, bool apart) {
     MatmulProblem& p = plan.problem;
@@ -188,8 +188,8 @@ inline void plan_result(MatmulPlan& plan, const View& c, const ConstView& bias, 
         const bool is_as_in_c = accumulate && c.dtype == DType::f32 && !apart;
         p.d = Element::f32;
         p.ldd = is_as_in_c ? leading_dimension(c) : (p.m + 3) / 4 * 4;
-        p.alignment_d = is_as_in_c ? alignment_of(c.data, alignment_limit(stream))
-                                   : alignment_limit(stream);
+        p.alignment_d =
+            is_as_in_c ? alignment_of(c.data, alignment_limit(stream)) : alignment_limit(stream);
     } else {
         p.d = element_of(c.dtype);
         p.ldd = leading_dimension(c);
