@@ -3,7 +3,6 @@
 
 #include <algorithm>
 #include <chrono>
-#include <iterator>
 #include <optional>
 #include <utility>
 
@@ -18,6 +17,14 @@ namespace {
 
 /// Thrown through plans.
 struct SearchEnded {};
+
+/// Throws it as soon as `goes_on`, which must outlive what this gives, says no.
+PlanProgress ended_by(const GoesOn& goes_on) {
+    if (!goes_on) return {};
+    return [&goes_on] {
+        if (!goes_on()) throw SearchEnded{};
+    };
+}
 
 /// Bytes where a rank computes, and beside a GPU.
 struct Need {
@@ -37,12 +44,7 @@ Need need_by_plan(const RunConfig& config, int64_t ranks, const PlanProgress& pr
 class Search {
   public:
     Search(const RunConfig& config, int64_t ranks, int64_t limit, const GoesOn& goes_on)
-        : run_{config, ranks}, limit_(limit) {
-        if (goes_on)
-            progress_ = [&goes_on] {
-                if (!goes_on()) throw SearchEnded{};
-            };
-    }
+        : run_{config, ranks}, limit_(limit), progress_(ended_by(goes_on)) {}
 
     std::vector<MemorySetting> all() {
         try {
@@ -219,9 +221,7 @@ std::string memory_advice(const RunConfig& config, int64_t ranks, const MemorySh
     const auto held = static_cast<int64_t>(shortage.held);
     int64_t planned = 0;
     try {
-        planned = need_by_plan(config, ranks, [&] {
-                      if (goes_on && !goes_on()) throw SearchEnded{};
-                  }).peak;
+        planned = need_by_plan(config, ranks, ended_by(goes_on)).peak;
     } catch (const SearchEnded&) {
         return "what would fit takes long to find: --dry-run says it";
     }
