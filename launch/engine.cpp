@@ -106,6 +106,7 @@ Engine::Engine(const RunConfig& config, Session& session, parallel::Groups& grou
       pipeline_(schedule_config(config.parallel), groups.along(Axis::pipeline),
                 session.allocator()),
       step_number_(core::Tensor::empty({1}, DType::i64, session.allocator())),
+      pace_(session),
       optimizer_(make_optimizer(config, stage_.masters(), offload_.get(),
                                 given_or(allocators.optimizer, session.parts().optimizer))) {}
 
@@ -122,11 +123,17 @@ void Engine::weights_changed() {
 }
 
 void Engine::decide_on_device() {
-    // Delayed scales come from what the host reads of each step, and so does all that is reduced.
-    if (session_.world().size() == 1 && !offload_ && config_.train.fp8 != Fp8Scaling::delayed)
+    // The host's own work is no part of a stream; delayed scales come from what it reads.
+    if (!offload_ && config_.train.fp8 != Fp8Scaling::delayed)
         outcomes_ = std::make_unique<StepOutcomes>(
-            session_.stream(), StepOutcomes::Memory{.steps = session_.allocator(),
-                                                    .outcomes = session_.host_allocator()});
+            session_.world(),
+            StepOutcomes::Share{
+                .parts = groups_.size(Axis::context),
+                .part = groups_.coordinate(Axis::context),
+                .is_given = groups_.is_last(Axis::pipeline) && groups_.is_first(Axis::tensor)},
+            session_.stream(),
+            StepOutcomes::Memory{.steps = session_.allocator(),
+                                 .outcomes = session_.host_allocator()});
     if (!config_.run.graphs) return;
     CHECK(outcomes_ != nullptr, "run.graphs where the host decides steps");
     graphs_ = std::make_unique<MicroBatchGraphs>(session_.stream(), session_.memory(),
@@ -143,6 +150,7 @@ void Engine::run_micro_batches(const core::models::Phase& phase, const parallel:
         run_passes(phase, plan, step, source, [this](int64_t slot, const core::ops::Loss& loss) {
             outcomes_->add(slot, loss);
         });
+        outcomes_->end_passes();
         sum_gradients();
     } else {
         LossReader losses(session_, &groups_.along(Axis::context));
@@ -180,6 +188,7 @@ void Engine::run_passes(const core::models::Phase& phase, const parallel::LanePl
          .scope = settings,
          .batch = [&](int64_t slot) { return share_tokens(source(slot), groups_, session_); },
          .on_loss = std::move(on_loss),
+         .after_backward = [this] { pace_.end_micro_batch(); },
          .gradients = &stage_,
          .activity = &session_.activity()});
 }
@@ -221,6 +230,7 @@ void Engine::launch_passes(const core::models::Phase& phase, const parallel::Lan
         };
         outcomes_->add(slot, graphs_->run(MicroBatchKind::of(batch, slot, plan), batch, pass,
                                           [&] { stage_.slot_was_launched(slot); }));
+        pace_.end_micro_batch();
     }
 }
 
@@ -340,13 +350,16 @@ std::optional<StepMeans> Engine::take_means(bool waits) {
         decided_.pop_front();
         return first;
     }
+    const PhaseMark mark(session_.activity(), Phase::optimizer);
     const std::optional<StepOutcomes::Words> words = outcomes_->take(waits);
     if (!words) return std::nullopt;
     using kernels::StepWord;
     const StepMeans means{.weight = (*words)[StepWord::weight],
                           .loss = (*words)[StepWord::loss],
                           .z_loss = (*words)[StepWord::z_loss],
-                          .gradient_norm = (*words)[StepWord::gradient_norm]};
+                          .gradient_norm = (*words)[StepWord::gradient_norm],
+                          .slowest_seconds = (*words)[StepWord::slowest],
+                          .fastest_seconds = (*words)[StepWord::fastest]};
     CHECK(means.is_finite() == ((*words)[StepWord::updates_here] == 1.0),
           "the device has decided otherwise than its loss {} and norm {} say", means.loss,
           means.gradient_norm);

@@ -12,6 +12,7 @@
 #include "core/optim/adamw.h"
 #include "core/optim/offload.h"
 #include "launch/fp8_state.h"
+#include "launch/host_pace.h"
 #include "launch/memory_settings.h"
 #include "launch/micro_batch_graphs.h"
 #include "launch/session.h"
@@ -34,6 +35,9 @@ struct StepMeans {
     double z_loss = 0.0;
     double gradient_norm = 0.0;  ///< before clipping
     bool fp8_is_finite = true;   ///< what went into 8 bits
+    /// That a device took for the micro-batches, of the slowest and of the fastest rank; 0 where
+    /// the host decides.
+    double slowest_seconds = 0.0, fastest_seconds = 0.0;
 
     /// A step that is not finite updates nothing, on all ranks.
     bool is_finite() const;
@@ -61,9 +65,8 @@ class Engine {
     /// Collective. After master weights were written from outside.
     void weights_changed();
 
-    /// From the next step on the device decides what each comes to, where it can: for a rank
-    /// without others, with states on its device. Where it cannot, nothing changes. With run.graphs
-    /// steps are then captured, too.
+    /// From the next step on the device decides what each comes to, where it can: with states on
+    /// its device. Where it cannot, nothing changes. With run.graphs steps are then captured, too.
     void decide_on_device();
     /// True where it does: `scalars` then hold no losses, and slots are not set in them.
     bool decides_on_device() const { return outcomes_ != nullptr; }
@@ -150,6 +153,7 @@ class Engine {
     parallel::PipelineRunner pipeline_;
     int64_t step_ = 0;          ///< of the last micro-batches
     core::Tensor step_number_;  ///< the same, i64 [1], where kernels read it
+    HostPace pace_;             ///< where the device decides
     double waited_ = 0.0;       ///< in the last step, see seconds_waited
     core::optim::AdamW optimizer_;
     std::unique_ptr<StepOutcomes> outcomes_;  ///< null: the host decides

@@ -5,12 +5,7 @@ namespace plinth::launch {
 
 void LossReader::add(int64_t slot, const core::ops::Loss& loss) {
     losses_.emplace_back(slot, loss);
-    // A host that has given a device the work of a whole step waits for all of it at once, which
-    // may take longer than other ranks take for a hang. So it stays within a micro-batch: while the
-    // device works on one, it hands out the next.
-    if (session_.world().size() == 1) return;
-    session_.stream().synchronize(before_.get());
-    before_ = session_.stream().record();
+    pace_.end_micro_batch();
 }
 
 std::vector<ReadLoss> LossReader::read() {

@@ -2,10 +2,11 @@
 #pragma once
 
 #include <functional>
-#include <memory>
+#include <utility>
 #include <vector>
 
 #include "core/ops/cross_entropy.h"
+#include "launch/host_pace.h"
 #include "launch/session.h"
 #include "parallel/comm/communicator.h"
 
@@ -23,7 +24,7 @@ class LossReader {
   public:
     /// `sharing`: the ranks that share the tokens of each micro-batch; null for this one alone.
     explicit LossReader(Session& session, parallel::Communicator* sharing = nullptr)
-        : session_(session), sharing_(sharing) {}
+        : session_(session), sharing_(sharing), pace_(session) {}
 
     void add(int64_t slot, const core::ops::Loss& loss);
     /// For runners that hand over losses as they come.
@@ -38,7 +39,7 @@ class LossReader {
     Session& session_;
     parallel::Communicator* sharing_;
     std::vector<std::pair<int64_t, core::ops::Loss>> losses_;
-    std::unique_ptr<DeviceEvent> before_;  ///< after the micro-batch before, of several ranks
+    HostPace pace_;
 };
 
 }  // namespace plinth::launch

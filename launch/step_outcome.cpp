@@ -10,15 +10,7 @@ namespace plinth::launch {
 
 using core::Tensor;
 using kernels::StepWord;
-
-namespace {
-
-template <typename T>
-T* place_in(Tensor& tensor, int64_t element) {
-    return tensor.out().as<T>() + element;
-}
-
-}  // namespace
+using kernels::StepWords;
 
 void StepOutcomes::begin_step(int64_t slots) {
     CHECK(pending_.size() <= size_t{kernels::StepTerms::most_ahead},
@@ -26,22 +18,36 @@ void StepOutcomes::begin_step(int64_t slots) {
     if (!outcome_.defined()) {
         outcome_ = Tensor::empty({StepWord::count}, DType::f64, memory_.steps);
         terms_ = Tensor::empty({2, kernels::adamw_words}, DType::f32, memory_.steps);
+        began_ = Tensor::empty({1}, DType::i64, memory_.steps);
+        once_ = Tensor::of(std::vector<int64_t>{1}, {1}, memory_.steps, stream_);
     }
-    if (weights_.defined() && weights_.elements() == slots) return;
-    losses_ = Tensor::empty({slots, 2}, DType::f64, memory_.steps);
-    weights_ = Tensor::empty({slots}, DType::i64, memory_.steps);
+    places_ = {.slots = slots, .parts = share_.parts, .ranks = world_.size()};
+    if (!words_.defined() || words_.elements() != places_.count())
+        words_ = Tensor::empty({places_.count()}, DType::i64, memory_.steps);
+    stream_.set_zero(word(0), words_.in().bytes());  // what other ranks give
+    kernels::mark_time(began_.out(), {}, stream_);
 }
 
 void StepOutcomes::add(int64_t slot, const core::ops::Loss& loss) {
-    stream_.copy(place_in<double>(losses_, 2 * slot), loss.sum.in().data, sizeof(double));
-    stream_.copy(place_in<double>(losses_, 2 * slot + 1), loss.cross_entropy.in().data,
-                 sizeof(double));
-    stream_.copy(place_in<int64_t>(weights_, slot), loss.weight.in().data, sizeof(int64_t));
+    if (!share_.is_given) return;
+    int64_t* const given = word(places_.at(slot, share_.part));
+    const auto put = [&](int place, const Tensor& number) {
+        stream_.copy(given + place, number.in().data, sizeof(int64_t));
+    };
+    put(StepWords::sum, loss.sum);
+    put(StepWords::cross_entropy, loss.cross_entropy);
+    put(StepWords::weight, loss.weight);
+    put(StepWords::times, once_);
+}
+
+void StepOutcomes::end_passes() {
+    const int64_t place = places_.busy(world_.rank());
+    kernels::mark_time(words_.rows(place, place + 1).out(), began_.in(), stream_);
 }
 
 void StepOutcomes::update(const Update& update, core::optim::AdamW& optimizer) {
     if (updates_to_write_) {
-        stream_.copy(place_in<double>(outcome_, StepWord::updates), &*updates_to_write_,
+        stream_.copy(outcome_.out().as<double>() + StepWord::updates, &*updates_to_write_,
                      sizeof(double));
         updates_to_write_.reset();
     }
@@ -60,7 +66,10 @@ void StepOutcomes::update(const Update& update, core::optim::AdamW& optimizer) {
 
 void StepOutcomes::decide(const Tensor& squares, const Update& update,
                           const core::optim::AdamW& optimizer) {
-    kernels::decide_step(outcome_.out(), terms_.out(), losses_.in(), weights_.in(), squares.in(),
+    stream_.copy(word(places_.squares()), squares.in().data, squares.in().bytes());
+    world_.all_reduce("losses and norm", std::span(word(0), static_cast<size_t>(places_.count())),
+                      parallel::Reduce::sum);
+    kernels::decide_step(outcome_.out(), terms_.out(), words_.in(), places_,
                          optimizer.terms(update.learning_rate, update.clip), stream_);
 }
 
@@ -105,7 +114,10 @@ std::optional<StepOutcomes::Words> StepOutcomes::take(bool waits) {
     Words words{};
     std::copy_n(std::as_const(first.words).data<double>(), words.size(), words.begin());
     pending_.pop_front();
-    CHECK(words[StepWord::updates] >= 0.0, "the device has counted other updates than the host");
+    CHECK(words[StepWord::updates] != StepWord::other_count,
+          "the device has counted other updates than the host");
+    CHECK(words[StepWord::updates] != StepWord::other_losses,
+          "a micro-batch's loss was given by no rank, or by several");
     return words;
 }
 

@@ -5,6 +5,8 @@
 #include <algorithm>
 #include <chrono>
 #include <cstdio>
+#include <tuple>
+#include <utility>
 
 #include "launch/environment.h"
 #include "launch/metrics/best_effort.h"
@@ -144,10 +146,13 @@ StepRecord Training::record_of(const GivenStep& step, const StepMeans& means) {
     if (config_.optimizer.z_loss > 0) record.z_loss = means.z_loss;
     record.data_wait_seconds = loader_->waited_seconds() - data_wait_before_;
     record.communication_wait_seconds = engine_.communication().seconds_waiting;
-    // The host of a device is done with a step before the step is.
-    const bool is_alone = engine_.decides_on_device();
-    record.slowest_rank_seconds = is_alone ? seconds : step.slowest_seconds;
-    record.fastest_rank_seconds = is_alone ? seconds : step.fastest_seconds;
+    std::pair busy(step.slowest_seconds, step.fastest_seconds);
+    if (ranks == 1)
+        busy = {seconds, seconds};
+    else if (engine_.decides_on_device() && session_.device().type != DeviceType::cpu)
+        // The host of a device is done with a step before the step is.
+        busy = {means.slowest_seconds, means.fastest_seconds};
+    std::tie(record.slowest_rank_seconds, record.fastest_rank_seconds) = busy;
     data_wait_before_ = loader_->waited_seconds();
     record.save_wait_seconds = checkpoints_.blocked_seconds() - save_wait_before_;
     save_wait_before_ = checkpoints_.blocked_seconds();

@@ -29,20 +29,19 @@ std::vector<int64_t> parameters_of(const ModelSizes& m) {
 
 void add_optimizer(Rows& rows, const ModelSizes& m) {
     const int64_t n = m.parameters, blocks = n / kernels::norm_block, slots = 64;
-    const Shape words{kernels::ExactSum::limb_count + 1};
-    const auto decide = [=](DeviceTensors& t, const kernels::StepTerms& known) {
+    const auto decide = [=](DeviceTensors& t, int64_t of_slots, const kernels::StepTerms& known) {
+        const kernels::StepWords places{.slots = of_slots};
         const View outcome = t.zeros({kernels::StepWord::count}, DType::f64),
                    terms = t.zeros({2, kernels::adamw_words}, f32),
-                   losses = t.zeros({slots, 2}, DType::f64), weights = t.sample_numbers(slots),
-                   squares = t.zeros(words, DType::i64);
+                   words = t.zeros({places.count()}, DType::i64);
         const KernelCall call = [=](Stream& s) {
-            kernels::decide_step(outcome, terms, losses, weights, squares, known, s);
+            kernels::decide_step(outcome, terms, words, places, known, s);
         };
         return std::pair(call, terms);
     };
     // Once a step: its time counts, not the rate.
-    rows.add("decide_step", {slots}, static_cast<double>(slots) * 24,
-             [=](DeviceTensors& t) -> KernelCall { return decide(t, {}).first; });
+    rows.add("decide_step", {slots}, static_cast<double>(slots) * 32,
+             [=](DeviceTensors& t) -> KernelCall { return decide(t, slots, {}).first; });
     const auto add_adamw = [&](const char* name, DType moments, double moment_size,
                                bool is_decided) {
         const double moved = 3 * full_size + 4 * moment_size;  // of an element
@@ -57,7 +56,7 @@ void add_optimizer(Rows& rows, const ModelSizes& m) {
             kernels::StepTerms known{.adamw = options};
             std::fill_n(known.bias_correction1, kernels::StepTerms::most_ahead + 1, 1.0);
             std::fill_n(known.bias_correction2, kernels::StepTerms::most_ahead + 1, 1.0);
-            const auto [decide_once, terms] = decide(t, known);
+            const auto [decide_once, terms] = decide(t, /*of_slots=*/0, known);
             auto is_ready = std::make_shared<bool>(false);
             return [=, decide_once = decide_once, terms = terms](Stream& s) {
                 if (!*is_ready) decide_once(s);  // in the warm-up

@@ -8,14 +8,12 @@ namespace {
 
 /// Once a step: a time, not a rate.
 void decide_step(benchmark::State& state) {
-    const int64_t slots = 64;
+    const kernels::StepWords places{.slots = 64};
     Stream stream(1);
     Buffer outcome({kernels::StepWord::count}, DType::f64),
-        terms({2, kernels::adamw_words}, DType::f32), losses({slots, 2}, DType::f64),
-        weights({slots}, DType::i64), squares({kernels::ExactSum::limb_count + 1}, DType::i64);
+        terms({2, kernels::adamw_words}, DType::f32), words({places.count()}, DType::i64);
     for (auto _ : state)
-        kernels::decide_step(outcome.view(), terms.view(), losses.view(), weights.view(),
-                             squares.view(), {}, stream);
+        kernels::decide_step(outcome.view(), terms.view(), words.view(), places, {}, stream);
 }
 BENCHMARK(decide_step)->UseRealTime();
 

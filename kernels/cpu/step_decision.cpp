@@ -9,15 +9,15 @@ void set_step_number(View number, int64_t step, Stream&) {
     *number.as<int64_t>() = step;
 }
 
-void decide_step(View outcome, View terms, ConstView losses, ConstView weights, ConstView squares,
-                 StepTerms known, Stream&) {
-    const int64_t slots = weights.elements();
-    CHECK(outcome.elements() == StepWord::count && terms.elements() == 2 * adamw_words &&
-              losses.elements() == 2 * slots && squares.elements() == ExactSum::limb_count + 1,
-          "decide_step: {} and {} words of {} losses, {} weights and {} words", outcome.elements(),
-          terms.elements(), losses.elements(), slots, squares.elements());
-    decide(outcome.as<double>(), terms.as<float>(), losses.as<double>(), weights.as<int64_t>(),
-           slots, squares.as<int64_t>(), known);
+void mark_time(View at, ConstView since, Stream&) {
+    check_mark_time(at, since);
+    *at.as<int64_t>() = clock_nanoseconds() - (since ? *since.as<int64_t>() : 0);
+}
+
+void decide_step(View outcome, View terms, ConstView words, StepWords places, StepTerms known,
+                 Stream&) {
+    check_decide_step(outcome, terms, words, places);
+    decide(outcome.as<double>(), terms.as<float>(), words.as<int64_t>(), places, known);
 }
 
 }  // namespace plinth::kernels::cpu

@@ -8,14 +8,17 @@ namespace plinth::kernels::cuda {
 namespace {
 
 /// One thread: a few numbers of each micro-batch, in order.
-__global__ void decide_alone(double* outcome, float* terms, const double* losses,
-                             const int64_t* weights, int64_t slots, const int64_t* squares,
+__global__ void decide_alone(double* outcome, float* terms, const int64_t* words, StepWords places,
                              StepTerms known) {
-    decide(outcome, terms, losses, weights, slots, squares, known);
+    decide(outcome, terms, words, places, known);
 }
 
 __global__ void set_number(int64_t* number, int64_t step) {
     *number = step;
+}
+
+__global__ void take_time(int64_t* at, const int64_t* since) {
+    *at = clock_nanoseconds() - (since ? *since : 0);
 }
 
 }  // namespace
@@ -27,20 +30,23 @@ void set_step_number(View number, int64_t step, Stream& stream) {
     CUDA_CHECK_LAUNCH("set_step_number");
 }
 
-void decide_step(View outcome, View terms, ConstView losses, ConstView weights, ConstView squares,
-                 StepTerms known, Stream& stream) {
-    const int64_t slots = weights.elements();
-    CHECK(outcome.elements() == StepWord::count && terms.elements() == 2 * adamw_words &&
-              losses.elements() == 2 * slots && squares.elements() == ExactSum::limb_count + 1,
-          "decide_step: {} and {} words of {} losses, {} weights and {} words", outcome.elements(),
-          terms.elements(), losses.elements(), slots, squares.elements());
+void mark_time(View at, ConstView since, Stream& stream) {
+    check_mark_time(at, since);
+    take_time<<<1, 1, 0, queue_of(stream).stream()>>>(at.as<int64_t>(),
+                                                      since ? since.as<int64_t>() : nullptr);
+    CUDA_CHECK_LAUNCH("mark_time");
+}
+
+void decide_step(View outcome, View terms, ConstView words, StepWords places, StepTerms known,
+                 Stream& stream) {
+    check_decide_step(outcome, terms, words, places);
     decide_alone<<<1, 1, 0, queue_of(stream).stream()>>>(outcome.as<double>(), terms.as<float>(),
-                                                         losses.as<double>(), weights.as<int64_t>(),
-                                                         slots, squares.as<int64_t>(), known);
+                                                         words.as<int64_t>(), places, known);
     CUDA_CHECK_LAUNCH("decide_step");
 }
 
 PLINTH_CUDA_KERNEL(set_step_number);
+PLINTH_CUDA_KERNEL(mark_time);
 PLINTH_CUDA_KERNEL(decide_step);
 
 }  // namespace plinth::kernels::cuda

@@ -59,16 +59,18 @@ class DeviceQueue {
     /// What libraries of the device call a stream.
     virtual void* handle() = 0;
 
-    /// Called before each wait of the host for this queue, also one within a kernel's call: it may
-    /// wait in its own way for what the queue waits for, and say what is wrong. Empty: nothing.
-    void set_before_waiting(std::function<void()> before) { before_waiting_ = std::move(before); }
+    /// Called before each wait of the host for this queue, also one within a kernel's call, with
+    /// the place that is waited for, null for all work: it may wait in its own way for what the
+    /// queue waits for before that place, and say what is wrong. Empty: nothing.
+    using BeforeWaiting = std::function<void(DeviceEvent* place)>;
+    void set_before_waiting(BeforeWaiting before) { before_waiting_ = std::move(before); }
     /// By whoever is about to wait.
-    void before_waiting() {
-        if (before_waiting_) before_waiting_();
+    void before_waiting(DeviceEvent* place = nullptr) {
+        if (before_waiting_) before_waiting_(place);
     }
 
   private:
-    std::function<void()> before_waiting_;
+    BeforeWaiting before_waiting_;
 };
 
 struct DeviceInfo {

@@ -51,7 +51,7 @@ class Stream {
     /// Waits until the work before that place of this stream is done, and not for what came later.
     void synchronize(DeviceEvent* event) {
         if (!event) return;
-        queue_->before_waiting();
+        queue_->before_waiting(event);
         queue_->synchronize(*event);
     }
     /// What `work` gives to this stream, of which nothing is done: on the CPU its kernels and
@@ -67,7 +67,7 @@ class Stream {
     /// kernels stay the CPU's. A stand-in for a device.
     void set_queue(std::unique_ptr<DeviceQueue> queue) { queue_ = std::move(queue); }
     /// Of a device's stream, see DeviceQueue::set_before_waiting; of another one nothing.
-    void set_before_waiting(std::function<void()> before) {
+    void set_before_waiting(DeviceQueue::BeforeWaiting before) {
         if (queue_) queue_->set_before_waiting(std::move(before));
     }
 

@@ -38,7 +38,10 @@ bool Pending::test() {
 void Pending::wait() {
     if (!transfer_) return;
     if (transfer_->order()) return communicator_->keep(std::move(*this));
-    if (!test()) communicator_->wait_for(*this, /*by_order=*/true);
+    if (test()) return;
+    bool is_ordered = false;
+    communicator_->wait_for(*this, [&] { return is_ordered = transfer_->order(); });
+    if (is_ordered) communicator_->keep(std::move(*this));
 }
 
 void Pending::drop() noexcept {
@@ -59,8 +62,8 @@ Communicator::Communicator(int rank, int size, std::string host, CommunicatorOpt
 }
 
 Communicator::~Communicator() {
-    for (Pending& pending : ordered_)
-        pending.transfer_ = nullptr;  // the link waits for what the device still does
+    for (Ordered& each : ordered_)
+        each.pending.transfer_ = nullptr;  // the link waits for what the device still does
     options_.activity->leave(options_.group);
 }
 
@@ -139,28 +142,34 @@ void Communicator::check_peer(const std::string& label, int peer) const {
 // --- Communicator: waiting ----------------------------------------------------------------------
 
 void Communicator::keep(Pending pending) {
-    ordered_.push_back(std::move(pending));
-    while (!ordered_.empty() && ordered_.front().test())
+    ordered_.push_back({options_.links->next_number(), std::move(pending)});
+    while (!ordered_.empty() && ordered_.front().pending.test())
         ordered_.pop_front();
 }
 
-void Communicator::settle() {
-    for (; !ordered_.empty(); ordered_.pop_front())
-        if (!ordered_.front().test()) wait_for(ordered_.front(), /*by_order=*/false);
+std::optional<uint64_t> Communicator::oldest_ordered() const {
+    if (ordered_.empty()) return std::nullopt;
+    return ordered_.front().number;
 }
 
-void Communicator::wait_for(Pending& pending, bool by_order) {
+void Communicator::settle_oldest(FunctionRef<bool()> is_enough) {
+    Pending& oldest = ordered_.front().pending;
+    if (!oldest.test()) wait_for(oldest, is_enough);
+    if (oldest.is_done()) ordered_.pop_front();
+}
+
+void Communicator::settle() {
+    while (!ordered_.empty())
+        settle_oldest([] { return false; });
+}
+
+void Communicator::wait_for(Pending& pending, FunctionRef<bool()> is_enough) {
     const TraceRange range(pending.label_.c_str());
     const Clock::time_point began = Clock::now();
     whereabouts_.waiting = true;
     options_.activity->wait(options_.group, pending.sequence_, pending.label_, pending.message_);
     moved();
-    for (;;) {
-        if (by_order && pending.transfer_->order()) {
-            keep(std::move(pending));
-            break;
-        }
-        if (pending.test()) break;
+    while (!is_enough() && !pending.test()) {
         if (options_.links) {
             // Another group's calls may be what a peer waits for; and a peer may have aborted.
             options_.links->progress();

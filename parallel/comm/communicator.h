@@ -7,12 +7,14 @@
 #include <deque>
 #include <functional>
 #include <memory>
+#include <optional>
 #include <span>
 #include <string>
 #include <vector>
 
 #include "kernels/runtime/dtype.h"
 #include "kernels/runtime/error.h"
+#include "kernels/runtime/function_ref.h"
 #include "parallel/comm/activity.h"
 #include "parallel/comm/device_link.h"
 #include "parallel/comm/device_staging.h"
@@ -94,9 +96,12 @@ class Communicator {
     /// device; integers and maxima of all kinds, sums of fp32, and bytes. Collective in effect: all
     /// ranks set it between the same calls. Null: staged. Needs a device.
     void set_links(std::shared_ptr<DeviceLinks> links);
-    /// Waits for all calls that the device's stream was told to wait for: before the host waits for
-    /// that stream, so that it is a call of this group that runs out of time.
-    void settle();
+    /// Number (DeviceLinks::next_number) of the oldest call that the device's stream was told to
+    /// wait for and that is not known to be done; none: there is no such call.
+    std::optional<uint64_t> oldest_ordered() const;
+    /// Waits for that call, or until `is_enough`: before the host waits for the stream, so that it
+    /// is a call of this group that runs out of time.
+    void settle_oldest(FunctionRef<bool()> is_enough);
     void set_time_limit(std::chrono::duration<double> limit) { options_.time_limit = limit; }
 
     /// sends[p] goes to rank p; receives[p] is filled by rank p. Both sides agree on every size.
@@ -208,9 +213,10 @@ class Communicator {
     std::unique_ptr<Transfer> gather(const Call& call, ConstBytes mine,
                                      std::span<const Bytes> pieces, StagedCall staged);
     std::unique_ptr<Transfer> ordered_sum(const Call& call, Bytes values, DType dtype);
-    /// `by_order`: until the device's stream waits for it.
-    void wait_for(Pending& pending, bool by_order);
+    /// Until it is done or `is_enough`.
+    void wait_for(Pending& pending, FunctionRef<bool()> is_enough);
     void keep(Pending pending);
+    void settle();
     [[noreturn]] void report_hang(const Pending& pending);
     void check_peer(const std::string& label, int peer) const;
     void poison(const std::string& label, std::unique_ptr<Transfer> transfer) noexcept;
@@ -228,7 +234,11 @@ class Communicator {
     std::vector<std::unique_ptr<Transfer>> dropped_;  ///< their memory may still be written to
     std::unique_ptr<DeviceLink> link_;
     bool has_open_link_ = false;
-    std::deque<Pending> ordered_;  ///< the device's stream waits for them
+    struct Ordered {
+        uint64_t number;
+        Pending pending;
+    };
+    std::deque<Ordered> ordered_;  ///< the device's stream waits for them
 };
 
 }  // namespace plinth::parallel

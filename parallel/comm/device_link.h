@@ -2,6 +2,7 @@
 // Between the device memories of a group's ranks without the host: what a communicator asks of it.
 #pragma once
 
+#include <cstdint>
 #include <functional>
 #include <memory>
 #include <string>
@@ -49,6 +50,11 @@ class DeviceLinks {
     /// Moves what is under way along, in all groups: a rank that waits for something else calls it
     /// again and again.
     virtual void progress() = 0;
+    /// Over all groups: of the next call that the device's stream is told to wait for.
+    uint64_t next_number() { return ++numbers_; }
+
+  private:
+    uint64_t numbers_ = 0;
 };
 
 }  // namespace plinth::parallel

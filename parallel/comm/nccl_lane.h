@@ -68,6 +68,8 @@ class NcclLane {
     void progress();
     /// Gives the device the oldest waiting call as a whole; false if that is to be tried again.
     bool give_next();
+    /// True while the device has not got all calls.
+    bool is_waiting() const { return !waiting_.empty() && !was_aborted_; }
     void abort() noexcept;
 
   private:

@@ -235,9 +235,32 @@ std::unique_ptr<DeviceLink> NcclLinks::link(Communicator& group, HostExchange ho
     return std::make_unique<NcclLink>(*this, group, std::move(host));
 }
 
-void NcclLinks::settle() {
-    for (Communicator* group : groups_)
-        group->settle();
+void NcclLinks::settle(DeviceEvent* place) {
+    std::unique_ptr<DeviceEvent> end;
+    if (!place) {
+        end = device().compute().record();
+        place = end.get();
+    }
+    const auto is_reached = [place] { return place->is_done(); };
+    while (!is_reached()) {
+        Communicator* first = nullptr;
+        for (Communicator* group : groups_)
+            if (group->oldest_ordered() &&
+                (!first || group->oldest_ordered() < first->oldest_ordered()))
+                first = group;
+        if (first) {
+            first->settle_oldest(is_reached);
+            continue;
+        }
+        // What other ranks wait for may be with this host only: an answer of theirs may be what
+        // the queue waits for.
+        progress();
+        if (std::ranges::none_of(lanes_, [](const NcclLane* lane) { return lane->is_waiting(); }))
+            return;
+        for (Communicator* group : groups_)
+            group->progress();
+        std::this_thread::sleep_for(std::chrono::microseconds(20));
+    }
 }
 
 void NcclLinks::progress() {
@@ -279,7 +302,7 @@ DeviceConnection::DeviceConnection(Communicator& group, Stream& stream, DeviceWa
     if (way == DeviceWay::staged) return;
     auto links = std::make_shared<NcclLinks>(nccl_library(), link_device(stream));
     group.set_links(links);
-    stream.set_before_waiting([links] { links->settle(); });
+    stream.set_before_waiting([links](DeviceEvent* place) { links->settle(place); });
 }
 
 DeviceConnection::~DeviceConnection() {

@@ -73,8 +73,11 @@ class NcclLinks final : public DeviceLinks {
 
     std::unique_ptr<DeviceLink> link(Communicator& group, HostExchange host) override;
     void progress() override;
-    /// Waits for what the computing queue waits for, in all groups: Communicator::settle.
-    void settle();
+    /// Before the host waits for that place of the computing queue, null for all of its work: waits
+    /// for what the queue waits for before, in all groups and in its order, and gives the device
+    /// what it was asked for meanwhile. So a call that does not come is named, and none is held up
+    /// by a host that waits.
+    void settle(DeviceEvent* place = nullptr);
 
     NcclLibrary& library() { return library_; }
     LinkDevice& device() { return *memory_->device; }

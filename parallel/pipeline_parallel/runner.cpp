@@ -95,6 +95,7 @@ void PipelineRunner::compute(const Compute& compute) {
             weight_half(micro_batch, chunk);
             break;
     }
+    if (compute.pass != Pass::forward && step_->after_backward) step_->after_backward();
     progress();
 }
 

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "kernels/step_decision.h"
 
+#include <bit>
 #include <cmath>
 #include <cstring>
 #include <limits>
@@ -12,6 +13,7 @@ namespace {
 
 using kernels::ExactSum;
 using kernels::StepWord;
+using kernels::StepWords;
 using StepDecisionDeviceTest = DeviceTest;
 
 template <typename T>
@@ -30,51 +32,70 @@ constexpr kernels::StepTerms known{
     .bias_correction1 = {1.0 - 0.4782969, 1.0 - 0.43046721},
     .bias_correction2 = {1.0 - 0.69833729609375, 1.0 - 0.6634204312890625}};
 
-/// Slots with losses of any size, and a gradient of which the squares have any size.
-std::vector<Operand> step_of(int64_t slots, double updates, double bad_loss, int64_t bad_blocks) {
-    std::vector<double> losses, outcome(StepWord::count, 0.0);
-    std::vector<int64_t> weights;
-    for (int64_t slot = 0; slot < slots; ++slot) {
-        const double loss = 8000.0 + std::sin(static_cast<double>(slot)) * 1e3;
-        losses.insert(losses.end(), {loss * (1.0 + 1e-5), loss});
-        weights.push_back(1024 - slot % 3);
+/// Slots with losses of any size, each of some parts, and a gradient of which the squares have any
+/// size.
+std::vector<Operand> step_of(const StepWords& places, double updates, double bad_loss,
+                             int64_t bad_blocks) {
+    std::vector<int64_t> given;
+    for (int64_t i = 0; i < places.slots * places.parts; ++i) {
+        const double loss = 8000.0 + std::sin(static_cast<double>(i)) * 1e3;
+        for (const double number : {loss * (1.0 + 1e-5), loss + (i == 0 ? bad_loss : 0.0)})
+            given.push_back(std::bit_cast<int64_t>(number));
+        given.insert(given.end(), {1024 - i % 3, 1});
     }
-    losses[1] += bad_loss;
     ExactSum sum;
     for (int i = 0; i < 1000; ++i)
         sum.add(std::ldexp(1.0 + i / 1001.0, i % 60 - 40));
-    std::vector<int64_t> squares(sum.limbs().begin(), sum.limbs().end());
-    squares.push_back(bad_blocks);
+    given.insert(given.end(), sum.limbs().begin(), sum.limbs().end());
+    given.push_back(bad_blocks);
+    for (int64_t rank = 0; rank < places.ranks; ++rank)
+        given.push_back(1000000007 * (rank * 7 % 5));
+    std::vector<double> outcome(StepWord::count, 0.0);
     outcome[StepWord::updates] = updates;
     return {in_out(words("outcome", {StepWord::count}, DType::f64, outcome), 0.0),
             output("terms", {2, kernels::adamw_words}, DType::f32, 0.0),
-            words("losses", {slots, 2}, DType::f64, losses),
-            words("weights", {slots}, DType::i64, weights),
-            words("squares", {ExactSum::limb_count + 1}, DType::i64, squares)};
+            words("words", {places.count()}, DType::i64, given)};
 }
 
-void decide(const std::vector<View>& v, Stream& stream) {
-    kernels::decide_step(v[0], v[1], v[2], v[3], v[4], known, stream);
+auto decide(const StepWords& places) {
+    return [places](const std::vector<View>& v, Stream& stream) {
+        kernels::decide_step(v[0], v[1], v[2], places, known, stream);
+    };
 }
 
 // Additions, divisions, roots and scalings in double, without a contraction: the same bits.
 TEST_F(StepDecisionDeviceTest, DecisionsAreThoseOfTheHost) {
-    for (const int64_t slots : {1, 2, 31, 1000})
+    for (const StepWords& places :
+         {StepWords{1, 1, 1}, StepWords{2, 3, 6}, StepWords{31, 1, 4}, StepWords{1000, 2, 64}})
         for (const double updates : {6.0, 7.0, 8.0})
-            expect_same(step_of(slots, updates, 0.0, 0), decide,
-                        std::to_string(slots) + " slots after " + std::to_string(updates));
+            expect_same(step_of(places, updates, 0.0, 0), decide(places),
+                        std::to_string(places.slots) + " slots after " + std::to_string(updates));
 }
 
 TEST_F(StepDecisionDeviceTest, WhatIsNotFiniteIsSkipped) {
     const double infinity = std::numeric_limits<double>::infinity();
     for (const auto& [bad_loss, bad_blocks] :
          {std::pair{std::nan(""), 0}, std::pair{infinity, 0}, std::pair{0.0, 3}}) {
-        const auto results = on_device(step_of(4, 7.0, bad_loss, bad_blocks), decide);
+        const auto results = on_device(step_of({4, 2}, 7.0, bad_loss, bad_blocks), decide({4, 2}));
         EXPECT_EQ(results[0][StepWord::updates_here], 0.0);
         EXPECT_EQ(results[0][StepWord::updates], 7.0);
         EXPECT_EQ(results[1][9], 0.0);
         EXPECT_EQ(results[1][19], 0.0);
     }
+}
+
+TEST_F(StepDecisionDeviceTest, TimeGoesOn) {
+    const auto results =
+        on_device({output("began", {1}, DType::i64, 0.0), output("took", {1}, DType::i64, 0.0),
+                   output("ended", {1}, DType::i64, 0.0)},
+                  [](const std::vector<View>& v, Stream& stream) {
+                      kernels::mark_time(v[0], {}, stream);
+                      kernels::mark_time(v[1], v[0], stream);
+                      kernels::mark_time(v[2], {}, stream);
+                  });
+    EXPECT_GE(results[1][0], 0.0);
+    EXPECT_LT(results[1][0], 10e9);
+    EXPECT_GE(results[2][0], results[0][0]);
 }
 
 // The terms as they come from the decision: one function, no contraction, the same bits.

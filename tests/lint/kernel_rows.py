@@ -14,6 +14,7 @@ NO_ROW = {
     "count_matmul_algorithms": "a number of the host",
     "load_matmul_algorithms": "text of the host",
     "let_matmul_be_timed": "a switch of the host",
+    "mark_time": "writes one number, twice a step",
     "set_step_number": "writes one number, once a step",
 }
 

@@ -23,7 +23,7 @@ namespace plinth::launch::test {
 using parallel::Communicator;
 
 struct EngineRun {
-    std::vector<double> losses, norms;  ///< by step
+    std::vector<double> losses, norms;  ///< by step; a norm that is no number is -1
     /// Global tensors of the state, by name.
     std::map<std::string, std::vector<float>> state;
     std::map<std::string, int64_t> holders;  ///< of the elements together, by name
@@ -82,15 +82,17 @@ class EngineRank {
     }
 
     /// Loss and gradient norm of one step.
-    std::pair<double, double> train() {
-        parallel::StepScalars scalars(plan().slots, session.world());
+    std::pair<double, double> train(const std::function<void(EngineRank&)>& before_end = {}) {
+        parallel::StepScalars scalars(engine.decides_on_device() ? 0 : plan().slots,
+                                      session.world());
         engine.run_micro_batches(
             model->phases().front(), plan(), step, [this](int64_t slot) { return batch(slot); },
             scalars);
         scalars.reduce(session.world());
-        const StepMeans means = engine.means(scalars);
-        engine.update(means, 1e-2);
+        if (before_end) before_end(*this);
+        engine.end_step(scalars, 1e-2);
         ++step.step;
+        const StepMeans means = engine.take_means(/*waits=*/true).value();
         return {means.loss, means.gradient_norm};
     }
 
@@ -127,6 +129,8 @@ struct RunOptions {
     std::function<std::unique_ptr<Communicator>(Communicator&)> tamper = {};
     std::function<void(EngineRank&)> begin = {};  ///< in place of fresh weights
     std::function<void(EngineRank&)> after_step = {};
+    bool on_device = false;                            ///< which decides whether a step counts
+    std::function<void(EngineRank&)> before_end = {};  ///< of each step
 };
 
 inline EngineRun run_engine(const RunConfig& config, const RunOptions& options) {
@@ -141,12 +145,14 @@ inline EngineRun run_engine(const RunConfig& config, const RunOptions& options) 
             options.begin(rank);
         else
             rank.engine.initialize(rank.step.seed);
+        if (options.on_device) rank.engine.decide_on_device();
+        CHECK(rank.engine.decides_on_device() == options.on_device, "who decides");
         for (int step = 0; step < options.steps; ++step) {
-            const auto [loss, norm] = rank.train();
+            const auto [loss, norm] = rank.train(options.before_end);
             if (options.after_step) options.after_step(rank);
             if (sound.rank() > 0) continue;
             run.losses.push_back(loss);
-            run.norms.push_back(norm);
+            run.norms.push_back(std::isnan(norm) ? -1.0 : norm);
         }
         rank.engine.check_replicas(options.steps);
         const std::lock_guard lock(mutex);

@@ -19,7 +19,7 @@
 namespace plinth::launch::test {
 
 struct LateRun {
-    EngineRun run;  ///< norms that are no numbers are -1, which equals itself
+    EngineRun run;
     int64_t updates = 0;
     size_t graphs = 0;  ///< captured
     int64_t launches = 0;

@@ -10,7 +10,7 @@
 #include "launch/metrics/jsonl_log.h"
 #include "launch/pretrain.h"
 #include "launch/training.h"
-#include "parallel/comm/self.h"
+#include "parallel/comm/threads.h"
 #include "tests/support/late_queue.h"
 #include "tests/support/prepared_text.h"
 #include "tests/support/temporary_folder.h"
@@ -28,14 +28,15 @@ class SteadyState : public testing::Test {
 
     struct Run {
         int exit_code = 0;
-        std::vector<QueueCall> calls;
+        std::vector<QueueCall> calls;  ///< of the first rank
         /// By line: kind, step, loss, norm, learning rate, skipped steps, samples.
         std::vector<std::string> log;
         std::vector<std::string> checkpoints;
     };
 
     /// In a folder of its own; `name` again goes on from what is there.
-    Run train(const std::string& name, std::vector<std::string> words, bool is_late) {
+    Run train(const std::string& name, std::vector<std::string> words, bool is_late,
+              int ranks = 1) {
         for (const auto& [key, value] :
              {std::pair{"data.sources", fmt::format("[{{path: {}}}]", folder_ / "data")},
               std::pair{"run.folder", folder_ / name},
@@ -47,10 +48,16 @@ class SteadyState : public testing::Test {
         const RunConfig config = load<RunConfig>(
             core::io::posix(), std::string(PLINTH_SOURCE_DIR) + "/configs/gpt/tiny.yaml", words);
         Run run;
-        parallel::SelfCommunicator world;
-        Session session(world, 1);
-        if (is_late) session.stream().set_queue(std::make_unique<LateQueue>(run.calls));
-        run.exit_code = pretrain(config, session, /*dry_run=*/false);
+        std::vector<std::vector<QueueCall>> calls(static_cast<size_t>(ranks));
+        parallel::run_as_threads(ranks, [&](parallel::Communicator& world) {
+            Session session(world, 1);
+            if (is_late)
+                session.stream().set_queue(
+                    std::make_unique<LateQueue>(calls[static_cast<size_t>(world.rank())]));
+            const int exit_code = pretrain(config, session, /*dry_run=*/false);
+            if (world.rank() == 0) run.exit_code = exit_code;
+        });
+        run.calls = calls.front();
         read_metrics(core::io::posix(), folder_ / (name + "/metrics.jsonl"),
                      [&](const core::io::Json& line) { run.log.push_back(comparable(line)); });
         for (const auto& entry :
@@ -103,6 +110,33 @@ TEST_F(SteadyState, TheHostWaitsForNothingButTheStepBefore) {
     const Run host = train("host", words, true);
     EXPECT_FALSE(waits_for_steps_alone(host.calls, 9));
     EXPECT_GE(std::ranges::count(host.calls, QueueCall{QueueCall::wait_for_all}), 2 * 9);
+}
+
+/// Waits for all of the device's work from the end of the first step to that of the last.
+int64_t waits_for_all_between(const std::vector<QueueCall>& calls) {
+    const auto is_place = [](const QueueCall& call) { return call.kind == QueueCall::place; };
+    const auto first = std::ranges::find_if(calls, is_place);
+    const auto last = std::find_if(calls.rbegin(), calls.rend(), is_place).base();
+    return std::count(first, last, QueueCall{QueueCall::wait_for_all});
+}
+
+TEST_F(SteadyState, TheHostsOfSeveralRanksStayNearTheirDevicesAndNeverWaitForAllOfTheirWork) {
+    for (const char* layout : {"parallel.data=2", "parallel.pipeline=2"}) {
+        std::vector<std::string> words = nine_steps;
+        words.insert(words.end(), {layout, "train.global_batch=8", "train.micro_batch=2"});
+        const Run run = train(std::string("late ") + layout, words, true, 2),
+                  prompt = train(std::string("prompt ") + layout, words, false, 2);
+        EXPECT_EQ(run.exit_code, exit_done);
+        EXPECT_EQ(run.log, prompt.log);
+        EXPECT_EQ(waits_for_all_between(run.calls), 0) << layout;
+        EXPECT_GE(std::ranges::count(run.calls, QueueCall::wait_for_place, &QueueCall::kind),
+                  9 * 2);
+        // The mutant: a host that decides.
+        words.push_back("optimizer.offload=states");
+        const Run host = train(std::string("host ") + layout, words, true, 2);
+        EXPECT_EQ(run.log, host.log);
+        EXPECT_GE(waits_for_all_between(host.calls), 2 * 8) << layout;
+    }
 }
 
 TEST_F(SteadyState, CapturedStepsAreTheSameRun) {

@@ -55,7 +55,7 @@ TEST(StepOutcomes, TheHostGoesOneStepAheadAndNoFurther) {
         ErrorKind::internal, [&] { train(config, 4, true, 2); }, "a step beside 2");
 }
 
-TEST(StepOutcomes, OffloadedStatesDelayedScalesAndOtherRanksLeaveItToTheHost) {
+TEST(StepOutcomes, OffloadedStatesAndDelayedScalesLeaveItToTheHost) {
     for (const std::vector<std::string>& words :
          {std::vector<std::string>{"optimizer.offload=states"},
           std::vector<std::string>{"train.dtype=bf16", "train.fp8=delayed"}}) {
@@ -64,11 +64,64 @@ TEST(StepOutcomes, OffloadedStatesDelayedScalesAndOtherRanksLeaveItToTheHost) {
         rank.engine.decide_on_device();
         EXPECT_FALSE(rank.engine.decides_on_device()) << words.back();
     }
-    parallel::run_as_threads(2, [](Communicator& world) {
-        EngineRank rank(tiny_config("gpt/tiny.yaml", {"parallel.data=2"}), world);
-        rank.engine.decide_on_device();
-        EXPECT_FALSE(rank.engine.decides_on_device());
-    });
+}
+
+struct Ranks {
+    int count;
+    std::vector<std::string> layout;
+};
+
+const std::vector<Ranks> layouts{
+    {2, {"parallel.data=2"}},
+    {2, {"parallel.data=2", "parallel.zero=1"}},
+    {2, {"parallel.data=2", "parallel.zero=2"}},
+    {2, {"parallel.data=2", "parallel.zero=3"}},
+    {2, {"parallel.tensor=2"}},
+    {3, {"parallel.context=3", "data.sequence_length=24"}},
+    {2, {"parallel.pipeline=2"}},
+    {8, {"parallel.tensor=2", "parallel.context=2", "parallel.pipeline=2"}},
+};
+
+RunConfig config_of(const Ranks& ranks) {
+    std::vector<std::string> words = ranks.layout;
+    words.insert(words.end(), {"optimizer.z_loss=1e-4", "train.global_batch=4"});
+    return tiny_config("gpt/tiny.yaml", words);
+}
+
+TEST(StepOutcomes, OfSeveralRanksHaveTheBitsOfWhatTheHostDecides) {
+    for (const Ranks& ranks : layouts) {
+        const RunConfig config = config_of(ranks);
+        RunOptions options{.ranks = ranks.count};
+        const EngineRun host = run_engine(config, options);
+        options.on_device = true;
+        EXPECT_EQ(difference(host, run_engine(config, options)), "") << ranks.layout.back();
+        RunConfig other = config;
+        other.optimizer.clip = 0.25;
+        EXPECT_NE(difference(host, run_engine(other, options)), "") << ranks.layout.back();
+    }
+}
+
+// One rank has gradients that are not finite: all skip the step.
+TEST(StepOutcomes, OfSeveralRanksSkipTogether) {
+    for (const Ranks& ranks : layouts) {
+        // There a rank counts the sums that it owns, and what can be spoiled are copies.
+        if (ranks.layout == std::vector<std::string>{"parallel.data=2"}) continue;
+        const RunConfig config = config_of(ranks);
+        RunOptions options{.ranks = ranks.count};
+        options.on_device = true;
+        const EngineRun clean = run_engine(config, options);
+        options.before_end = [](EngineRank& rank) {
+            if (rank.step.step != 1 || rank.session.world().rank() != 0) return;
+            for (const core::StateTensor& gradient : rank.engine.gradients())
+                std::fill_n(static_cast<float*>(gradient.data), gradient.shard.elements(),
+                            std::nanf(""));
+        };
+        const EngineRun device = run_engine(config, options);
+        options.on_device = false;
+        EXPECT_EQ(difference(run_engine(config, options), device), "") << ranks.layout.back();
+        EXPECT_EQ(device.norms[1], -1.0) << ranks.layout.back();
+        EXPECT_NE(difference(clean, device), "") << ranks.layout.back();
+    }
 }
 
 TEST(StepOutcomes, GoOnFromACountOfUpdates) {
@@ -93,7 +146,8 @@ std::vector<double> losses_read(bool never_waits, std::vector<QueueCall>& calls)
     stream.set_queue(std::make_unique<LateQueue>(
         calls, LateQueue::Options{.late = &pinned_memory, .never_waits = never_waits}));
     core::optim::AdamW optimizer(std::vector<core::optim::MasterWeights>{}, {}, device);
-    StepOutcomes outcomes(stream, {.steps = device, .outcomes = pinned});
+    parallel::SelfCommunicator world;
+    StepOutcomes outcomes(world, {}, stream, {.steps = device, .outcomes = pinned});
     std::vector<double> losses;
     const auto take = [&](bool waits) {
         const auto words = outcomes.take(waits);
@@ -112,6 +166,7 @@ std::vector<double> losses_read(bool never_waits, std::vector<QueueCall>& calls)
                          .cross_entropy = number(10.0 * step),
                          .weight = core::Tensor::of(std::vector<int64_t>{2}, {1}, device),
                          .correct = {}});
+        outcomes.end_passes();
         outcomes.update({.learning_rate = 1e-3}, optimizer);
         if (outcomes.pending() == 1) {
             EXPECT_EQ(take(/*waits=*/false), never_waits) << "of step " << step;

@@ -2,8 +2,11 @@
 #include "kernels/step_decision.h"
 
 #include <array>
+#include <bit>
+#include <chrono>
 #include <cmath>
 #include <limits>
+#include <thread>
 
 #include "tests/support/op_fixture.h"
 
@@ -13,15 +16,19 @@ namespace {
 using kernels::ExactSum;
 using kernels::StepTerms;
 using kernels::StepWord;
+using kernels::StepWords;
 
 constexpr double infinity = std::numeric_limits<double>::infinity();
 
 /// A step of some micro-batches, and what decides it.
 struct Step {
-    std::vector<double> losses{4.5, 4.25, 3.0, 2.5, 6.25, 6.0};  ///< by slot: sum, cross-entropy
+    std::vector<double> losses{4.5, 4.25, 3.0, 2.5, 6.25, 6.0};  ///< by summand: sum, cross-entropy
     std::vector<int64_t> weights{3, 0, 4};
+    int64_t parts = 1;  ///< summands of a slot
+    std::vector<int64_t> times{1, 1, 1};
     std::vector<double> squares{1e-3, 2.5, 40.0};
     bool has_bad_block = false;
+    std::vector<int64_t> busy{1500000000};
     double updates = 7.0;
     StepTerms known{.adamw = {.learning_rate = 3e-3, .beta2 = 0.95, .weight_decay = 0.1},
                     .clip = 0.5,
@@ -37,22 +44,29 @@ class StepDecisionTest : public OpTest {
         std::vector<float> terms;
     };
     Decided decide(const Step& step) {
-        const auto slots = static_cast<int64_t>(step.weights.size());
+        const auto summands = static_cast<int64_t>(step.weights.size());
+        const StepWords places{.slots = summands / step.parts,
+                               .parts = step.parts,
+                               .ranks = static_cast<int64_t>(step.busy.size())};
+        std::vector<int64_t> words;
+        for (size_t i = 0; i < step.weights.size(); ++i)
+            words.insert(words.end(), {std::bit_cast<int64_t>(step.losses[2 * i]),
+                                       std::bit_cast<int64_t>(step.losses[2 * i + 1]),
+                                       step.weights[i], step.times[i]});
         ExactSum sum;
         for (const double square : step.squares)
             sum.add(square);
-        std::vector<int64_t> words(sum.limbs().begin(), sum.limbs().end());
+        words.insert(words.end(), sum.limbs().begin(), sum.limbs().end());
         words.push_back(step.has_bad_block ? 1 : 0);
+        words.insert(words.end(), step.busy.begin(), step.busy.end());
         std::vector<double> before(StepWord::count, 99.0);
         before[StepWord::updates] = step.updates;
         core::Tensor outcome = core::Tensor::of(before, {StepWord::count}, *allocator_);
         core::Tensor terms =
             core::Tensor::empty({2, kernels::adamw_words}, DType::f32, *allocator_);
-        const auto words_count = static_cast<int64_t>(words.size());
-        kernels::decide_step(
-            outcome.out(), terms.out(), core::Tensor::of(step.losses, {slots, 2}, *allocator_).in(),
-            core::Tensor::of(step.weights, {slots}, *allocator_).in(),
-            core::Tensor::of(words, {words_count}, *allocator_).in(), step.known, stream_);
+        kernels::decide_step(outcome.out(), terms.out(),
+                             core::Tensor::of(words, {places.count()}, *allocator_).in(), places,
+                             step.known, stream_);
         return {outcome.values<double>(), terms.values<float>()};
     }
 
@@ -75,7 +89,7 @@ TEST_F(StepDecisionTest, MeansClipAndConstantsAreThoseOfTheFormula) {
     for (const double clip : {0.0, 0.5 * norm, 2.0 * norm}) {
         step.known.clip = clip;
         const Decided decided = decide(step);
-        const std::vector<double> expected{7.0, 12.75 / 7.0, 1.0 / 7.0, norm, 1.0, 8.0};
+        const std::vector<double> expected{7.0, 12.75 / 7.0, 1.0 / 7.0, norm, 1.0, 8.0, 1.5, 1.5};
         for (size_t i = 0; i < expected.size(); ++i)
             EXPECT_DOUBLE_EQ(decided.outcome[i], expected[i]) << i;
         kernels::AdamW options = step.known.adamw;
@@ -121,14 +135,60 @@ TEST_F(StepDecisionTest, AHostThatHasCountedOtherwiseIsTold) {
         Step step;
         step.updates = updates;
         const Decided decided = decide(step);
-        EXPECT_EQ(decided.outcome[StepWord::updates], -1.0) << updates;
+        EXPECT_EQ(decided.outcome[StepWord::updates], StepWord::other_count) << updates;
+        EXPECT_EQ(decided.outcome[StepWord::updates_here], 0.0);
+        EXPECT_EQ(decided.terms[9], 0.0f);
+    }
+}
+
+// A loss in three parts, none of which can be added to another without rounding.
+TEST_F(StepDecisionTest, PartsOfALossAreAddedInTheirOrder) {
+    const double third = 1.0 / 3.0, tiny = 0x1p-54;
+    Step step{.losses = {1.0, 1.0, tiny, tiny, third, third}, .weights = {2, 1, 4}, .parts = 3};
+    const double in_order = (1.0 + tiny) + third, other = 1.0 + (tiny + third);
+    ASSERT_NE(in_order / 7.0, other / 7.0);
+    EXPECT_EQ(decide(step).outcome[StepWord::loss], in_order / 7.0);
+    EXPECT_EQ(decide(step).outcome[StepWord::z_loss], 0.0);
+    EXPECT_EQ(decide(step).outcome[StepWord::weight], 7.0);
+}
+
+TEST_F(StepDecisionTest, TheSlowestAndTheFastestRankAreFound) {
+    for (const std::vector<int64_t>& busy :
+         {std::vector<int64_t>{3, 1, 2}, std::vector<int64_t>{1, 2, 3},
+          std::vector<int64_t>{2, 3, 1}}) {
+        Step step;
+        step.busy = busy;
+        const Decided decided = decide(step);
+        EXPECT_DOUBLE_EQ(decided.outcome[StepWord::slowest], 3e-9);
+        EXPECT_DOUBLE_EQ(decided.outcome[StepWord::fastest], 1e-9);
+    }
+}
+
+TEST_F(StepDecisionTest, ATimeIsThatSinceAnotherOne) {
+    core::Tensor began = core::Tensor::of(std::vector<int64_t>{0}, {1}, *allocator_),
+                 took = core::Tensor::of(std::vector<int64_t>{0}, {1}, *allocator_);
+    kernels::mark_time(began.out(), {}, stream_);
+    std::this_thread::sleep_for(std::chrono::milliseconds(3));
+    kernels::mark_time(took.out(), began.in(), stream_);
+    EXPECT_GE(took.values<int64_t>()[0], 3000000);
+    EXPECT_LT(took.values<int64_t>()[0], began.values<int64_t>()[0]);
+    kernels::mark_time(took.out(), {}, stream_);
+    EXPECT_GE(took.values<int64_t>()[0], began.values<int64_t>()[0] + 3000000) << "no difference";
+}
+
+TEST_F(StepDecisionTest, EachLossIsGivenOnce) {
+    for (const int64_t times : {0, 2}) {
+        Step step;
+        step.times[1] = times;
+        const Decided decided = decide(step);
+        EXPECT_EQ(decided.outcome[StepWord::updates], StepWord::other_losses) << times;
         EXPECT_EQ(decided.outcome[StepWord::updates_here], 0.0);
         EXPECT_EQ(decided.terms[9], 0.0f);
     }
 }
 
 TEST_F(StepDecisionTest, AStepWithoutTokensHasAWeightOfOne) {
-    Step step{.losses = {0.0, 0.0}, .weights = {0}, .squares = {}};
+    Step step{.losses = {0.0, 0.0}, .weights = {0}, .times = {1}, .squares = {}};
     const Decided decided = decide(step);
     EXPECT_EQ(decided.outcome[StepWord::weight], 1.0);
     EXPECT_EQ(decided.outcome[StepWord::loss], 0.0);

@@ -4,6 +4,7 @@
 #include <gtest/gtest.h>
 
 #include <array>
+#include <atomic>
 #include <barrier>
 #include <map>
 
@@ -230,6 +231,58 @@ TEST(NcclLinks, ACallThatARankNeverMakesRunsOutOfTime) {
         "group 'test'", "rank 2 has last begun");
 }
 
+/// Rank 0 waits for a place of its stream, after which it has begun a call that the other rank
+/// begins when that wait is over.
+void wait_for_a_place(bool waits_for_all) {
+    FakeNetwork network;
+    std::atomic<bool> has_waited = false;
+    const auto body = [&](Communicator& comm) {
+        FakeLinkedDevice device(comm, network, {});
+        const Buffer<int64_t> sum(device, std::vector<int64_t>{1});
+        comm.all_reduce("before", sum.span(), Reduce::sum);
+        const auto place = device.compute().record();
+        if (comm.rank() == 0) {
+            const struct Waited {
+                std::atomic<bool>& flag;
+                ~Waited() { flag = true; }
+            } in_any_case{has_waited};
+            comm.all_reduce("after", sum.span(), Reduce::sum);
+            device.links().settle(waits_for_all ? nullptr : place.get());
+            CHECK(place->is_done(), "the place was not reached");
+        } else {
+            while (!has_waited)
+                std::this_thread::sleep_for(milliseconds(1));
+            comm.all_reduce("after", sum.span(), Reduce::sum);
+        }
+        CHECK(sum.values()[0] == 4, "{}", sum.values()[0]);
+    };
+    run_as_threads(2, body, hasty);
+}
+
+TEST(NcclLinks, AWaitForAPlaceLeavesOutWhatComesLater) {
+    wait_for_a_place(false);
+    expect_error(
+        ErrorKind::ranks, [] { wait_for_a_place(true); }, "'after'");
+}
+
+TEST(NcclLinks, OfSeveralGroupsTheCallThatTheStreamWaitsForFirstIsNamed) {
+    FakeNetwork network;
+    const auto body = [&](Communicator& comm) {
+        FakeLinkedDevice device(comm, network, {});
+        const auto first = comm.split(0, "first"), second = comm.split(0, "second");
+        const Buffer<int64_t> sum(device, std::vector<int64_t>{1});
+        for (Communicator* group : {first.get(), second.get()})
+            group->all_reduce("both", sum.span(), Reduce::sum);
+        device.links().settle();
+        if (comm.rank() == 1) return;
+        second->all_reduce("lost", sum.span(), Reduce::sum);
+        first->all_reduce("later", sum.span(), Reduce::sum);
+        device.links().settle();
+    };
+    expect_error(
+        ErrorKind::ranks, [&] { run_as_threads(2, body, hasty); }, "'lost'", "group 'second'");
+}
+
 /// Two ranks send each other a number over connections that the sender finishes late, go on, and
 /// then wait within a kernel's call for their queue, which waits for the other's number (a growing
 /// scratch, products that are timed). What each has got; 0 where it does not come.
@@ -242,7 +295,9 @@ std::vector<int64_t> received_by_a_wait_in_a_kernel(bool has_hook) {
     std::barrier both_have_looked(2);
     run(2, [&](Communicator& comm) {
         FakeLinkedDevice device(comm, network, {});
-        if (has_hook) device.compute().set_before_waiting([&device] { device.links().settle(); });
+        if (has_hook)
+            device.compute().set_before_waiting(
+                [&device](DeviceEvent* place) { device.links().settle(place); });
         const Buffer<int64_t> mine(device, std::vector<int64_t>{comm.rank() + 5}), other(device, 1);
         const int peer = 1 - comm.rank();
         auto sent =
@@ -274,17 +329,25 @@ TEST(NcclLinks, AStreamAsksBeforeEachOfItsWaits) {
     FakeQueue& device = *queue;
     Stream stream(1);
     int asked = 0;
-    stream.set_before_waiting([&] { ++asked; });
+    const DeviceEvent* asked_for = nullptr;
+    const auto note = [&](DeviceEvent* place) {
+        ++asked;
+        asked_for = place;
+    };
+    stream.set_before_waiting(note);
     stream.synchronize();
     EXPECT_EQ(asked, 0) << "nothing waits";
     stream.set_queue(std::move(queue));
-    stream.set_before_waiting([&] { ++asked; });
+    stream.set_before_waiting(note);
     stream.synchronize();
+    EXPECT_EQ(asked_for, nullptr) << "all work";
     const auto place = stream.record();
     stream.synchronize(place.get());
+    EXPECT_EQ(asked_for, place.get());
     EXPECT_EQ(asked, 2);
     device.before_waiting();  // what its kernels do
     EXPECT_EQ(asked, 3);
+    EXPECT_EQ(asked_for, nullptr);
 }
 
 TEST(NcclLinks, ARankThatNeverConnectsIsNamed) {
