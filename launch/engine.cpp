@@ -228,8 +228,10 @@ void Engine::launch_passes(const core::models::Phase& phase, const parallel::Lan
                            .activity = &session_.activity()});
             return loss;
         };
-        outcomes_->add(slot, graphs_->run(MicroBatchKind::of(batch, slot, plan), batch, pass,
-                                          [&] { stage_.slot_was_launched(slot); }));
+        const MicroBatchKind kind = MicroBatchKind::of(batch, slot, plan);
+        if (!kind.has_exchanges) stage_.complete_exchanges();
+        outcomes_->add(slot,
+                       graphs_->run(kind, batch, pass, [&] { stage_.slot_was_launched(slot); }));
         pace_.end_micro_batch();
     }
 }

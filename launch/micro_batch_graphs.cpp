@@ -21,13 +21,16 @@ void* KeptMemory::allocate(size_t bytes) {
 MicroBatchKind MicroBatchKind::of(const Batch& batch, int64_t slot,
                                   const parallel::LanePlan& plan) {
     const int64_t lane = plan.lane_of_slot(slot);
+    const bool is_alone = plan.ranks == 1, ends_lane = slot + 1 == plan.lane_begin(lane + 1);
     return {.samples = batch.samples(),
             .length = batch.length(),
             .has_documents = batch.document_ids.defined(),
             .begins_lane = slot == plan.lane_begin(lane),
-            .ends_lane = slot + 1 == plan.lane_begin(lane + 1),
-            .is_first_lane = lane == 0,
-            .is_only_lane = plan.rounds() == 1};
+            .ends_lane = ends_lane,
+            .has_exchanges = ends_lane && !is_alone,
+            // Beside others totals come with exchanges, which no graph has.
+            .is_first_lane = is_alone && lane == 0,
+            .is_only_lane = is_alone && plan.rounds() == 1};
 }
 
 /// Where the graphs of its shape read it.
@@ -80,10 +83,10 @@ core::ops::Loss MicroBatchGraphs::run(const MicroBatchKind& kind, const Batch& b
           arena_.use().in_use);
     const Batch& input = put(batch);
     Entry& entry = entries_[kind];
-    if (!entry.has_run) {
-        entry.has_run = true;
+    if (!entry.has_run || kind.has_exchanges) {
         const core::ops::Loss loss = pass(input);
-        entry.loss = like(loss);
+        if (!entry.has_run) entry.loss = like(loss);
+        entry.has_run = true;
         copy(entry.loss, loss);
         return entry.loss;
     }

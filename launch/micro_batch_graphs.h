@@ -40,7 +40,8 @@ struct MicroBatchKind {
     int64_t samples = 0, length = 0;
     bool has_documents = false;
     bool begins_lane = false;    ///< its gradients overwrite, others are added
-    bool ends_lane = false;      ///< the lane is added to the total
+    bool ends_lane = false;      ///< the lane is added to the total, or leaves for other ranks
+    bool has_exchanges = false;  ///< it leaves while its last gradients are made: never captured
     bool is_first_lane = false;  ///< and overwrites it
     bool is_only_lane = false;   ///< and is the total
 
@@ -49,9 +50,10 @@ struct MicroBatchKind {
     auto operator<=>(const MicroBatchKind&) const = default;
 };
 
-/// Graphs of whole micro-batches: forward and backward pass and the sum of gradients. The first
-/// micro-batch of a kind is computed as ever, which makes the libraries choose and fills the arena;
-/// the second is captured; from then on its graph is launched.
+/// Graphs of whole micro-batches: forward and backward pass and the sum of gradients. One that
+/// exchanges its gradients with other ranks is computed as ever, in the arena too. Of others the
+/// first of a kind is computed as ever, which makes the libraries choose and fills the arena; the
+/// second is captured; from then on its graph is launched.
 ///
 /// A graph reads its micro-batch where the first one of its shape lay, and all it makes lies in the
 /// arena, at the same addresses each time. Nothing in there outlives a micro-batch, so that graphs

@@ -112,6 +112,11 @@ void StageState::slot_was_launched(int64_t slot) {
     }
 }
 
+void StageState::complete_exchanges() {
+    for (Part& part : parts_)
+        part.reducer->complete_exchanges();
+}
+
 void StageState::progress() {
     for (Part& part : parts_)
         part.reducer->progress();

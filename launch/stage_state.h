@@ -56,8 +56,10 @@ class StageState final : public parallel::GradientSlots {
     void begin_backward(size_t chunk, int64_t slot) override;
     void end_backward(size_t chunk) override;
     void progress() override;
-    /// In place of all of these for one slot; see LaneReducer. Of a stage without others.
+    /// In place of all of these for one slot, and before it; see LaneReducer. Of a stage without
+    /// others.
     void slot_was_launched(int64_t slot);
+    void complete_exchanges();
     /// See LaneReducer: the hook gets what this rank owns of one reducer's sums.
     void finish(const parallel::LaneReducer::OwnedHook& before_uses_add = {});
     /// After finish, until the next begin_step; see LaneReducer.

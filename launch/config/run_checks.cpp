@@ -184,14 +184,17 @@ std::optional<Problem> check_fp8(const RunConfig& config) {
     return {};
 }
 
-std::optional<Problem> check_graphs(const RunConfig& config, int64_t world) {
+std::optional<Problem> check_graphs(const RunConfig& config) {
     if (!config.run.graphs) return {};
     const auto refused = [](const std::string& what, const std::string& why) {
         return Problem{"run.graphs",
                        fmt::format("{}, but {}: change that or set run.graphs=false", what, why)};
     };
-    if (world > 1)
-        return refused(fmt::format("{} ranks run", world), "graphs hold no exchange between ranks");
+    const ParallelSection& parallel = config.parallel;
+    if (const int64_t together = parallel.tensor * parallel.context * parallel.pipeline;
+        together > 1)
+        return refused(fmt::format("{} ranks share each micro-batch", together),
+                       "graphs hold no exchange between ranks");
     if (config.train.fp8 == Fp8Scaling::delayed)
         return refused("train.fp8 is delayed",
                        "the host makes its scales of what it reads after each step");
@@ -200,10 +203,11 @@ std::optional<Problem> check_graphs(const RunConfig& config, int64_t world) {
     if (config.train.offload_activations)
         return refused("train.offload_activations is on",
                        "graphs hold no copies beside the stream");
-    if (config.parallel.zero > 0)
-        return refused(fmt::format("parallel.zero is {}", config.parallel.zero),
-                       "weights that are gathered do not stay where graphs read them");
-    if (config.parallel.wire_dtype != ComputeType::fp32)
+    if (parallel.zero > 1)
+        return refused(fmt::format("parallel.zero is {}", parallel.zero),
+                       "from stage 2 on every micro-batch exchanges its gradients, and graphs hold "
+                       "no exchange");
+    if (parallel.wire_dtype != ComputeType::fp32)
         return refused("parallel.wire_dtype is not fp32",
                        "memory of gradients on their way is not a graph's own");
     return {};

@@ -25,7 +25,7 @@ std::optional<Problem> check_tensor(const ParallelSection& parallel, const Model
 std::optional<Problem> check_fp8(const RunConfig& config);
 /// What a captured micro-batch or update cannot hold: what differs from one to the next and is no
 /// content of tensors, and work of other ranks or of the host.
-std::optional<Problem> check_graphs(const RunConfig& config, int64_t world);
+std::optional<Problem> check_graphs(const RunConfig& config);
 /// What layouts there are not.
 std::optional<Problem> check_available(const ParallelSection& parallel);
 

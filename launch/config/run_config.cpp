@@ -185,7 +185,7 @@ std::optional<Problem> validate_world(const RunConfig& config, int64_t world) {
     if (auto problem = check_tensor(parallel, config.model)) return problem;
     if (auto problem = check_tokens(config)) return problem;
     if (auto problem = check_fp8(config)) return problem;
-    if (auto problem = check_graphs(config, world)) return problem;
+    if (auto problem = check_graphs(config)) return problem;
     if (auto problem = check_pipeline(parallel, config.model)) return problem;
     const int64_t replicas = world / (parallel.tensor * parallel.pipeline * parallel.context);
     const int64_t slots = smallest_batch(config.train) / config.train.micro_batch;

@@ -202,15 +202,24 @@ void LaneReducer::end_slot() {
 }
 
 void LaneReducer::slot_was_launched(int64_t slot) {
-    CHECK(ranks_ == 1 && knows_uses_ && !in_slot_ && exchanges_.empty(),
-          "slot {} of a graph, beside other ranks or work", slot);
+    const int64_t lane = plan_.lane_of_slot(slot);
+    const bool ends_lane = slot + 1 == plan_.lane_begin(lane + 1);
+    CHECK(knows_uses_ && !in_slot_ && exchanges_.empty() && (ranks_ == 1 || !ends_lane),
+          "slot {} of a graph, beside an exchange between ranks or other work", slot);
     CHECK(next_slot_ < slots_.size() && slots_[next_slot_] == slot,
           "slot {} is not the next one of rank {}", slot, rank_);
-    if (slot + 1 == plan_.lane_begin(plan_.lane_of_slot(slot) + 1))
+    if (slot == plan_.lane_begin(lane)) next_start_ = 0;
+    if (ends_lane)
         for (size_t b = 0; b < layout_.buckets(); ++b)
             statistics_.bytes +=
                 layout_.bucket(b).elements() * static_cast<int64_t>(size_of(config_.wire));
     if (++next_slot_ == slots_.size()) statistics_.bytes_hidden = statistics_.bytes;
+}
+
+void LaneReducer::complete_exchanges() {
+    CHECK(!in_slot_, "exchanges of a lane that is still filled");
+    while (!exchanges_.empty())
+        complete(0);
 }
 
 void LaneReducer::finish(const OwnedHook& before_uses_add) {
@@ -222,8 +231,7 @@ void LaneReducer::finish(const OwnedHook& before_uses_add) {
         next_start_ = 0;
         start_all_buckets(last);
     }
-    while (!exchanges_.empty())
-        complete(0);
+    complete_exchanges();
     if (before_uses_add) before_uses_add(owned_by_use());
     add_uses();
     list_owned();

@@ -62,8 +62,12 @@ class LaneReducer final : public core::GradientSink {
     void end_slot();
     /// In place of begin_slot, a backward pass and end_slot, where a graph of an earlier slot of
     /// the same kind gives this slot's work: the first of its lane or not, the last or not, in the
-    /// first round or not, of one round or several. Of a rank alone.
+    /// first round or not, of one round or several. Of a rank beside others no slot that ends a
+    /// lane: its gradients leave during the backward pass.
     void slot_was_launched(int64_t slot);
+    /// Before a slot whose work is captured, or comes from a graph: completes what is under way,
+    /// which captured work must not.
+    void complete_exchanges();
     /// Moves exchanges along; cheap when none is under way.
     void progress();
     /// Starts every exchange whose bucket is final, after completing older ones where too many are

@@ -278,28 +278,29 @@ def fp8(lab, options):
 
 
 def skips(lab, options):
-    """An absurd learning rate: a rank alone, whose device decides, skips the steps that two ranks skip, whose hosts decide, with the
-    same bits and counts; a run that diverges ends after the same step, and saves nothing of it."""
+    """An absurd learning rate: a rank alone and two ranks, whose devices decide, skip the steps that a rank skips whose host decides,
+    with the same bits and counts; a run that diverges ends after the same step, and saves nothing of it."""
     common = need_device(lab)
     absurd = {**common, "train.steps": 12, "optimizer.lr": "1e30", "optimizer.min_lr": "1e30", "optimizer.warmup_steps": 0,
               "train.eval_every": 0, "checkpoint.every": 1, "checkpoint.keep": 1, "run.device": "cuda"}
     for most in (0, 1, 2, 4):
         overrides = {**absurd, "train.max_skipped_steps": most}
-        codes = [lab.start(f"skips-{most}-{ranks}", "gpt/tiny.yaml", overrides, ranks).wait() for ranks in (1, 2)]
-        one, two = (lab.folder / f"skips-{most}-{ranks}" for ranks in (1, 2))
-        if codes[0] != codes[1] or (codes[0] == 0) != (most == 0):
+        ways = {f"skips-{most}-1": (1, {}), f"skips-{most}-2": (2, {}), f"skips-{most}-host": (1, {"optimizer.offload": "states"})}
+        codes = [lab.start(name, "gpt/tiny.yaml", {**overrides, **more}, ranks).wait() for name, (ranks, more) in ways.items()]
+        if len(set(codes)) != 1 or (codes[0] == 0) != (most == 0):
             runs.fail(f"at most {most} skipped steps: exit codes {codes}")
         # The sign of a NaN is the processor's.
-        rows = [[tuple(str(word).lstrip("-") for word in row[:4]) for row in runs.metrics_of(run)] for run in (one, two)]
-        kept = [sorted(path.name.split(".")[0] for path in runs.checkpoints_of(run)) for run in (one, two)]
-        if rows[0] != rows[1] or kept[0] != kept[1]:
-            runs.fail(f"at most {most} skipped steps: the device decides otherwise than the hosts", [*map(str, rows), str(kept)])
+        folders = [lab.folder / name for name in ways]
+        rows = [[tuple(str(word).lstrip("-") for word in row[:4]) for row in runs.metrics_of(run)] for run in folders]
+        kept = [sorted(path.name.split(".")[0] for path in runs.checkpoints_of(run)) for run in folders]
+        if any(each != rows[0] for each in rows) or any(each != kept[0] for each in kept):
+            runs.fail(f"at most {most} skipped steps: devices decide otherwise than the host", [*map(str, rows), str(kept)])
         print(f"equal: at most {most} skipped steps in a row: {len(rows[0])} steps, exit code {codes[0]}", flush=True)
 
 
 def graphs(lab, options):
     """Captured micro-batches and updates: in the reproducible mode the bits of a run without, for the styles that they hold and all
-    recompute modes, also from a checkpoint on and with lanes of several slots. With dropout, ALiBi,
+    recompute modes, also from a checkpoint on, with lanes of several slots, and on two data ranks. With dropout, ALiBi,
     moments in bf16 and current 8-bit scales, too."""
     common = need_device(lab)
     stop = stop_of(common)
@@ -318,6 +319,8 @@ def graphs(lab, options):
             for mode in ("none", "selective", "full"):
                 other = lab.train(f"{name}-{mode}", config, {**captured, "train.recompute": mode})
                 runs.expect_equal(lab, f"{name}: captured, recompute {mode}", plain, other)
+            ranks = lab.train(f"{name}-ranks", config, {**captured, "parallel.zero": 1}, 2)
+            runs.expect_equal(lab, f"{name}: captured on 2 ranks, zero 1", plain, ranks)
             mutant = lab.train(f"{name}-mutant", config, {**captured, "train.lanes": 4})
             runs.expect_different(lab, f"{name}: captured, one lane more", plain, mutant)
 

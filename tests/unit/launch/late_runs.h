@@ -4,24 +4,25 @@
 #include <cmath>
 #include <functional>
 #include <memory>
+#include <mutex>
 #include <optional>
 #include <set>
 #include <utility>
 #include <vector>
 
 #include "launch/micro_batch_graphs.h"
-#include "parallel/comm/self.h"
+#include "parallel/comm/threads.h"
 #include "tests/support/late_queue.h"
 #include "tests/unit/launch/engine_runs.h"
 
-// Training steps of one rank whose results the host learns late, over a queue that does its work
-// when it is waited for.
+// Training steps whose results the host learns late, over a queue that does its work when it is
+// waited for.
 namespace plinth::launch::test {
 
 struct LateRun {
     EngineRun run;
     int64_t updates = 0;
-    size_t graphs = 0;  ///< captured
+    size_t graphs = 0;  ///< captured by the first rank
     int64_t launches = 0;
     std::vector<int64_t> blocks;  ///< that the memory of graphs had taken after each step
 };
@@ -31,6 +32,7 @@ using WithRank = std::function<void(EngineRank&)>;
 
 struct LateOptions {
     int steps = 5;
+    int ranks = 1;
     bool on_device = true;  ///< which decides whether a step counts
     size_t ahead = 1;       ///< steps that end before the host asks for the means of the first
     std::vector<int64_t> batches = {};  ///< of each step in turn; empty: as many as ever
@@ -42,19 +44,15 @@ struct LateOptions {
     bool step_is_kept = false;
 };
 
-/// Trains as a training does.
-inline LateRun run_late(const RunConfig& config, const LateOptions& options) {
-    parallel::SelfCommunicator world;
-    EngineRank rank(config, world);
+/// One rank of it: trains as a training does.
+inline void run_late_rank(EngineRank& rank, const LateOptions& options, LateRun& found) {
+    parallel::Communicator& world = rank.session.world();
     if (!options.begin) rank.engine.initialize(rank.step.seed);
     if (options.on_device) {
         rank.engine.decide_on_device();
         CHECK(rank.engine.decides_on_device(), "the device does not decide");
     }
     if (options.begin) options.begin(rank);
-    std::vector<plinth::test::QueueCall> calls;
-    rank.session.stream().set_queue(std::make_unique<plinth::test::LateQueue>(calls));
-    LateRun found;
     size_t pending = 0;
     const auto take = [&] {
         const std::optional<StepMeans> means = rank.engine.take_means(/*waits=*/true);
@@ -85,13 +83,31 @@ inline LateRun run_late(const RunConfig& config, const LateOptions& options) {
     while (take()) {
     }
     if (options.end) options.end(rank);
-    collect(rank, found.run);
     found.updates = rank.engine.update_count();
     if (const MicroBatchGraphs* graphs = rank.engine.graphs()) {
         found.graphs = graphs->graphs();
         found.launches = graphs->launches();
     }
-    return found;
+}
+
+/// What the first rank found, with the state of all.
+inline LateRun run_late(const RunConfig& config, const LateOptions& options) {
+    LateRun first;
+    EngineRun together;
+    std::mutex mutex;
+    parallel::run_as_threads(options.ranks, [&](parallel::Communicator& world) {
+        EngineRank rank(config, world);
+        std::vector<plinth::test::QueueCall> calls;
+        rank.session.stream().set_queue(std::make_unique<plinth::test::LateQueue>(calls));
+        LateRun found;
+        run_late_rank(rank, options, found);
+        const std::lock_guard lock(mutex);
+        collect(rank, together);
+        if (world.rank() == 0) first = std::move(found);
+    });
+    first.run.state = std::move(together.state);
+    first.run.holders = std::move(together.holders);
+    return first;
 }
 
 /// A gradient that is not finite in these steps.

@@ -7,6 +7,7 @@
 
 #include "core/autograd/scope.h"
 #include "core/autograd/tape.h"
+#include "parallel/comm/self.h"
 #include "tests/support/expect_error.h"
 #include "tests/support/memory_files.h"
 #include "tests/unit/launch/engine_checkpoints.h"
@@ -39,6 +40,37 @@ TEST(MicroBatchGraphs, ChangeNoBit) {
             EXPECT_EQ(captured.graphs, 5u) << file;
             EXPECT_EQ(captured.launches, 5 * 8 - 5) << "each kind runs once without";
         }
+}
+
+// Ranks beside others compute the last slot of each lane as ever, for its gradients leave
+// meanwhile.
+TEST(MicroBatchGraphs, ChangeNoBitBesideDataRanks) {
+    for (const char* zero : {"parallel.zero=0", "parallel.zero=1"})
+        for (const int lanes : {2, 4}) {
+            const RunConfig config = without_dropout(
+                "gpt/tiny.yaml", {"parallel.data=2", zero, fmt::format("train.lanes={}", lanes),
+                                  "train.global_batch=16", "train.dtype=bf16"});
+            const LateRun plain = train(config, false, {.ranks = 2}),
+                          captured = train(config, true, {.ranks = 2});
+            EXPECT_EQ(difference(plain.run, captured.run), "") << zero << ' ' << lanes;
+            // Of 8 slots of a rank those that end no lane: the first of a lane, and the others.
+            EXPECT_EQ(captured.graphs, 2u);
+            EXPECT_EQ(captured.launches, 5 * (8 - lanes / 2) - 2) << "each kind runs once without";
+            EXPECT_EQ(captured.blocks, std::vector<int64_t>(5, captured.blocks.front()));
+            const LateRun alone = train(
+                without_dropout("gpt/tiny.yaml", {fmt::format("train.lanes={}", lanes),
+                                                  "train.global_batch=16", "train.dtype=bf16"}),
+                true);
+            EXPECT_EQ(difference(alone.run, captured.run), "") << "more ranks, the same bits";
+        }
+    // Mutants: the masks of the first step, and a micro-batch more in each lane.
+    const std::vector<std::string> words{"parallel.data=2", "train.lanes=2",
+                                         "train.global_batch=16"};
+    const RunConfig config = tiny_config("gpt/tiny.yaml", words);
+    const LateRun plain = train(config, false, {.ranks = 2});
+    EXPECT_EQ(difference(plain.run, train(config, true, {.ranks = 2}).run), "");
+    EXPECT_NE(difference(plain.run, train(config, true, {.ranks = 2, .step_is_kept = true}).run),
+              "");
 }
 
 // A device gives no memory to work that is captured.
@@ -187,8 +219,8 @@ TEST(MicroBatchGraphs, GoOnFromACheckpoint) {
 }
 
 TEST(MicroBatchGraphs, WhatTheyCannotHoldIsRefusedByName) {
-    const auto problem = [](std::vector<std::string> words, int64_t world = 1) {
-        RunConfig config = without_dropout("gpt/tiny.yaml", std::move(words));
+    const auto problem = [](const std::vector<std::string>& words, int64_t world = 1) {
+        RunConfig config = without_dropout("gpt/tiny.yaml", words);
         config.run.graphs = true;
         const auto found = validate_world(config, world);
         return found ? found->key + ": " + found->message : "";
@@ -197,7 +229,11 @@ TEST(MicroBatchGraphs, WhatTheyCannotHoldIsRefusedByName) {
     EXPECT_EQ(problem({"train.dtype=bf16", "train.fp8=current", "optimizer.moments=bf16",
                        "model.dropout=0.1", "model.positions=alibi"}),
               "");
-    EXPECT_NE(problem({}, 2).find("run.graphs: 2 ranks run"), std::string::npos) << problem({}, 2);
+    EXPECT_EQ(problem({"parallel.data=2", "parallel.zero=1"}, 2), "");
+    for (const char* together : {"parallel.tensor=2", "parallel.context=2", "parallel.pipeline=2"})
+        EXPECT_NE(problem({together}, 2).find("run.graphs: 2 ranks share each micro-batch"),
+                  std::string::npos)
+            << problem({together}, 2);
     for (const auto& [words, what] :
          {std::pair{std::vector<std::string>{"train.dtype=bf16", "train.fp8=delayed"},
                     "train.fp8 is delayed"},
@@ -205,7 +241,7 @@ TEST(MicroBatchGraphs, WhatTheyCannotHoldIsRefusedByName) {
           std::pair{
               std::vector<std::string>{"train.recompute=full", "train.offload_activations=true"},
               "train.offload_activations"},
-          std::pair{std::vector<std::string>{"parallel.zero=1"}, "parallel.zero is 1"},
+          std::pair{std::vector<std::string>{"parallel.zero=2"}, "parallel.zero is 2"},
           std::pair{std::vector<std::string>{"parallel.wire_dtype=bf16"}, "parallel.wire_dtype"}})
         EXPECT_NE(problem(words).find(fmt::format("run.graphs: {}", what)), std::string::npos)
             << problem(words);
@@ -235,6 +271,11 @@ TEST(MicroBatchGraphs, TellKindsByLaneShapeAndMask) {
     EXPECT_NE(kind(0), MicroBatchKind::of(batch_of(2, 8, false), 0, plan));
     EXPECT_NE(kind(0), MicroBatchKind::of(batch_of(4, 16, false), 0, plan));
     EXPECT_TRUE(MicroBatchKind::of(batch_of(2, 16, false), 0, {8, 1, 1}).is_only_lane);
+    const auto beside = [&](int64_t slot) {
+        return MicroBatchKind::of(batch_of(2, 16, false), slot, {8, 2, 2});  // lanes of 4 slots
+    };
+    EXPECT_EQ(beside(0), beside(4));
+    EXPECT_TRUE(beside(3).has_exchanges && !beside(2).has_exchanges && !kind(1).has_exchanges);
 }
 
 }  // namespace

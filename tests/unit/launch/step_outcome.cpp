@@ -4,6 +4,7 @@
 
 #include <gtest/gtest.h>
 
+#include "parallel/comm/self.h"
 #include "tests/support/expect_error.h"
 #include "tests/unit/launch/late_runs.h"
 
