@@ -75,8 +75,9 @@ PLINTH_HOST_DEVICE PLINTH_INLINE float fp8_scale_for(uint32_t largest_magnitude,
     return exact < 0x1p-126f ? 0x1p-126f : exact;
 }
 
-/// scale[1] (fp32) for x (fp32 or bf16, contiguous).
-PLINTH_KERNEL(fp8_scale, View scale, ConstView x, Fp8 format);
+/// scale[1] (fp32) for x (fp32 or bf16, contiguous). Where known[1] (fp32, may be left out) is more
+/// than 0, that is the scale, and x is not read.
+PLINTH_KERNEL(fp8_scale, View scale, ConstView x, ConstView known, Fp8 format);
 
 /// y[R,C] = x[R,C] / scale as 8 bits, and the same transposed [C,R]; either may be left out.
 /// `largest`[1] (fp32, 0 or more; may be left out) is raised to the largest |x|, to NaN where there
@@ -96,6 +97,11 @@ struct Fp8Matmul {
 /// contiguous 8-bit matrices; K and N are multiples of 16. c is bf16 or fp32. Sums are fp32.
 PLINTH_KERNEL(fp8_matmul, View c, ConstView a, ConstView b, ConstView bias, ConstView scale_a,
               ConstView scale_b, Fp8Matmul options);
+
+inline void check_fp8_scale(const View& scale, const ConstView& x, const ConstView& known) {
+    CHECK(scale.elements() == 1 && x.is_contiguous() && (!known || known.elements() == 1),
+          "fp8_scale: {} of {}, {} known", scale.shape.text(), x.shape.text(), known.elements());
+}
 
 inline void check_fp8_quantize(const View& y, const View& transposed, const View& largest,
                                const ConstView& x, const ConstView& of_x) {

@@ -282,7 +282,17 @@ StepMeans Engine::means(const parallel::StepScalars& scalars) {
             .loss = scalars.loss_sum() / weight,
             .z_loss = scalars.z_loss_sum() / weight,
             .gradient_norm = gradient_sum_norm() / weight,
-            .fp8_is_finite = fp8_.end_step()};
+            .fp8_is_finite = is_finite(fp8_.end_step())};
+}
+
+/// Of the largest of the step's 8-bit tensors, see Fp8State::end_step. Waits for it.
+bool Engine::is_finite(ConstView largest_in_eight_bits) {
+    int64_t bits = 0;
+    if (largest_in_eight_bits) {
+        session_.stream().copy(&bits, largest_in_eight_bits.data, sizeof(bits));
+        session_.stream().synchronize();
+    }
+    return bits < kernels::fp8_not_finite;
 }
 
 /// What this rank gives to the norm, in which each element is once: of what the stages hold alike

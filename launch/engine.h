@@ -129,6 +129,7 @@ class Engine {
     void sum_over_tokens(std::span<const core::optim::ParameterGradient> owned);
     std::vector<core::optim::ParameterGradient> counted_once() const;
     double gradient_sum_norm();
+    bool is_finite(ConstView largest_in_eight_bits);
     void run_passes(const core::models::Phase& phase, const parallel::LanePlan& plan,
                     const core::StepState& step, const BatchSource& source,
                     std::function<void(int64_t, const core::ops::Loss&)> on_loss);

@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "launch/fp8_state.h"
 
-#include <bit>
 #include <set>
 #include <sstream>
 
@@ -57,43 +56,39 @@ Fp8State::Fp8State(const RunConfig& config, Session& session, core::models::Mode
         return;
     }
     auto delayed = std::make_unique<core::DelayedScaling>(
-        weights, keeps_weights, core::Fp8History(fp8_weights(session, model)));
+        core::DelayedScaling::Memory{.weights = weights, .late = session.host_allocator()},
+        keeps_weights, core::Fp8History(fp8_weights(session, model), weights, session.stream()));
     delayed_ = delayed.get();
     scaling_ = std::move(delayed);
 }
 
 void Fp8State::begin_step() {
+    has_seen_ = false;  // a step that was skipped by the host
     if (scaling_) scaling_->begin_step(session_.stream());
 }
 
-bool Fp8State::end_step() {
-    if (!delayed_) return true;
-    // As integers, in which magnitudes have the same order, infinity and NaN above all.
-    std::vector<int64_t> bits;
-    for (const float largest : delayed_->largest(session_.stream()))
-        bits.push_back(std::bit_cast<uint32_t>(largest));
-    session_.world().all_reduce("largest of 8-bit tensors", std::span<int64_t>(bits),
+ConstView Fp8State::end_step() {
+    if (!delayed_) return {};
+    core::Tensor& words = delayed_->step_words(session_.stream());
+    const int64_t count = words.elements();
+    session_.world().all_reduce("largest of 8-bit tensors",
+                                std::span(words.out().as<int64_t>(), static_cast<size_t>(count)),
                                 parallel::Reduce::max);
-    seen_.clear();
-    bool is_finite = true;
-    for (const int64_t word : bits) {
-        seen_.push_back(std::bit_cast<float>(static_cast<uint32_t>(word)));
-        is_finite = is_finite && word < 0x7f800000;
-    }
-    return is_finite;
+    has_seen_ = true;
+    return words.rows(count - 1, count).in();
 }
 
-void Fp8State::updated() {
-    if (delayed_ && !seen_.empty()) delayed_->history().push(std::move(seen_));
-    seen_.clear();
+void Fp8State::updated(ConstView outcome) {
+    if (has_seen_) delayed_->push(outcome, session_.stream());
+    has_seen_ = false;
 }
 
 std::string Fp8State::history_text() const {
-    return delayed_ ? delayed_->history().text() : "";
+    return delayed_ ? delayed_->history().text(session_.stream()) : "";
 }
 
 void Fp8State::restore(const std::string& text, const std::string& where) {
-    if (delayed_ && !text.empty()) delayed_->history().restore(text, where);
+    if (delayed_ && !text.empty()) delayed_->restore(text, where, session_.stream());
 }
 
 }  // namespace plinth::launch

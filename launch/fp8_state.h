@@ -3,7 +3,6 @@
 
 #include <memory>
 #include <string>
-#include <vector>
 
 #include "core/autograd/delayed_scaling.h"
 #include "core/models/model.h"
@@ -23,13 +22,19 @@ class Fp8State {
     /// For the scope of training passes; null: no 8-bit products.
     core::Fp8Source* source() { return scaling_.get(); }
     void begin_step();
-    /// Collective. Takes the largest magnitudes of the step's tensors together, over all ranks.
-    /// False if one is not finite: a scale of the past hides that in 8 bits.
-    bool end_step();
-    /// The step has changed the weights: what it saw counts from the next one on.
-    void updated();
+    /// True where graphs of this step's products must be launched in such steps only; see
+    /// core::DelayedScaling::all_are_known.
+    bool scales_are_known() const { return delayed_ && delayed_->all_are_known(); }
+    /// Collective. Takes the largest magnitudes of the step's tensors together, over all ranks, in
+    /// the stream's order. Gives the bits of the largest of them all, i64 [1], where the stream has
+    /// them: kernels::fp8_not_finite or more if one is not finite, which a scale of the past hides
+    /// in 8 bits. Empty without delayed scaling.
+    ConstView end_step();
+    /// What the step saw counts from the next one on, if the outcome says that it updates
+    /// (kernels::decide_step's; left out: it does). At most once after `end_step`.
+    void updated(ConstView outcome = {});
 
-    /// For checkpoints; empty where there is no history.
+    /// For checkpoints; empty where there is no history. Waits for the stream.
     std::string history_text() const;
     /// `where` names the checkpoint in errors. An empty text is no history.
     void restore(const std::string& text, const std::string& where);
@@ -38,7 +43,7 @@ class Fp8State {
     Session& session_;
     std::unique_ptr<core::CurrentScaling> scaling_;
     core::DelayedScaling* delayed_ = nullptr;  ///< the same, where it is delayed
-    std::vector<float> seen_;                  ///< in this step, over all ranks
+    bool has_seen_ = false;                    ///< a step that has ended, and is not pushed
 };
 
 }  // namespace plinth::launch

@@ -7,6 +7,7 @@
 
 #include "benchmarks/gpu/memory_rows.h"
 #include "kernels/adamw.h"
+#include "kernels/fp8_history.h"
 #include "kernels/grad_norm.h"
 #include "kernels/step_decision.h"
 
@@ -25,9 +26,39 @@ std::vector<int64_t> parameters_of(const ModelSizes& m) {
     return sizes;
 }
 
+/// Of the 4 weights of each of 12 layers. Once a step: their time counts, not the rate.
+void add_fp8_history(Rows& rows) {
+    const int64_t n = 12 * 4 * 3, steps = kernels::fp8_history_steps;
+    rows.add("fp8_history_scales", {steps, n}, static_cast<double>((steps + 1) * n) * full_size,
+             [=](DeviceTensors& t) -> KernelCall {
+                 const View scales = t.zeros({n}, f32), lasts = t.zeros({1}, DType::i64),
+                            history = t.random({steps, n}, f32), count = t.zeros({1}, DType::i64),
+                            seen = t.zeros({n + 1}, DType::i64);
+                 auto is_ready = std::make_shared<bool>(false);
+                 return [=](Stream& s) {
+                     for (int64_t i = 0; i < steps && !*is_ready; ++i)
+                         kernels::fp8_history_push(history, count, seen, {}, s);
+                     *is_ready = true;
+                     kernels::fp8_history_scales(scales, lasts, history, count, s);
+                 };
+             });
+    rows.add("fp8_history_words", {n}, static_cast<double>(n) * 3 * full_size,
+             [=](DeviceTensors& t) -> KernelCall {
+                 const View seen = t.zeros({n + 1}, DType::i64), largest = t.zeros({n}, f32);
+                 return [=](Stream& s) { kernels::fp8_history_words(seen, largest, s); };
+             });
+    rows.add("fp8_history_push", {n}, static_cast<double>(n) * 3 * full_size,
+             [=](DeviceTensors& t) -> KernelCall {
+                 const View seen = t.zeros({n + 1}, DType::i64), count = t.zeros({1}, DType::i64),
+                            history = t.zeros({steps, n}, f32);
+                 return [=](Stream& s) { kernels::fp8_history_push(history, count, seen, {}, s); };
+             });
+}
+
 }  // namespace
 
 void add_optimizer(Rows& rows, const ModelSizes& m) {
+    add_fp8_history(rows);
     const int64_t n = m.parameters, blocks = n / kernels::norm_block, slots = 64;
     const auto decide = [=](DeviceTensors& t, int64_t of_slots, const kernels::StepTerms& known) {
         const kernels::StepWords places{.slots = of_slots};

@@ -206,8 +206,8 @@ TableRow fp8_product(const std::string& name, int64_t m, int64_t n, int64_t k, D
         auto is_ready = std::make_shared<bool>(false);
         return [=](Stream& stream) {
             if (!*is_ready) {  // in the warm-up
-                kernels::fp8_scale(scale_a, x, options.a, stream);
-                kernels::fp8_scale(scale_b, w, options.b, stream);
+                kernels::fp8_scale(scale_a, x, {}, options.a, stream);
+                kernels::fp8_scale(scale_b, w, {}, options.b, stream);
                 kernels::fp8_quantize(a, {}, {}, x, scale_a, options.a, stream);
                 kernels::fp8_quantize(b, {}, {}, w, scale_b, options.b, stream);
             }
@@ -235,7 +235,7 @@ std::vector<TableRow> fp8_rows(const ModelSizes& model) {
         y = View(y.data, DType::u8, {N, F}, y.device);
         turned = View(turned.data, DType::u8, {F, N}, turned.device);
         return [=](Stream& stream) {
-            kernels::fp8_scale(scale, x, kernels::Fp8::e4m3, stream);
+            kernels::fp8_scale(scale, x, {}, kernels::Fp8::e4m3, stream);
             kernels::fp8_quantize(y, turned, {}, x, scale, kernels::Fp8::e4m3, stream);
         };
     };

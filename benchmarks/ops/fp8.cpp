@@ -13,7 +13,7 @@ const int registered = register_rows("fp8", 3, [](auto& state, const RowsCase& c
     Buffer x({rows, width}, dtype), y({rows, width}, DType::u8),
         transposed({width, rows}, DType::u8), scale({1}, DType::f32);
     for (auto _ : state) {
-        kernels::fp8_scale(scale.view(), x.view(), kernels::Fp8::e4m3, stream);
+        kernels::fp8_scale(scale.view(), x.view(), {}, kernels::Fp8::e4m3, stream);
         kernels::fp8_quantize(y.view(), transposed.view(), {}, x.view(), scale.view(),
                               kernels::Fp8::e4m3, stream);
     }

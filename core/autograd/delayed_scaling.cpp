@@ -4,14 +4,22 @@
 #include <algorithm>
 #include <bit>
 #include <sstream>
+#include <utility>
 
 namespace plinth::core {
 
 // --- history ------------------------------------------------------------------------------------
 
-Fp8History::Fp8History(std::vector<std::string> weights) : weights_(std::move(weights)) {
+Fp8History::Fp8History(std::vector<std::string> weights, CachingAllocator& allocator,
+                       Stream& stream)
+    : weights_(std::move(weights)) {
     for (const std::string& name : weights_)
         CHECK(numbers_.emplace(name, numbers_.size()).second, "{}: twice in one history", name);
+    rows_ = Tensor::empty({kernels::fp8_history_steps, static_cast<int64_t>(tensors())}, DType::f32,
+                          allocator);
+    count_ = Tensor::empty({1}, DType::i64, allocator);
+    for (Tensor* all : {&rows_, &count_})
+        stream.set_zero(all->out().data, all->in().bytes());
 }
 
 size_t Fp8History::index_of(const std::string& weight, Fp8Role role) const {
@@ -20,33 +28,32 @@ size_t Fp8History::index_of(const std::string& weight, Fp8Role role) const {
     return found->second * fp8_roles + static_cast<size_t>(role);
 }
 
-float Fp8History::largest(size_t tensor) const {
-    float most = 0.0f;
-    for (const std::vector<float>& step : steps_)
-        most = std::max(most, step[tensor]);
-    return most;
+void Fp8History::scales(View scales, View lasts, Stream& stream) const {
+    kernels::fp8_history_scales(scales, lasts, rows_.in(), count_.in(), stream);
 }
 
-void Fp8History::push(std::vector<float> largest) {
-    CHECK(largest.size() == tensors(), "{} magnitudes of {} tensors", largest.size(), tensors());
-    steps_.push_back(std::move(largest));
-    if (steps_.size() > length) steps_.pop_front();
+void Fp8History::push(ConstView words, ConstView outcome, Stream& stream) {
+    kernels::fp8_history_push(rows_.out(), count_.out(), words, outcome, stream);
 }
 
-std::string Fp8History::text() const {
-    std::string text = fmt::format("weights {}\nsteps {}\n", weights_.size(), steps_.size());
+std::string Fp8History::text(Stream& stream) const {
+    const auto count = static_cast<size_t>(count_.read<int64_t>(stream)[0]);
+    const std::vector<float> rows = rows_.read<float>(stream);
+    const size_t steps = std::min(count, length);
+    std::string text = fmt::format("weights {}\nsteps {}\n", weights_.size(), steps);
     for (size_t weight = 0; weight < weights_.size(); ++weight) {
         text += weights_[weight];
-        for (const std::vector<float>& step : steps_)
-            for (size_t role = 0; role < fp8_roles; ++role)
-                text +=
-                    fmt::format(" {:x}", std::bit_cast<uint32_t>(step[weight * fp8_roles + role]));
+        for (size_t step = count - steps; step < count; ++step)  // oldest first
+            for (size_t role = 0; role < fp8_roles; ++role) {
+                const float seen = rows[step % length * tensors() + weight * fp8_roles + role];
+                text += fmt::format(" {:x}", std::bit_cast<uint32_t>(seen));
+            }
         text += '\n';
     }
     return text;
 }
 
-void Fp8History::restore(const std::string& text, const std::string& where) {
+void Fp8History::restore(const std::string& text, const std::string& where, Stream& stream) {
     std::istringstream in(text);
     std::string word, name;
     size_t weights = 0, steps = 0;
@@ -58,53 +65,84 @@ void Fp8History::restore(const std::string& text, const std::string& where) {
             "has no sound head");
     require(weights == weights_.size(),
             fmt::format("is of {} weights, the model has {}", weights, weights_.size()));
-    std::deque<std::vector<float>> read(steps, std::vector<float>(tensors()));
+    std::vector<float> rows(length * tensors(), 0.0f);
     for (size_t line = 0; line < weights; ++line) {
         in >> name;
         require(in && numbers_.contains(name),
                 fmt::format("names '{}', which is no weight of the model", name));
-        for (std::vector<float>& step : read)
+        for (size_t step = 0; step < steps; ++step)
             for (size_t role = 0; role < fp8_roles; ++role) {
                 uint32_t bits = 0;
                 in >> std::hex >> bits;
                 require(in && bits < 0x7f800000u,
                         fmt::format("has no magnitude where {} needs one", name));
-                step[numbers_.at(name) * fp8_roles + role] = std::bit_cast<float>(bits);
+                rows[step * tensors() + numbers_.at(name) * fp8_roles + role] =
+                    std::bit_cast<float>(bits);
             }
     }
-    steps_ = std::move(read);
+    const auto count = static_cast<int64_t>(steps);
+    stream.copy(rows_.out().data, rows.data(), rows.size() * sizeof(float));
+    stream.copy(count_.out().data, &count, sizeof(count));
+    stream.synchronize();  // what is copied is gone at the end
 }
 
 // --- scaling ------------------------------------------------------------------------------------
 
-DelayedScaling::DelayedScaling(CachingAllocator& weights, bool keeps_weights, Fp8History history)
-    : CurrentScaling(weights, keeps_weights),
-      history_(std::move(history)),
-      host_scales_(history_.tensors(), 0.0f) {
+DelayedScaling::DelayedScaling(const Memory& memory, bool keeps_weights, Fp8History history)
+    : CurrentScaling(memory.weights, keeps_weights),
+      late_(memory.late),
+      history_(std::move(history)) {
     const auto tensors = static_cast<int64_t>(history_.tensors());
-    scales_ = Tensor::empty({tensors}, DType::f32, weights);
-    largest_ = Tensor::empty({tensors}, DType::f32, weights);
+    scales_ = Tensor::empty({tensors}, DType::f32, memory.weights);
+    largest_ = Tensor::empty({tensors}, DType::f32, memory.weights);
+    words_ = Tensor::empty({tensors + 1}, DType::i64, memory.weights);
+    lasts_ = Tensor::empty({1}, DType::i64, memory.weights);
 }
 
 void DelayedScaling::begin_step(Stream& stream) {
     CurrentScaling::begin_step(stream);
-    stream.synchronize();  // the scales of the step before have been copied
-    for (size_t i = 0; i < host_scales_.size(); ++i) {
-        const float most = history_.largest(i);
-        const auto role = static_cast<Fp8Role>(i % fp8_roles);
-        host_scales_[i] =
-            most > 0.0f ? kernels::fp8_scale_for(std::bit_cast<uint32_t>(most), format_of(role))
-                        : 0.0f;
+    history_.scales(scales_.out(), lasts_.out(), stream);
+    stream.set_zero(largest_.out().data, largest_.in().bytes());
+    Told& told = told_.emplace_back();
+    told.step = ++step_;
+    told.lasts = Tensor::empty({1}, DType::i64, late_);
+    stream.copy(told.lasts.data<int64_t>(), lasts_.in().data, sizeof(int64_t));
+    told.event = stream.record();
+    learn();
+    all_are_known_ = step_ <= known_until_;
+}
+
+/// Of the steps whose word has arrived. Each step since then has forgotten one row at most, so that
+/// later words only say that more is known.
+void DelayedScaling::learn() {
+    while (!told_.empty() && (!told_.front().event || told_.front().event->is_done())) {
+        const int64_t lasts = std::as_const(told_.front().lasts).data<int64_t>()[0];
+        known_until_ = lasts < 0 ? -1 : told_.front().step + lasts;
+        told_.pop_front();
     }
-    stream.copy(scales_.out().data, host_scales_.data(), host_scales_.size() * sizeof(float));
-    stream.set_zero(largest_.out().data, host_scales_.size() * sizeof(float));
+}
+
+Tensor& DelayedScaling::step_words(Stream& stream) {
+    kernels::fp8_history_words(words_.out(), largest_.in(), stream);
+    return words_;
+}
+
+void DelayedScaling::push(ConstView outcome, Stream& stream) {
+    history_.push(words_.in(), outcome, stream);
+}
+
+void DelayedScaling::restore(const std::string& text, const std::string& where, Stream& stream) {
+    history_.restore(text, where, stream);
+    told_.clear();  // the stream has been waited for
+    known_until_ = -1;
 }
 
 CurrentScaling::Scale DelayedScaling::known_scale(const Parameter& weight, Fp8Role role) {
-    const size_t index = history_.index_of(weight.name(), role);
-    const auto row = static_cast<int64_t>(index);
+    const auto row = static_cast<int64_t>(history_.index_of(weight.name(), role));
+    const Tensor scale = scales_.rows(row, row + 1);
     Tensor largest = largest_.rows(row, row + 1);
-    return {host_scales_[index] > 0.0f ? scales_.rows(row, row + 1) : Tensor(), largest.out()};
+    if (all_are_known_) return {.value = scale, .largest = largest.out()};
+    return {.chosen = scale.in(), .largest = largest.out()};
 }
 
 }  // namespace plinth::core

@@ -3,63 +3,96 @@
 
 #include <deque>
 #include <map>
-#include <span>
+#include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
 #include "core/autograd/fp8_source.h"
+#include "kernels/fp8_history.h"
 
 namespace plinth::core {
 
 /// The largest magnitudes of the 8-bit tensors of a model in its last optimizer steps: of each
-/// weight's input, of the weight, and of the gradient beside it. The same on all ranks.
+/// weight's input, of the weight, and of the gradient beside it. The same on all ranks. It lies
+/// where the stream computes, and changes in the order of its work.
 class Fp8History {
   public:
-    static constexpr size_t length = 16;  ///< steps
+    static constexpr auto length = static_cast<size_t>(kernels::fp8_history_steps);  ///< steps
 
-    /// Of the weights with these names.
-    explicit Fp8History(std::vector<std::string> weights);
+    /// Of the weights with these names; nothing is known.
+    Fp8History(std::vector<std::string> weights, CachingAllocator& allocator, Stream& stream);
 
     size_t tensors() const { return weights_.size() * fp8_roles; }
     size_t index_of(const std::string& weight, Fp8Role role) const;
-    /// Over the steps that are known; 0 where there is none.
-    float largest(size_t tensor) const;
-    /// One more step, `tensors()` magnitudes.
-    void push(std::vector<float> largest);
+    /// See kernels::fp8_history_scales.
+    void scales(View scales, View lasts, Stream& stream) const;
+    /// One more step; see kernels::fp8_history_push.
+    void push(ConstView words, ConstView outcome, Stream& stream);
 
     /// All of it, exactly; and back. An error of kind io where the text is none of these weights;
-    /// `where` names it.
-    std::string text() const;
-    void restore(const std::string& text, const std::string& where);
+    /// `where` names it. Both wait for the stream.
+    std::string text(Stream& stream) const;
+    void restore(const std::string& text, const std::string& where, Stream& stream);
 
   private:
     std::vector<std::string> weights_;
     std::map<std::string, size_t> numbers_;
-    std::deque<std::vector<float>> steps_;  ///< the last `length`, oldest first
+    Tensor rows_, count_;  ///< fp32 [length, tensors()], i64 [1]
 };
 
 /// Delayed scaling: the scale of a step takes the largest magnitude of the steps before to the
 /// format's largest number; what is larger now becomes that number. A tensor of which nothing is
 /// known, or nothing but zeros, has current scaling. Maxima have no order, so that neither ranks
 /// nor micro-batches change a bit.
+///
+/// What is known lies on the device, and the host learns late of it. So each tensor's scale is
+/// chosen there; only where the host is sure that all tensors are known, it saves that choice. No
+/// bit depends on when it learns of it.
 class DelayedScaling final : public CurrentScaling {
   public:
-    DelayedScaling(CachingAllocator& weights, bool keeps_weights, Fp8History history);
+    struct Memory {
+        CachingAllocator& weights;  ///< of 8-bit weights
+        CachingAllocator& late;     ///< host memory that the stream's copies reach without waiting
+    };
+    DelayedScaling(const Memory& memory, bool keeps_weights, Fp8History history);
 
     void begin_step(Stream& stream) override;
-    /// The largest magnitudes that this rank saw since begin_step, 0 of tensors that others have.
-    /// Waits for the stream.
-    std::vector<float> largest(Stream& stream) const { return largest_.read<float>(stream); }
+    /// True where in this step every tensor's scale is known for sure to come from the history. A
+    /// graph that was captured then must be launched in such steps only.
+    bool all_are_known() const { return all_are_known_; }
 
-    Fp8History& history() { return history_; }
+    /// The largest magnitudes that this rank saw since begin_step, 0 of tensors that others have,
+    /// as kernels::fp8_history_words gives them: to become the maxima of all ranks, in place.
+    Tensor& step_words(Stream& stream);
+    /// These count from the next step on, unless the outcome (may be left out) of the step says
+    /// that it updates nothing. At most once a step.
+    void push(ConstView outcome, Stream& stream);
+
+    /// The magnitudes of `step_words`, of this rank. Waits for the stream.
+    std::vector<float> largest(Stream& stream) const { return largest_.read<float>(stream); }
+    const Fp8History& history() const { return history_; }
+    void restore(const std::string& text, const std::string& where, Stream& stream);
 
   protected:
     Scale known_scale(const Parameter& weight, Fp8Role role) override;
 
   private:
+    /// Fp8Known::lasts of a step, on its way to the host.
+    struct Told {
+        int64_t step = 0;
+        Tensor lasts;
+        std::unique_ptr<DeviceEvent> event;  ///< null: it is there
+    };
+    void learn();
+
+    CachingAllocator& late_;
     Fp8History history_;
-    std::vector<float> host_scales_;  ///< by tensor; 0: current scaling
-    Tensor scales_, largest_;         ///< by tensor, fp32
+    Tensor scales_, largest_, words_, lasts_;  ///< by tensor, fp32 and i64; i64 [1]
+    int64_t step_ = 0;                         ///< since the start of the program
+    std::deque<Told> told_;
+    int64_t known_until_ = -1;  ///< the last step in which all tensors are known for sure
+    bool all_are_known_ = false;
 };
 
 }  // namespace plinth::core

@@ -15,11 +15,11 @@ void CurrentScaling::make(Kept& made, const Fp8Request& request, const Tensor& x
     Stream& stream = Scope::current().stream();
     Fp8Tensor& result = made.tensor;
     result.format = format_of(request.role);
-    Scale scale =
-        request.scale.defined() ? Scale{request.scale} : known_scale(request.weight, request.role);
+    Scale scale = request.scale.defined() ? Scale{.value = request.scale}
+                                          : known_scale(request.weight, request.role);
     if (!scale.value.defined()) {
         if (!made.scale.defined()) made.scale = Tensor::empty({1}, DType::f32, allocator);
-        kernels::fp8_scale(made.scale.out(), x.in(), result.format, stream);
+        kernels::fp8_scale(made.scale.out(), x.in(), scale.chosen, result.format, stream);
         scale.value = made.scale;
     }
     result.scale = scale.value;

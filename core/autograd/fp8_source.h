@@ -63,7 +63,8 @@ class CurrentScaling : public Fp8Source {
 
   protected:
     struct Scale {
-        Tensor value;       ///< undefined: current scaling
+        Tensor value = {};      ///< undefined: chosen, or current scaling
+        ConstView chosen = {};  ///< its value where that is more than 0; may be empty
         View largest = {};  ///< raised to the largest magnitude of what is quantised; may be empty
     };
     /// What is known of a tensor's scale before it is quantised for the first time.
@@ -73,7 +74,7 @@ class CurrentScaling : public Fp8Source {
     /// A weight stays where it was made first, so that captured work may read it in later steps.
     struct Kept {
         Fp8Tensor tensor;
-        Tensor scale;             ///< its current one, where it had any
+        Tensor scale;             ///< its own one, where it had any
         bool is_current = false;  ///< made in this step
     };
     /// In the memory of `made`, as far as there is any, which then has the rest.

@@ -48,9 +48,12 @@ Matrix decoded(ConstView x, Fp8 format, Stream& stream) {
 
 }  // namespace
 
-void fp8_scale(View scale, ConstView x, Fp8 format, Stream& stream) {
-    CHECK(scale.elements() == 1 && x.is_contiguous(), "fp8_scale: {} of {}", scale.shape.text(),
-          x.shape.text());
+void fp8_scale(View scale, ConstView x, ConstView known, Fp8 format, Stream& stream) {
+    check_fp8_scale(scale, x, known);
+    if (known && *known.as<float>() > 0.0f) {
+        *scale.as<float>() = *known.as<float>();
+        return;
+    }
     std::atomic<uint32_t> largest{0};
     with_float_type(x.dtype, "fp8_scale", [&]<typename T>(T) {
         parallel_for(stream, x.elements(), elements_per_chunk, [&](int64_t begin, int64_t end) {

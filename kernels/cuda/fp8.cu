@@ -25,10 +25,16 @@ __device__ void load_eight(float (&values)[8], const T* data) {
     }
 }
 
+__device__ bool is_known(const float* scale) {
+    return scale && *scale > 0.0f;
+}
+
 /// The largest |x| as fp32 bits, which as integers stand in the same order, NaN above all: so the
-/// order of the atomics does not matter. Moves x once.
+/// order of the atomics does not matter. Moves x once, and nothing where a scale is known.
 template <typename T>
-__global__ void largest_magnitude(uint32_t* largest, const T* x, int64_t n, bool is_vector) {
+__global__ void largest_magnitude(uint32_t* largest, const T* x, const float* known, int64_t n,
+                                  bool is_vector) {
+    if (is_known(known)) return;
     uint32_t found = 0;
     const int64_t step = int64_t{gridDim.x} * threads;
     int64_t i = int64_t{blockIdx.x} * threads + threadIdx.x;
@@ -48,8 +54,8 @@ __global__ void largest_magnitude(uint32_t* largest, const T* x, int64_t n, bool
     if (threadIdx.x % 32 == 0 && found > 0) atomicMax(largest, found);
 }
 
-__global__ void set_scale(float* scale, const uint32_t* largest, Fp8 format) {
-    *scale = fp8_scale_for(*largest, format);
+__global__ void set_scale(float* scale, const uint32_t* largest, const float* known, Fp8 format) {
+    *scale = is_known(known) ? *known : fp8_scale_for(*largest, format);
 }
 
 /// Two values as 8 bits each; the instruction rounds and saturates as fp8_bits does.
@@ -142,20 +148,21 @@ void with_format(Fp8 format, Body&& body) {
 
 }  // namespace
 
-void fp8_scale(View scale, ConstView x, Fp8 format, Stream& stream) {
-    CHECK(scale.elements() == 1 && x.is_contiguous(), "fp8_scale: {} of {}", scale.shape.text(),
-          x.shape.text());
+void fp8_scale(View scale, ConstView x, ConstView known, Fp8 format, Stream& stream) {
+    check_fp8_scale(scale, x, known);
     Queue& queue = queue_of(stream);
     const int64_t n = x.elements();
+    const float* chosen = known ? known.as<float>() : nullptr;
     auto* largest = static_cast<uint32_t*>(queue.scratch(sizeof(uint32_t)));
     queue.set_zero(largest, sizeof(uint32_t));
     const auto most = static_cast<unsigned>(queue.multiprocessors()) * 8;
     with_device_float(x.dtype, "fp8_scale", [&]<typename T>(T) {
         largest_magnitude<<<std::min(most, blocks_for(n, threads, 8)), threads, 0,
-                            queue.stream()>>>(largest, x.as<T>(), n, is_aligned(x.data, 16));
+                            queue.stream()>>>(largest, x.as<T>(), chosen, n,
+                                              is_aligned(x.data, 16));
     });
     CUDA_CHECK_LAUNCH("fp8_scale");
-    set_scale<<<1, 1, 0, queue.stream()>>>(scale.as<float>(), largest, format);
+    set_scale<<<1, 1, 0, queue.stream()>>>(scale.as<float>(), largest, chosen, format);
     CUDA_CHECK_LAUNCH("fp8_scale");
 }
 

@@ -37,7 +37,7 @@ TEST_F(Fp8Test, ScalesAreTheSame) {
                 expect_same(
                     {output("scale", {1}, DType::f32, 0.0), input("x", {n}, dtype)},
                     [&](const std::vector<View>& v, Stream& stream) {
-                        kernels::fp8_scale(v[0], v[1], format, stream);
+                        kernels::fp8_scale(v[0], v[1], {}, format, stream);
                     },
                     fmt::format("{} {}", n, name_of(dtype)));
     const float bad[] = {0.0f, 1e-44f, std::numeric_limits<float>::infinity(), std::nanf("")};
@@ -47,10 +47,25 @@ TEST_F(Fp8Test, ScalesAreTheSame) {
         expect_same(
             {output("scale", {1}, DType::f32, 0.0), input_of("x", {1000}, x)},
             [&](const std::vector<View>& v, Stream& stream) {
-                kernels::fp8_scale(v[0], v[1], Fp8::e4m3, stream);
+                kernels::fp8_scale(v[0], v[1], {}, Fp8::e4m3, stream);
             },
             fmt::format("with {}", value));
     }
+}
+
+TEST_F(Fp8Test, KnownScalesAreTaken) {
+    for (const int64_t n : {1, 7, 4099, 1 << 18})
+        for (const float known : {0.0f, 0x1p-126f, 0.37f}) {
+            const std::vector<Operand> all = {output("scale", {1}, DType::f32, 0.0),
+                                              input("x", {n}, DType::bf16),
+                                              input_of("known", {1}, std::vector<float>{known})};
+            const auto call = [](const std::vector<View>& v, Stream& stream) {
+                kernels::fp8_scale(v[0], v[1], v[2], Fp8::e5m2, stream);
+            };
+            expect_same(all, call, fmt::format("{} with {}", n, known));
+            if (known > 0.0f)
+                EXPECT_EQ(on_device(all, call)[0][0], static_cast<double>(known)) << n;
+        }
 }
 
 TEST_F(Fp8Test, EveryRoundingIsTheSame) {
@@ -147,8 +162,8 @@ TEST_F(Fp8Test, Products) {
                         auto* scales = static_cast<float*>(v[5].data);
                         const View scale_a(scales, DType::f32, {1}, v[5].device),
                             scale_b(scales + 1, DType::f32, {1}, v[5].device);
-                        kernels::fp8_scale(scale_a, v[3], e.a, stream);
-                        kernels::fp8_scale(scale_b, v[4], e.b, stream);
+                        kernels::fp8_scale(scale_a, v[3], {}, e.a, stream);
+                        kernels::fp8_scale(scale_b, v[4], {}, e.b, stream);
                         kernels::fp8_quantize(a, {}, {}, v[3], scale_a, e.a, stream);
                         kernels::fp8_quantize(b, {}, {}, v[4], scale_b, e.b, stream);
                         kernels::fp8_matmul(v[0], a, b, accumulate ? View() : v[6], scale_a,

@@ -139,7 +139,7 @@ class AccumulatedGradientsTest : public ParallelDeviceTest {
             const Tensor x = tensor(name, {T, rows});
             Tensor bits = Tensor::empty({rows, T}, DType::u8, allocator);
             scale = Tensor::empty({1}, DType::f32, allocator);
-            kernels::fp8_scale(scale.out(), x.in(), format, stream);
+            kernels::fp8_scale(scale.out(), x.in(), {}, format, stream);
             kernels::fp8_quantize({}, bits.out(), {}, x.in(), scale.in(), format, stream);
             return bits;
         };

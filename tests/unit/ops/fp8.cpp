@@ -72,8 +72,8 @@ TEST_F(Fp8Test, WhatIsTooLargeBecomesTheLargest) {
 TEST_F(Fp8Test, TheScaleTakesTheLargestToTheLargest) {
     const auto scale_of = [&](const std::vector<float>& x, Fp8 format) {
         Tensor scale = scalar(-1.0f);
-        kernels::fp8_scale(scale.out(), tensor(x, {static_cast<int64_t>(x.size())}).in(), format,
-                           stream_);
+        kernels::fp8_scale(scale.out(), tensor(x, {static_cast<int64_t>(x.size())}).in(), {},
+                           format, stream_);
         return scale.values<float>()[0];
     };
     EXPECT_EQ(scale_of({1.0f, -896.0f, 3.0f}, Fp8::e4m3), 2.0f);
@@ -85,6 +85,21 @@ TEST_F(Fp8Test, TheScaleTakesTheLargestToTheLargest) {
     std::vector<float> many = random_values(100003, "x");
     many[77777] = -7168.0f;
     EXPECT_EQ(scale_of(many, Fp8::e4m3), 16.0f);
+}
+
+TEST_F(Fp8Test, AKnownScaleIsTakenWhereThereIsOne) {
+    const Tensor x = tensor({1.0f, -896.0f, 3.0f}, {3}),
+                 bad = tensor({1.0f, std::nanf(""), 3.0f}, {3});
+    const auto scale_of = [&](const Tensor& values, float known) {
+        Tensor scale = scalar(-1.0f);
+        kernels::fp8_scale(scale.out(), values.in(), scalar(known).in(), Fp8::e4m3, stream_);
+        return scale.values<float>()[0];
+    };
+    EXPECT_EQ(scale_of(x, 0.25f), 0.25f);
+    EXPECT_EQ(scale_of(x, 0x1p-126f), 0x1p-126f);
+    EXPECT_EQ(scale_of(x, 0.0f), 2.0f);
+    EXPECT_EQ(scale_of(bad, 0.25f), 0.25f) << "a scale of the past hides it";
+    EXPECT_TRUE(std::isnan(scale_of(bad, 0.0f)));
 }
 
 TEST_F(Fp8Test, QuantizingGivesBothLayouts) {
@@ -189,8 +204,8 @@ TEST_F(Fp8Test, ThreadsDoNotChangeBits) {
     expect_threads_do_not_change_bits([&](Stream& stream) {
         Tensor a = bytes({m, k}), b = bytes({n, k}), transposed = bytes({k, m});
         Tensor scale_a = scalar(0.0f), scale_b = scalar(0.0f), largest = scalar(0.0f);
-        kernels::fp8_scale(scale_a.out(), x.in(), Fp8::e5m2, stream);
-        kernels::fp8_scale(scale_b.out(), w.in(), Fp8::e4m3, stream);
+        kernels::fp8_scale(scale_a.out(), x.in(), {}, Fp8::e5m2, stream);
+        kernels::fp8_scale(scale_b.out(), w.in(), {}, Fp8::e4m3, stream);
         kernels::fp8_quantize(a.out(), transposed.out(), largest.out(), x.in(), scale_a.in(),
                               Fp8::e5m2, stream);
         kernels::fp8_quantize(b.out(), {}, {}, w.in(), scale_b.in(), Fp8::e4m3, stream);

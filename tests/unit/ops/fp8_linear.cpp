@@ -3,6 +3,7 @@
 // by the definition of the formats. M rows, N outputs, K inputs.
 #include "core/ops/fp8.h"
 
+#include <algorithm>
 #include <limits>
 
 #include "core/autograd/delayed_scaling.h"
@@ -10,6 +11,7 @@
 #include "core/ops/gelu_mlp.h"
 #include "tests/support/expect_error.h"
 #include "tests/support/fp8_oracle.h"
+#include "tests/support/late_queue.h"
 #include "tests/support/same_bits.h"
 #include "tests/unit/ops/layer_run.h"
 
@@ -83,7 +85,7 @@ class Altered final : public Fp8Source {
                        .transposed = Tensor::empty({x.dim(1), x.dim(0)}, DType::u8, allocator_),
                        .scale = Tensor::empty({1}, DType::f32, allocator_),
                        .format = format};
-        kernels::fp8_scale(made.scale.out(), x.in(), format, stream);
+        kernels::fp8_scale(made.scale.out(), x.in(), {}, format, stream);
         kernels::fp8_quantize(made.bits.out(), made.transposed.out(), {}, x.in(), made.scale.in(),
                               format, stream);
         return made;
@@ -110,6 +112,18 @@ class Fp8LinearTest : public LayerTest {
                 .allocator = allocator_.get(),
                 .compute = DType::bf16,
                 .fp8 = source};
+    }
+
+    core::DelayedScaling delayed_scaling(std::vector<std::string> weights) {
+        return {core::DelayedScaling::Memory{.weights = *allocator_, .late = *allocator_},
+                /*keeps_weights=*/true, core::Fp8History(std::move(weights), *allocator_, stream_)};
+    }
+    /// As if the ranks had seen these in the step.
+    void remember(core::DelayedScaling& delayed, const std::vector<float>& seen) {
+        auto* words = delayed.step_words(stream_).data<int64_t>();
+        for (size_t i = 0; i < seen.size(); ++i)
+            words[i] = std::bit_cast<uint32_t>(seen[i]);
+        delayed.push({}, stream_);
     }
 
     LayerResult differentiate(const Layer& layer, const Tensor& x, Fp8Source& source,
@@ -331,7 +345,7 @@ TEST_F(Fp8LinearTest, TheMlpHasTheBitsOfItsParts) {
 
 TEST_F(Fp8LinearTest, DelayedScalesAreThoseOfTheStepsBefore) {
     declare_linear();
-    core::DelayedScaling delayed(*allocator_, true, core::Fp8History({"another", "weight"}));
+    core::DelayedScaling delayed = delayed_scaling({"another", "weight"});
     delayed.begin_step(stream_);
     const LayerResult first = differentiate(linear(), input(), delayed);
     EXPECT_EQ(first, differentiate(linear(), input(), source_)) << "nothing is known: current";
@@ -355,7 +369,7 @@ TEST_F(Fp8LinearTest, DelayedScalesAreThoseOfTheStepsBefore) {
     // A step whose inputs were half as large: now they saturate.
     seen[index(Fp8Role::input)] /= 2;
     const float remembered = seen[index(Fp8Role::input)];
-    delayed.history().push(seen);
+    remember(delayed, seen);
     delayed.begin_step(stream_);
     const LayerResult second = differentiate(linear(), input(), delayed);
     EXPECT_NE(second.y, first.y);
@@ -370,10 +384,50 @@ TEST_F(Fp8LinearTest, DelayedScalesAreThoseOfTheStepsBefore) {
     EXPECT_EQ(delayed.largest(stream_)[index(Fp8Role::input)], 2 * remembered);
 }
 
+// The host learns late, or never, of what is known: no bit depends on it. The mutant takes a scale
+// of which nothing is known.
+TEST_F(Fp8LinearTest, WhatTheHostKnowsOfDelayedScalesChangesNoBit) {
+    declare_linear();
+    const auto train = [&](size_t late, const std::vector<float>& seen) {
+        core::DelayedScaling delayed = delayed_scaling({"weight"});
+        std::vector<QueueCall> calls;
+        Stream stream(1);
+        stream.set_queue(std::make_unique<LateQueue>(calls));
+        std::pair<std::vector<LayerResult>, std::vector<bool>> result;
+        for (size_t step = 0; step < 20; ++step) {
+            delayed.begin_step(stream);
+            result.second.push_back(delayed.all_are_known());
+            result.first.push_back(differentiate(linear(), input(), delayed));
+            remember(delayed, step == 0 ? seen : std::vector<float>(3, 0.0f));
+            if (late > 0 && step % late == 0) stream.synchronize();
+        }
+        return result;
+    };
+    const auto [always, known] = train(1, {0.5f, 0.7f, 0.25f});
+    EXPECT_NE(always[0].y, always[1].y);
+    EXPECT_EQ(always[1].y, always[16].y);
+    EXPECT_NE(always[16].y, always[17].y) << "only zeros are known";
+    EXPECT_EQ(always[0].y, always[17].y);
+    // Each word arrives one step late: the second says so to the third.
+    for (size_t step = 0; step < known.size(); ++step)
+        EXPECT_EQ(known[step], step >= 2 && step <= 16) << step;
+    for (const size_t late : {0u, 2u, 7u}) {
+        const auto [results, sure] = train(late, {0.5f, 0.7f, 0.25f});
+        EXPECT_TRUE(results == always) << late;
+        EXPECT_NE(sure, known) << late;
+        EXPECT_FALSE(sure[17]);
+        EXPECT_EQ(std::ranges::count(sure, true) > 0, late > 0) << late;
+    }
+    const auto [partly, never] = train(1, {0.5f, 0.0f, 0.25f});
+    EXPECT_EQ(std::ranges::count(never, true), 0) << "of the weight nothing is known";
+    EXPECT_TRUE(partly != always);
+}
+
 TEST_F(Fp8LinearTest, DelayedScalingKeepsWhatIsNotFiniteInItsMaxima) {
     declare_linear();
-    core::DelayedScaling delayed(*allocator_, true, core::Fp8History({"weight"}));
-    delayed.history().push({1.0f, 1.0f, 1.0f});
+    core::DelayedScaling delayed = delayed_scaling({"weight"});
+    delayed.begin_step(stream_);
+    remember(delayed, {1.0f, 1.0f, 1.0f});
     delayed.begin_step(stream_);
     auto values = random_values(M * K, "x");
     values[100] = std::numeric_limits<float>::infinity();
