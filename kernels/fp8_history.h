@@ -14,8 +14,6 @@
 namespace plinth::kernels {
 
 constexpr int64_t fp8_history_steps = 16;  ///< rows of a history, each overwritten in turn
-/// The first bits that are not those of a finite magnitude.
-constexpr int64_t fp8_not_finite = 0x7f800000;
 
 /// Of the tensor with that number.
 PLINTH_HOST_DEVICE PLINTH_INLINE constexpr Fp8 fp8_history_format(int64_t tensor) {

@@ -63,15 +63,20 @@ struct StepWord {
     static constexpr int updates = 5;
     static constexpr int slowest = 6;  ///< seconds of the rank that was busy longest
     static constexpr int fastest = 7;
-    static constexpr int count = 8;
+    static constexpr int fp8_is_finite = 8;  ///< 1, or 0: what went into 8 bits is not, so a skip
+    static constexpr int count = 9;
 
     static constexpr double other_count = -1.0;   ///< the host has counted other updates
     static constexpr double other_losses = -2.0;  ///< a loss was given by no rank, or by several
 };
 
+/// The first bits of fp32 magnitudes that are not finite.
+constexpr int64_t fp8_not_finite = 0x7f800000;
+
 /// The arithmetic of decide_step; the same bits on every device.
 PLINTH_HOST_DEVICE inline void decide(double* outcome, float* terms, const int64_t* words,
-                                      const StepWords& places, const StepTerms& known) {
+                                      const StepWords& places, const StepTerms& known,
+                                      const int64_t* fp8_largest) {
     double cross_entropy = 0.0, z_loss = 0.0;
     int64_t tokens = 0;
     bool is_whole = true;
@@ -99,7 +104,9 @@ PLINTH_HOST_DEVICE inline void decide(double* outcome, float* terms, const int64
     const int64_t ahead = static_cast<int64_t>(updates) - known.known_updates;
     const bool is_foreseen = ahead >= 0 && ahead <= StepTerms::most_ahead;
     // A difference of what is not finite is no zero.
-    const bool goes = is_whole && is_foreseen && loss - loss == 0.0 && norm - norm == 0.0;
+    const bool fp8_is_finite = !fp8_largest || *fp8_largest < fp8_not_finite;
+    const bool goes =
+        is_whole && is_foreseen && fp8_is_finite && loss - loss == 0.0 && norm - norm == 0.0;
     int64_t slowest = words[places.busy(0)], fastest = slowest;
     for (int64_t rank = 1; rank < places.ranks; ++rank) {
         const int64_t busy = words[places.busy(rank)];
@@ -112,6 +119,7 @@ PLINTH_HOST_DEVICE inline void decide(double* outcome, float* terms, const int64
     outcome[StepWord::loss] = loss;
     outcome[StepWord::z_loss] = z_loss / weight;
     outcome[StepWord::gradient_norm] = norm;
+    outcome[StepWord::fp8_is_finite] = fp8_is_finite ? 1.0 : 0.0;
     outcome[StepWord::updates_here] = goes ? 1.0 : 0.0;
     outcome[StepWord::updates] = !is_whole      ? StepWord::other_losses
                                  : !is_foreseen ? StepWord::other_count
@@ -152,9 +160,10 @@ PLINTH_KERNEL(mark_time, View at, ConstView since);
 ///
 /// outcome f64 [StepWord::count], overwritten but for `updates`, to which this step's is added.
 /// terms f32 [2, adamw_words] for adamw_decided: with weight decay, without. words i64
-/// [places.count()].
+/// [places.count()]. fp8_largest i64 [1]: the bits of the largest magnitude of all ranks that went
+/// into 8 bits (the last of fp8_history_words); may be left out.
 PLINTH_KERNEL(decide_step, View outcome, View terms, ConstView words, StepWords places,
-              StepTerms known);
+              StepTerms known, ConstView fp8_largest);
 
 inline void check_mark_time(const View& at, const ConstView& since) {
     CHECK(at.elements() == 1 && at.dtype == DType::i64 &&
@@ -163,9 +172,10 @@ inline void check_mark_time(const View& at, const ConstView& since) {
 }
 
 inline void check_decide_step(const View& outcome, const View& terms, const ConstView& words,
-                              const StepWords& places) {
+                              const StepWords& places, const ConstView& fp8_largest) {
     CHECK(outcome.elements() == StepWord::count && terms.elements() == 2 * adamw_words &&
-              words.elements() == places.count(),
+              words.elements() == places.count() &&
+              (!fp8_largest || fp8_largest.elements() == 1),
           "decide_step: {} and {} words of {} for {} slots of {} parts and {} ranks",
           outcome.elements(), terms.elements(), words.elements(), places.slots, places.parts,
           places.ranks);

@@ -123,8 +123,8 @@ void Engine::weights_changed() {
 }
 
 void Engine::decide_on_device() {
-    // The host's own work is no part of a stream; delayed scales come from what it reads.
-    if (!offload_ && config_.train.fp8 != Fp8Scaling::delayed)
+    // The host's own work is no part of a stream.
+    if (!offload_)
         outcomes_ = std::make_unique<StepOutcomes>(
             session_.world(),
             StepOutcomes::Share{
@@ -228,7 +228,8 @@ void Engine::launch_passes(const core::models::Phase& phase, const parallel::Lan
                            .activity = &session_.activity()});
             return loss;
         };
-        const MicroBatchKind kind = MicroBatchKind::of(batch, slot, plan);
+        MicroBatchKind kind = MicroBatchKind::of(batch, slot, plan);
+        kind.scales_are_known = fp8_.scales_are_known();
         if (!kind.has_exchanges) stage_.complete_exchanges();
         outcomes_->add(slot,
                        graphs_->run(kind, batch, pass, [&] { stage_.slot_was_launched(slot); }));
@@ -350,8 +351,10 @@ void Engine::end_step(const parallel::StepScalars& scalars, double learning_rate
                        .gradients = stage_.gradients(),
                        .learning_rate = learning_rate,
                        .clip = config_.optimizer.clip,
-                       .number = number_in_memory()},
+                       .number = number_in_memory(),
+                       .fp8_largest = fp8_.end_step()},
                       optimizer_);
+    fp8_.updated(outcomes_->outcome());
     stage_.masters_changed();  // or not: they are what they were where the step is skipped
 }
 
@@ -370,6 +373,7 @@ std::optional<StepMeans> Engine::take_means(bool waits) {
                           .loss = (*words)[StepWord::loss],
                           .z_loss = (*words)[StepWord::z_loss],
                           .gradient_norm = (*words)[StepWord::gradient_norm],
+                          .fp8_is_finite = (*words)[StepWord::fp8_is_finite] == 1.0,
                           .slowest_seconds = (*words)[StepWord::slowest],
                           .fastest_seconds = (*words)[StepWord::fastest]};
     CHECK(means.is_finite() == ((*words)[StepWord::updates_here] == 1.0),

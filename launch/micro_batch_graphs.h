@@ -44,6 +44,9 @@ struct MicroBatchKind {
     bool has_exchanges = false;  ///< it leaves while its last gradients are made: never captured
     bool is_first_lane = false;  ///< and overwrites it
     bool is_only_lane = false;   ///< and is the total
+    /// With train.fp8=delayed: the graph takes scales from the history without asking whether it
+    /// has them; see core::DelayedScaling::all_are_known.
+    bool scales_are_known = false;
 
     static MicroBatchKind of(const core::Batch& batch, int64_t slot,
                              const parallel::LanePlan& plan);

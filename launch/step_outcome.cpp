@@ -70,7 +70,8 @@ void StepOutcomes::decide(const Tensor& squares, const Update& update,
     world_.all_reduce("losses and norm", std::span(word(0), static_cast<size_t>(places_.count())),
                       parallel::Reduce::sum);
     kernels::decide_step(outcome_.out(), terms_.out(), words_.in(), places_,
-                         optimizer.terms(update.learning_rate, update.clip), stream_);
+                         optimizer.terms(update.learning_rate, update.clip), update.fp8_largest,
+                         stream_);
 }
 
 /// What differs from step to step is an argument of one kernel only, which stays outside: between

@@ -58,11 +58,16 @@ class StepOutcomes {
         std::span<const core::optim::ParameterGradient> gradients;
         double learning_rate = 0.0, clip = 0.0;
         StepNumber number;  ///< of the training step
+        /// Of what went into 8 bits, see kernels::decide_step; may be empty.
+        ConstView fp8_largest = {};
     };
     /// Collective. Decides, updates, and starts to read the outcome, which is the same on every
     /// rank. At most StepTerms::most_ahead steps before
     /// this one may not have been taken.
     void update(const Update& update, core::optim::AdamW& optimizer);
+
+    /// Of the last update, where the stream has it; see kernels::decide_step.
+    ConstView outcome() const { return outcome_.in(); }
 
     /// By StepWord.
     using Words = std::array<double, kernels::StepWord::count>;

@@ -66,7 +66,7 @@ void add_optimizer(Rows& rows, const ModelSizes& m) {
                    terms = t.zeros({2, kernels::adamw_words}, f32),
                    words = t.zeros({places.count()}, DType::i64);
         const KernelCall call = [=](Stream& s) {
-            kernels::decide_step(outcome, terms, words, places, known, s);
+            kernels::decide_step(outcome, terms, words, places, known, {}, s);
         };
         return std::pair(call, terms);
     };

@@ -13,7 +13,7 @@ void decide_step(benchmark::State& state) {
     Buffer outcome({kernels::StepWord::count}, DType::f64),
         terms({2, kernels::adamw_words}, DType::f32), words({places.count()}, DType::i64);
     for (auto _ : state)
-        kernels::decide_step(outcome.view(), terms.view(), words.view(), places, {}, stream);
+        kernels::decide_step(outcome.view(), terms.view(), words.view(), places, {}, {}, stream);
 }
 BENCHMARK(decide_step)->UseRealTime();
 

@@ -15,9 +15,10 @@ void mark_time(View at, ConstView since, Stream&) {
 }
 
 void decide_step(View outcome, View terms, ConstView words, StepWords places, StepTerms known,
-                 Stream&) {
-    check_decide_step(outcome, terms, words, places);
-    decide(outcome.as<double>(), terms.as<float>(), words.as<int64_t>(), places, known);
+                 ConstView fp8_largest, Stream&) {
+    check_decide_step(outcome, terms, words, places, fp8_largest);
+    decide(outcome.as<double>(), terms.as<float>(), words.as<int64_t>(), places, known,
+           fp8_largest ? fp8_largest.as<int64_t>() : nullptr);
 }
 
 }  // namespace plinth::kernels::cpu

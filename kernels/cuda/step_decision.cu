@@ -9,8 +9,8 @@ namespace {
 
 /// One thread: a few numbers of each micro-batch, in order.
 __global__ void decide_alone(double* outcome, float* terms, const int64_t* words, StepWords places,
-                             StepTerms known) {
-    decide(outcome, terms, words, places, known);
+                             StepTerms known, const int64_t* fp8_largest) {
+    decide(outcome, terms, words, places, known, fp8_largest);
 }
 
 __global__ void set_number(int64_t* number, int64_t step) {
@@ -38,10 +38,11 @@ void mark_time(View at, ConstView since, Stream& stream) {
 }
 
 void decide_step(View outcome, View terms, ConstView words, StepWords places, StepTerms known,
-                 Stream& stream) {
-    check_decide_step(outcome, terms, words, places);
+                 ConstView fp8_largest, Stream& stream) {
+    check_decide_step(outcome, terms, words, places, fp8_largest);
     decide_alone<<<1, 1, 0, queue_of(stream).stream()>>>(outcome.as<double>(), terms.as<float>(),
-                                                         words.as<int64_t>(), places, known);
+                                                         words.as<int64_t>(), places, known,
+        fp8_largest ? fp8_largest.as<int64_t>() : nullptr);
     CUDA_CHECK_LAUNCH("decide_step");
 }
 

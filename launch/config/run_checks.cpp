@@ -195,9 +195,6 @@ std::optional<Problem> check_graphs(const RunConfig& config) {
         together > 1)
         return refused(fmt::format("{} ranks share each micro-batch", together),
                        "graphs hold no exchange between ranks");
-    if (config.train.fp8 == Fp8Scaling::delayed)
-        return refused("train.fp8 is delayed",
-                       "the host makes its scales of what it reads after each step");
     if (config.optimizer.offload != OptimizerOffload::none)
         return refused("optimizer.offload is on", "graphs hold no work of the host");
     if (config.train.offload_activations)

@@ -63,8 +63,9 @@ TEST_F(Fp8Test, KnownScalesAreTaken) {
                 kernels::fp8_scale(v[0], v[1], v[2], Fp8::e5m2, stream);
             };
             expect_same(all, call, fmt::format("{} with {}", n, known));
-            if (known > 0.0f)
+            if (known > 0.0f) {
                 EXPECT_EQ(on_device(all, call)[0][0], static_cast<double>(known)) << n;
+            }
         }
 }
 

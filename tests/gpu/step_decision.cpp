@@ -35,7 +35,7 @@ constexpr kernels::StepTerms known{
 /// Slots with losses of any size, each of some parts, and a gradient of which the squares have any
 /// size.
 std::vector<Operand> step_of(const StepWords& places, double updates, double bad_loss,
-                             int64_t bad_blocks) {
+                             int64_t bad_blocks, int64_t fp8_largest = 0x7f7fffff) {
     std::vector<int64_t> given;
     for (int64_t i = 0; i < places.slots * places.parts; ++i) {
         const double loss = 8000.0 + std::sin(static_cast<double>(i)) * 1e3;
@@ -54,12 +54,13 @@ std::vector<Operand> step_of(const StepWords& places, double updates, double bad
     outcome[StepWord::updates] = updates;
     return {in_out(words("outcome", {StepWord::count}, DType::f64, outcome), 0.0),
             output("terms", {2, kernels::adamw_words}, DType::f32, 0.0),
-            words("words", {places.count()}, DType::i64, given)};
+            words("words", {places.count()}, DType::i64, given),
+            words("8-bit", {1}, DType::i64, std::vector<int64_t>{fp8_largest})};
 }
 
 auto decide(const StepWords& places) {
     return [places](const std::vector<View>& v, Stream& stream) {
-        kernels::decide_step(v[0], v[1], v[2], places, known, stream);
+        kernels::decide_step(v[0], v[1], v[2], places, known, v[3], stream);
     };
 }
 
@@ -81,6 +82,20 @@ TEST_F(StepDecisionDeviceTest, WhatIsNotFiniteIsSkipped) {
         EXPECT_EQ(results[0][StepWord::updates], 7.0);
         EXPECT_EQ(results[1][9], 0.0);
         EXPECT_EQ(results[1][19], 0.0);
+    }
+}
+
+TEST_F(StepDecisionDeviceTest, WhatIsNotFiniteInEightBitsIsSkipped) {
+    const StepWords places{.slots = 4, .parts = 2};
+    for (const int64_t bits : {0, 0x7f7fffff, 0x7f800000, 0x7fc00000}) {
+        const auto results = on_device(step_of(places, 7.0, 0.0, 0, bits), decide(places));
+        const double goes = bits < 0x7f800000 ? 1.0 : 0.0;
+        EXPECT_EQ(results[0][StepWord::fp8_is_finite], goes);
+        EXPECT_EQ(results[0][StepWord::updates_here], goes);
+        EXPECT_EQ(results[0][StepWord::updates], 7.0 + goes);
+        EXPECT_EQ(results[1][9], goes);
+        expect_same(step_of(places, 7.0, 0.0, 0, bits), decide(places),
+                    fmt::format("bits {:x}", bits));
     }
 }
 

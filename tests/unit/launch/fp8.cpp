@@ -10,6 +10,7 @@
 #include "tests/support/expect_error.h"
 #include "tests/support/memory_files.h"
 #include "tests/unit/launch/engine_checkpoints.h"
+#include "tests/unit/launch/late_runs.h"
 
 namespace plinth::launch::test {
 namespace {
@@ -152,18 +153,22 @@ TEST(Fp8Scales, MaximaAreThoseOfAllRanks) {
     EXPECT_TRUE(is_seen);
 }
 
+/// What comes out of it goes into 8 bits.
+void break_a_norm(EngineRank& rank) {
+    const auto all = rank.model->parameters().all();
+    const auto norm = std::ranges::find_if(all, [](const core::Parameter* parameter) {
+        return parameter->name() == "blocks.1.mlp_norm.weight";
+    });
+    CHECK(norm != all.end(), "no such norm");
+    (*norm)->master().data<float>()[0] = std::numeric_limits<float>::infinity();
+    rank.engine.weights_changed();
+}
+
 TEST(Fp8Scales, WhatIsNotFiniteSkipsTheStepAndIsNotRemembered) {
     run_engine(fp8_config("gpt/tiny.yaml", "delayed"),
                {.ranks = 2, .steps = 1, .after_step = [](EngineRank& rank) {
                     const std::string before = rank.engine.fp8_history();
-                    const auto all = rank.model->parameters().all();
-                    const auto norm =
-                        std::ranges::find_if(all, [](const core::Parameter* parameter) {
-                            return parameter->name() == "blocks.1.mlp_norm.weight";
-                        });
-                    CHECK(norm != all.end(), "no such norm");
-                    (*norm)->master().data<float>()[0] = std::numeric_limits<float>::infinity();
-                    rank.engine.weights_changed();
+                    break_a_norm(rank);
                     const int64_t updates = rank.engine.update_count();
                     parallel::StepScalars scalars(rank.plan().slots, rank.session.world());
                     rank.engine.run_micro_batches(
@@ -177,6 +182,80 @@ TEST(Fp8Scales, WhatIsNotFiniteSkipsTheStepAndIsNotRemembered) {
                     EXPECT_EQ(rank.engine.update_count(), updates);
                     EXPECT_EQ(rank.engine.fp8_history(), before);
                 }});
+}
+
+// --- decided on the device ----------------------------------------------------------------------
+
+LateRun train_late(const RunConfig& config, int late_steps, bool on_device, size_t ahead,
+                   const BeforeEnd& before_end = {}) {
+    return run_late(
+        config,
+        {.steps = late_steps, .on_device = on_device, .ahead = ahead, .before_end = before_end});
+}
+
+// More steps than the history has.
+TEST(Fp8Outcomes, HaveTheBitsAndTheHistoryOfWhatTheHostDecides) {
+    for (const char* file : {"gpt/tiny.yaml", "llama/tiny.yaml"}) {
+        const RunConfig config = fp8_config(file, "delayed");
+        const LateRun host = train_late(config, 19, false, 0);
+        EXPECT_TRUE(host.fp8_history.find("\nsteps 16\n") != std::string::npos);
+        for (const size_t ahead : {0u, 1u}) {
+            const LateRun device = train_late(config, 19, true, ahead);
+            EXPECT_EQ(difference(host.run, device.run), "") << file << ' ' << ahead;
+            EXPECT_EQ(device.fp8_history, host.fp8_history);
+            EXPECT_EQ(device.updates, 19);
+        }
+        EXPECT_NE(train_late(config, 18, true, 1).fp8_history, host.fp8_history);
+    }
+}
+
+TEST(Fp8Outcomes, StepsThatAreNotFiniteAreNotRemembered) {
+    const RunConfig config = fp8_config("gpt/tiny.yaml", "delayed");
+    for (const std::set<int>& bad : {std::set{0}, std::set{2}, std::set{1, 2}, std::set{5}}) {
+        const LateRun host = train_late(config, 6, false, 0, spoiling(bad)),
+                      device = train_late(config, 6, true, 1, spoiling(bad));
+        EXPECT_EQ(difference(host.run, device.run), "");
+        EXPECT_EQ(device.fp8_history, host.fp8_history);
+        EXPECT_EQ(device.updates, 6 - static_cast<int64_t>(bad.size()));
+        EXPECT_TRUE(device.fp8_history.find(fmt::format("\nsteps {}\n", device.updates)) !=
+                    std::string::npos);
+    }
+    // The mutant remembers a step that was skipped: what it saw is what a run without a fault saw.
+    const std::string remembered = train_late(config, 3, true, 1).fp8_history;
+    const LateRun sound = train_late(config, 6, true, 1, spoiling({2})),
+                  mutant = train_late(config, 6, true, 1, [&](EngineRank&rank, int step) {
+                      spoiling({2})(rank, step);
+                      if (step == 3) rank.engine.restore_fp8_history(remembered, "it");
+                  });
+    EXPECT_EQ(sound.run.losses[3], mutant.run.losses[3]);
+    EXPECT_NE(difference(sound.run, mutant.run), "");
+}
+
+TEST(Fp8Outcomes, SayLateThatWhatWentIntoEightBitsIsNotFinite) {
+    parallel::SelfCommunicator world;
+    EngineRank rank(fp8_config("gpt/tiny.yaml", "delayed"), world);
+    rank.engine.initialize(rank.step.seed);
+    rank.engine.decide_on_device();
+    ASSERT_TRUE(rank.engine.decides_on_device());
+    std::vector<plinth::test::QueueCall> calls;
+    rank.session.stream().set_queue(std::make_unique<plinth::test::LateQueue>(calls));
+    for (const bool is_bad : {false, true}) {
+        if (is_bad) break_a_norm(rank);
+        parallel::StepScalars scalars(0, world);
+        rank.engine.run_micro_batches(
+            rank.model->phases().front(), rank.plan(), rank.step,
+            [&](int64_t slot) { return rank.batch(slot); }, scalars);
+        rank.engine.end_step(scalars, 1e-3);
+        ++rank.step.step;
+    }
+    EXPECT_TRUE(rank.engine.take_means(/*waits=*/true)->fp8_is_finite);
+    const std::string before = rank.engine.fp8_history();
+    EXPECT_TRUE(before.find("\nsteps 1\n") != std::string::npos) << before;
+    const std::optional<StepMeans> means = rank.engine.take_means(/*waits=*/true);
+    ASSERT_TRUE(means);
+    EXPECT_FALSE(means->fp8_is_finite);
+    EXPECT_FALSE(means->is_finite());
+    EXPECT_EQ(rank.engine.update_count(), 1);
 }
 
 TEST(Fp8Config, WhatCannotBeIsRefusedByName) {

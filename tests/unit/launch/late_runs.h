@@ -7,6 +7,7 @@
 #include <mutex>
 #include <optional>
 #include <set>
+#include <string>
 #include <utility>
 #include <vector>
 
@@ -22,6 +23,7 @@ namespace plinth::launch::test {
 struct LateRun {
     EngineRun run;
     int64_t updates = 0;
+    std::string fp8_history;
     size_t graphs = 0;  ///< captured by the first rank
     int64_t launches = 0;
     std::vector<int64_t> blocks;  ///< that the memory of graphs had taken after each step
@@ -84,6 +86,7 @@ inline void run_late_rank(EngineRank& rank, const LateOptions& options, LateRun&
     }
     if (options.end) options.end(rank);
     found.updates = rank.engine.update_count();
+    found.fp8_history = rank.engine.fp8_history();
     if (const MicroBatchGraphs* graphs = rank.engine.graphs()) {
         found.graphs = graphs->graphs();
         found.launches = graphs->launches();

@@ -198,13 +198,56 @@ TEST(MicroBatchGraphs, ReadTheWeightsOfTheStepInEightBits) {
     }
 }
 
-TEST(MicroBatchGraphs, GoOnFromACheckpoint) {
-    const RunConfig config =
-        tiny_config("bloom/tiny.yaml", {"model.heads=4", "train.lanes=3", "train.dtype=bf16",
-                                        "train.fp8=current", "optimizer.moments=bf16"});
+TEST(MicroBatchGraphs, ReadTheScalesOfTheStep) {
+    for (const std::string& recompute : recompute_modes) {
+        const RunConfig config = without_dropout(
+            "gpt/tiny.yaml", {"train.dtype=bf16", "train.fp8=delayed", "train.lanes=3", recompute});
+        const LateRun host = train(config, false, {.steps = 6, .on_device = false, .ahead = 0}),
+                      plain = train(config, false, {.steps = 6}),
+                      captured = train(config, true, {.steps = 6});
+        EXPECT_EQ(difference(host.run, plain.run), "") << recompute;
+        EXPECT_EQ(difference(host.run, captured.run), "") << recompute;
+        EXPECT_EQ(captured.fp8_history, host.fp8_history);
+        EXPECT_EQ(captured.graphs, 10u) << "each kind before the scales are known, and then";
+        EXPECT_EQ(captured.launches, 6 * 8 - 10);
+        EXPECT_EQ(captured.blocks, std::vector(captured.blocks.size(), captured.blocks.front()));
+    }
+}
+
+// Nothing is known any more of what graphs took from the history without asking.
+TEST(MicroBatchGraphs, FollowAHistoryThatForgets) {
+    const RunConfig config = without_dropout(
+        "gpt/tiny.yaml", {"train.dtype=bf16", "train.fp8=delayed", "train.lanes=3"});
+    std::string nothing;
+    const auto options = [&](bool forgets) {
+        return LateOptions{.steps = 8, .before_end = [&nothing, forgets](EngineRank& rank, int at) {
+                               if (at == 0) nothing = rank.engine.fp8_history();
+                               if (at == 5 && forgets)
+                                   rank.engine.restore_fp8_history(nothing, "it");
+                           }};
+    };
+    const LateRun plain = train(config, false, options(true)),
+                  captured = train(config, true, options(true));
+    EXPECT_EQ(captured.graphs, 10u);
+    EXPECT_EQ(difference(plain.run, captured.run), "");
+    EXPECT_EQ(captured.fp8_history, plain.fp8_history);
+    EXPECT_NE(difference(plain.run, train(config, true, options(false)).run), "");
+}
+
+void go_on_from_a_checkpoint(const std::string& scaling) {
+    const RunConfig config = tiny_config(
+        "bloom/tiny.yaml",
+        {"model.heads=4", "train.lanes=3", "train.dtype=bf16", scaling, "optimizer.moments=bf16"});
     plinth::test::MemoryFiles files;
-    const WithRank saves = [&](EngineRank& rank) { save(rank, files); };
-    const WithRank restores = [&](EngineRank& rank) { restore(rank, files); };
+    std::string history;
+    const WithRank saves = [&](EngineRank& rank) {
+        save(rank, files);
+        history = rank.engine.fp8_history();
+    };
+    const WithRank restores = [&](EngineRank& rank) {
+        restore(rank, files);
+        rank.engine.restore_fp8_history(history, "it");
+    };
     const LateRun whole = train(config, false, {.steps = 6});
     train(config, true, {.steps = 3, .end = saves});
     LateRun resumed = train(config, true, {.steps = 3, .begin = restores});
@@ -218,6 +261,11 @@ TEST(MicroBatchGraphs, GoOnFromACheckpoint) {
     EXPECT_NE(mutant.run.state, whole.run.state);
 }
 
+TEST(MicroBatchGraphs, GoOnFromACheckpoint) {
+    for (const char* scaling : {"train.fp8=current", "train.fp8=delayed"})
+        go_on_from_a_checkpoint(scaling);
+}
+
 TEST(MicroBatchGraphs, WhatTheyCannotHoldIsRefusedByName) {
     const auto problem = [](const std::vector<std::string>& words, int64_t world = 1) {
         RunConfig config = without_dropout("gpt/tiny.yaml", words);
@@ -226,6 +274,7 @@ TEST(MicroBatchGraphs, WhatTheyCannotHoldIsRefusedByName) {
         return found ? found->key + ": " + found->message : "";
     };
     EXPECT_EQ(problem({}), "");
+    EXPECT_EQ(problem({"train.dtype=bf16", "train.fp8=delayed"}), "");
     EXPECT_EQ(problem({"train.dtype=bf16", "train.fp8=current", "optimizer.moments=bf16",
                        "model.dropout=0.1", "model.positions=alibi"}),
               "");
@@ -235,9 +284,7 @@ TEST(MicroBatchGraphs, WhatTheyCannotHoldIsRefusedByName) {
                   std::string::npos)
             << problem({together}, 2);
     for (const auto& [words, what] :
-         {std::pair{std::vector<std::string>{"train.dtype=bf16", "train.fp8=delayed"},
-                    "train.fp8 is delayed"},
-          std::pair{std::vector<std::string>{"optimizer.offload=states"}, "optimizer.offload"},
+         {std::pair{std::vector<std::string>{"optimizer.offload=states"}, "optimizer.offload"},
           std::pair{
               std::vector<std::string>{"train.recompute=full", "train.offload_activations=true"},
               "train.offload_activations"},

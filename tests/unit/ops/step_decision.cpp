@@ -6,6 +6,7 @@
 #include <chrono>
 #include <cmath>
 #include <limits>
+#include <optional>
 #include <thread>
 
 #include "tests/support/op_fixture.h"
@@ -30,6 +31,7 @@ struct Step {
     bool has_bad_block = false;
     std::vector<int64_t> busy{1500000000};
     double updates = 7.0;
+    std::optional<int64_t> fp8_largest = {};
     StepTerms known{.adamw = {.learning_rate = 3e-3, .beta2 = 0.95, .weight_decay = 0.1},
                     .clip = 0.5,
                     .known_updates = 6,
@@ -64,9 +66,12 @@ class StepDecisionTest : public OpTest {
         core::Tensor outcome = core::Tensor::of(before, {StepWord::count}, *allocator_);
         core::Tensor terms =
             core::Tensor::empty({2, kernels::adamw_words}, DType::f32, *allocator_);
-        kernels::decide_step(outcome.out(), terms.out(),
-                             core::Tensor::of(words, {places.count()}, *allocator_).in(), places,
-                             step.known, stream_);
+        kernels::decide_step(
+            outcome.out(), terms.out(), core::Tensor::of(words, {places.count()}, *allocator_).in(),
+            places, step.known,
+            step.fp8_largest ? core::Tensor::of<int64_t>({*step.fp8_largest}, {1}, *allocator_).in()
+                             : ConstView{},
+            stream_);
         return {outcome.values<double>(), terms.values<float>()};
     }
 
@@ -89,7 +94,8 @@ TEST_F(StepDecisionTest, MeansClipAndConstantsAreThoseOfTheFormula) {
     for (const double clip : {0.0, 0.5 * norm, 2.0 * norm}) {
         step.known.clip = clip;
         const Decided decided = decide(step);
-        const std::vector<double> expected{7.0, 12.75 / 7.0, 1.0 / 7.0, norm, 1.0, 8.0, 1.5, 1.5};
+        const std::vector<double> expected{7.0, 12.75 / 7.0, 1.0 / 7.0, norm, 1.0,
+                                           8.0, 1.5,         1.5,       1.0};
         for (size_t i = 0; i < expected.size(); ++i)
             EXPECT_DOUBLE_EQ(decided.outcome[i], expected[i]) << i;
         kernels::AdamW options = step.known.adamw;
@@ -128,6 +134,24 @@ TEST_F(StepDecisionTest, WhatIsNotFiniteUpdatesNothingAndIsNotCounted) {
     EXPECT_TRUE(std::isnan(decided.outcome[StepWord::gradient_norm]));
     EXPECT_EQ(decided.outcome[StepWord::updates_here], 0.0);
     EXPECT_EQ(decided.terms[9], 0.0f);
+}
+
+TEST_F(StepDecisionTest, WhatIsNotFiniteInEightBitsUpdatesNothing) {
+    const Decided without = decide(Step{});
+    for (const float largest : {0.0f, 448.0f, std::numeric_limits<float>::max()}) {
+        Step step{.fp8_largest = std::bit_cast<uint32_t>(largest)};
+        EXPECT_EQ(decide(step).outcome, without.outcome);
+        EXPECT_EQ(decide(step).terms, without.terms);
+    }
+    for (const float largest : {std::numeric_limits<float>::infinity(), std::nanf("")}) {
+        const Decided decided = decide(Step{.fp8_largest = std::bit_cast<uint32_t>(largest)});
+        EXPECT_EQ(decided.outcome[StepWord::fp8_is_finite], 0.0);
+        EXPECT_EQ(decided.outcome[StepWord::updates_here], 0.0);
+        EXPECT_EQ(decided.outcome[StepWord::updates], 7.0);
+        EXPECT_EQ(decided.outcome[StepWord::loss], without.outcome[StepWord::loss]);
+        EXPECT_EQ(decided.terms[9], 0.0f);
+        EXPECT_EQ(decided.terms[19], 0.0f);
+    }
 }
 
 TEST_F(StepDecisionTest, AHostThatHasCountedOtherwiseIsTold) {
