@@ -222,8 +222,9 @@ TEST(MicroBatchGraphs, FollowAHistoryThatForgets) {
     const auto options = [&](bool forgets) {
         return LateOptions{.steps = 8, .before_end = [&nothing, forgets](EngineRank& rank, int at) {
                                if (at == 0) nothing = rank.engine.fp8_history();
-                               if (at == 5 && forgets)
-                                   rank.engine.restore_fp8_history(nothing, "it");
+                               if (at != 5 || !forgets) return;
+                               rank.engine.restore_fp8_history(nothing, "it");
+                               spoiling({5})(rank, at);  // it would be remembered
                            }};
     };
     const LateRun plain = train(config, false, options(true)),

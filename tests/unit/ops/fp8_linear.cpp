@@ -423,6 +423,28 @@ TEST_F(Fp8LinearTest, WhatTheHostKnowsOfDelayedScalesChangesNoBit) {
     EXPECT_TRUE(partly != always);
 }
 
+TEST_F(Fp8LinearTest, ARestoredHistoryMayKnowLess) {
+    declare_linear();
+    core::DelayedScaling delayed = delayed_scaling({"weight"});
+    std::vector<QueueCall> calls;
+    Stream stream(1);
+    stream.set_queue(std::make_unique<LateQueue>(calls));
+    const std::string nothing = delayed.history().text(stream);
+    std::vector<LayerResult> results;
+    for (int step = 0; step < 4; ++step) {
+        if (step == 3) {
+            ASSERT_TRUE(delayed.all_are_known());
+            delayed.restore(nothing, "it", stream);
+        }
+        delayed.begin_step(stream);
+        results.push_back(differentiate(linear(), input(), delayed));
+        remember(delayed, {0.5f, 0.7f, 0.25f});
+        stream.synchronize();
+    }
+    EXPECT_NE(results[0].y, results[2].y);
+    EXPECT_EQ(results[0].y, results[3].y);
+}
+
 TEST_F(Fp8LinearTest, DelayedScalingKeepsWhatIsNotFiniteInItsMaxima) {
     declare_linear();
     core::DelayedScaling delayed = delayed_scaling({"weight"});
