@@ -305,7 +305,8 @@ def graphs(lab, options):
     common = need_device(lab)
     stop = stop_of(common)
     styles = {"gpt": {"model.dropout": 0.1}, "llama": {"optimizer.moments": "bf16"}, "bloom": {"model.dropout": 0.1},
-              "gpt-fp8": {"model.dropout": 0, "model.width": 128, "train.fp8": "current"}}
+              "gpt-fp8": {"model.dropout": 0, "model.width": 128, "train.fp8": "current"},
+              "gpt-fp8-delayed": {"model.dropout": 0, "model.width": 128, "train.fp8": "delayed"}}
     for style, more in styles.items():
         for dtype in ("bf16",) if "train.fp8" in more else ("fp32", "bf16"):
             name, config = f"{style}-{dtype}", f"{style.split('-')[0]}/tiny.yaml"
