@@ -174,8 +174,7 @@ inline void check_mark_time(const View& at, const ConstView& since) {
 inline void check_decide_step(const View& outcome, const View& terms, const ConstView& words,
                               const StepWords& places, const ConstView& fp8_largest) {
     CHECK(outcome.elements() == StepWord::count && terms.elements() == 2 * adamw_words &&
-              words.elements() == places.count() &&
-              (!fp8_largest || fp8_largest.elements() == 1),
+              words.elements() == places.count() && (!fp8_largest || fp8_largest.elements() == 1),
           "decide_step: {} and {} words of {} for {} slots of {} parts and {} ranks",
           outcome.elements(), terms.elements(), words.elements(), places.slots, places.parts,
           places.ranks);

@@ -40,8 +40,8 @@ void mark_time(View at, ConstView since, Stream& stream) {
 void decide_step(View outcome, View terms, ConstView words, StepWords places, StepTerms known,
                  ConstView fp8_largest, Stream& stream) {
     check_decide_step(outcome, terms, words, places, fp8_largest);
-    decide_alone<<<1, 1, 0, queue_of(stream).stream()>>>(outcome.as<double>(), terms.as<float>(),
-                                                         words.as<int64_t>(), places, known,
+    decide_alone<<<1, 1, 0, queue_of(stream).stream()>>>(
+        outcome.as<double>(), terms.as<float>(), words.as<int64_t>(), places, known,
         fp8_largest ? fp8_largest.as<int64_t>() : nullptr);
     CUDA_CHECK_LAUNCH("decide_step");
 }

@@ -132,9 +132,12 @@ TEST(Fp8Scales, EachWayIsAnotherRun) {
 }
 
 // The mutant: a rank that keeps to its own maxima, as if nothing came from the others.
-TEST(Fp8Scales, MaximaAreThoseOfAllRanks) {
+void expect_deaf_ranks_are_seen(bool on_device) {
     const RunConfig config = fp8_config("gpt/tiny.yaml", "delayed");
     const EngineRun one = run_engine(config, {.steps = steps});
+    EXPECT_EQ(
+        difference(one, run_engine(config, {.ranks = 2, .steps = steps, .on_device = on_device})),
+        "");
     const auto deaf = [](parallel::Communicator& sound) {
         return AlteredGroup::world(
             sound, [](const std::string& label, const std::vector<parallel::Bytes>& received) {
@@ -145,12 +148,20 @@ TEST(Fp8Scales, MaximaAreThoseOfAllRanks) {
     };
     bool is_seen = false;
     try {
-        is_seen = !difference(one, run_engine(config, {.ranks = 2, .steps = steps, .tamper = deaf}))
-                       .empty();
+        is_seen =
+            !difference(
+                 one,
+                 run_engine(config,
+                            {.ranks = 2, .steps = steps, .tamper = deaf, .on_device = on_device}))
+                 .empty();
     } catch (const Error&) {
         is_seen = true;  // the ranks found that their weights differ
     }
     EXPECT_TRUE(is_seen);
+}
+
+TEST(Fp8Scales, MaximaAreThoseOfAllRanks) {
+    expect_deaf_ranks_are_seen(/*on_device=*/false);
 }
 
 /// What comes out of it goes into 8 bits.
@@ -229,6 +240,50 @@ TEST(Fp8Outcomes, StepsThatAreNotFiniteAreNotRemembered) {
                   });
     EXPECT_EQ(sound.run.losses[3], mutant.run.losses[3]);
     EXPECT_NE(difference(sound.run, mutant.run), "");
+}
+
+TEST(Fp8Outcomes, MaximaAreThoseOfAllRanks) {
+    expect_deaf_ranks_are_seen(/*on_device=*/true);
+}
+
+TEST(Fp8Outcomes, OfSeveralRanksHaveTheBitsAndTheHistoryOfWhatTheHostDecides) {
+    struct Ranks {
+        int count;
+        std::vector<std::string> layout;
+    };
+    for (const auto& [ranks, layout] :
+         {Ranks{3, {"parallel.zero=1"}}, Ranks{2, {"parallel.zero=3"}},
+          Ranks{2, {"parallel.pipeline=2"}}, Ranks{2, {"parallel.tensor=2"}},
+          Ranks{2, {"parallel.context=2", "data.sequence_length=32"}}}) {
+        const RunConfig config = fp8_config("gpt/tiny.yaml", "delayed", layout);
+        // The third step has a gradient that is not finite.
+        const auto trained = [&](bool on_device) {
+            std::string history;
+            EngineRun run = run_engine(
+                config,
+                {.ranks = ranks,
+                 .steps = 6,
+                 .after_step =
+                     [&](EngineRank& rank) {
+                         const std::string mine = rank.engine.fp8_history();
+                         if (rank.session.speaks()) history = mine;
+                     },
+                 .on_device = on_device,
+                 .before_end =
+                     [](EngineRank& rank) {
+                         if (rank.step.step == 2)
+                             for (const core::StateTensor& gradient : rank.engine.gradients())
+                                 std::fill_n(static_cast<float*>(gradient.data),
+                                             gradient.shard.elements(), std::nanf(""));
+                     }});
+            return std::pair(std::move(run), std::move(history));
+        };
+        const auto [host, host_history] = trained(false);
+        const auto [device, history] = trained(true);
+        EXPECT_EQ(difference(host, device), "") << layout.back();
+        EXPECT_EQ(history, host_history) << layout.back();
+        EXPECT_NE(history.find("\nsteps 5\n"), std::string::npos) << layout.back();
+    }
 }
 
 TEST(Fp8Outcomes, SayLateThatWhatWentIntoEightBitsIsNotFinite) {

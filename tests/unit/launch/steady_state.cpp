@@ -86,12 +86,13 @@ class SteadyState : public testing::Test {
 const std::vector<std::string> nine_steps{"train.steps=9", "checkpoint.every=0"};
 
 /// True if from the end of the first step to that of the last the host waits for nothing but the
-/// step before each.
-bool waits_for_steps_alone(const std::vector<QueueCall>& calls, size_t steps) {
+/// step before each. In a step it notes that many places, the last one at the end.
+bool waits_for_steps_alone(const std::vector<QueueCall>& calls, size_t steps, size_t places = 1) {
     std::vector<QueueCall> expected;
     for (size_t step = 0; step < steps; ++step) {
-        expected.push_back({QueueCall::place, step});
-        if (step > 0) expected.push_back({QueueCall::wait_for_place, step - 1});
+        for (size_t place = 0; place < places; ++place)
+            expected.push_back({QueueCall::place, step * places + place});
+        if (step > 0) expected.push_back({QueueCall::wait_for_place, step * places - 1});
     }
     const auto first = std::ranges::find(calls, QueueCall{QueueCall::place, 0});
     return std::equal(
@@ -149,6 +150,42 @@ TEST_F(SteadyState, CapturedStepsAreTheSameRun) {
     EXPECT_EQ(plain.log, prompt.log);
     EXPECT_EQ(plain.checkpoints, late.checkpoints);
     // A run that goes on captures anew.
+    for (const auto& entry : std::filesystem::directory_iterator(folder_ / "late/checkpoints"))
+        if (!entry.path().filename().string().starts_with("step-000000000004"))
+            std::filesystem::remove_all(entry.path());
+    EXPECT_EQ(train("late", words, true).log, plain.log);
+}
+
+const std::vector<std::string> eight_bits{"train.dtype=bf16", "train.fp8=delayed"};
+
+// The second place of a step is that at which the device tells what its history knows.
+TEST_F(SteadyState, ScalesOfTheStepsBeforeNeedNoWait) {
+    std::vector<std::string> words = eight_bits;
+    words.insert(words.end(), nine_steps.begin(), nine_steps.end());
+    const Run late = train("late", words, true), prompt = train("prompt", words, false);
+    EXPECT_EQ(late.exit_code, exit_done);
+    EXPECT_TRUE(waits_for_steps_alone(late.calls, 9, 2));
+    EXPECT_EQ(late.log, prompt.log);
+    words.push_back("train.global_batch=8");
+    words.push_back("train.micro_batch=2");
+    const Run one = train("one", words, true);
+    words.push_back("parallel.data=2");
+    const Run two = train("two", words, true, 2);
+    EXPECT_EQ(waits_for_all_between(two.calls), 0);
+    EXPECT_EQ(one.log, two.log);
+    words.push_back("optimizer.offload=states");
+    EXPECT_EQ(one.log, train("host", words, true, 2).log) << "decided by the host";
+    words.push_back("train.fp8=current");
+    EXPECT_NE(one.log, train("mutant", words, true, 2).log);
+}
+
+TEST_F(SteadyState, ScalesOfTheStepsBeforeAreInCheckpoints) {
+    std::vector<std::string> words = eight_bits;
+    words.insert(words.end(), {"train.steps=10", "checkpoint.every=4", "model.dropout=0"});
+    const Run plain = train("plain", words, false);
+    words.push_back("run.graphs=true");
+    const Run late = train("late", words, true);
+    EXPECT_EQ(plain.log, late.log);
     for (const auto& entry : std::filesystem::directory_iterator(folder_ / "late/checkpoints"))
         if (!entry.path().filename().string().starts_with("step-000000000004"))
             std::filesystem::remove_all(entry.path());
