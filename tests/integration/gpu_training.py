@@ -301,7 +301,7 @@ def skips(lab, options):
 def graphs(lab, options):
     """Captured micro-batches and updates: in the reproducible mode the bits of a run without, for the styles that they hold and all
     recompute modes, also from a checkpoint on, with lanes of several slots, and on two data ranks. With dropout, ALiBi,
-    moments in bf16 and current 8-bit scales, too."""
+    moments in bf16 and 8-bit scales, too."""
     common = need_device(lab)
     stop = stop_of(common)
     styles = {"gpt": {"model.dropout": 0.1}, "llama": {"optimizer.moments": "bf16"}, "bloom": {"model.dropout": 0.1},

@@ -214,6 +214,18 @@ TEST(MicroBatchGraphs, ReadTheScalesOfTheStep) {
     }
 }
 
+TEST(MicroBatchGraphs, ReadTheScalesOfTheStepOfAllDataRanks) {
+    const std::vector<std::string> words{"train.dtype=bf16", "train.fp8=delayed", "train.lanes=2",
+                                         "train.global_batch=16"};
+    const LateRun alone = train(without_dropout("gpt/tiny.yaml", words), true);
+    std::vector<std::string> beside = words;
+    beside.insert(beside.end(), {"parallel.data=2", "parallel.zero=1"});
+    const LateRun captured = train(without_dropout("gpt/tiny.yaml", beside), true, {.ranks = 2});
+    EXPECT_EQ(captured.graphs, 4u);
+    EXPECT_EQ(difference(alone.run, captured.run), "");
+    EXPECT_EQ(alone.fp8_history, captured.fp8_history);
+}
+
 // Nothing is known any more of what graphs took from the history without asking.
 TEST(MicroBatchGraphs, FollowAHistoryThatForgets) {
     const RunConfig config = without_dropout(
