@@ -6,6 +6,7 @@
 #include <limits>
 
 #include "launch/layout_compare.h"
+#include "parallel/comm/self.h"
 #include "tests/support/altered_group.h"
 #include "tests/support/expect_error.h"
 #include "tests/support/memory_files.h"
