@@ -35,6 +35,17 @@ PLINTH_HOST_DEVICE inline ExactParts exact_parts(double x) {
              shift > 0 ? static_cast<uint32_t>(mantissa >> (64 - shift)) : 0u}};
 }
 
+/// Makes each limb smaller than 2^32: what is above belongs to the next one.
+PLINTH_HOST_DEVICE inline void carry_limbs(int64_t* limbs, int count) {
+    constexpr int limb_bits = 32;
+    int64_t carry = 0;
+    for (int i = 0; i < count; ++i) {
+        const int64_t limb = limbs[i] + carry;
+        carry = limb >> limb_bits;
+        limbs[i] = limb & 0xffffffff;
+    }
+}
+
 /// The number of `count` limbs below 2^32 each, rounded to double.
 PLINTH_HOST_DEVICE inline double exact_value(const int64_t* limbs, int count) {
     constexpr int limb_bits = 32;
@@ -81,12 +92,7 @@ class ExactSum {
     static constexpr int64_t most_pending = int64_t{1} << 30;
 
     void normalize() {
-        int64_t carry = 0;
-        for (int64_t& limb : limbs_) {
-            limb += carry;
-            carry = limb >> limb_bits;
-            limb &= 0xffffffff;
-        }
+        carry_limbs(limbs_.data(), limb_count);
         pending_ = 0;
     }
 

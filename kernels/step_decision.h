@@ -95,8 +95,11 @@ PLINTH_HOST_DEVICE inline void decide(double* outcome, float* terms, const int64
         z_loss += sum - reported;
     }
     const auto weight = static_cast<double>(tokens > 1 ? tokens : 1);
-    const int64_t* squares = words + places.squares();
-    const double square = squares[ExactSum::limb_count] > 0
+    int64_t squares[ExactSum::limb_count];
+    for (int i = 0; i < ExactSum::limb_count; ++i)
+        squares[i] = words[places.squares() + i];
+    carry_limbs(squares, ExactSum::limb_count);  // they are sums over ranks
+    const double square = words[places.squares() + ExactSum::limb_count] > 0
                               ? std::numeric_limits<double>::quiet_NaN()
                               : exact_value(squares, ExactSum::limb_count);
     const double loss = cross_entropy / weight, norm = std::sqrt(square) / weight;

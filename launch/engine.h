@@ -154,7 +154,7 @@ class Engine {
     parallel::PipelineRunner pipeline_;
     int64_t step_ = 0;          ///< of the last micro-batches
     core::Tensor step_number_;  ///< the same, i64 [1], where kernels read it
-    HostPace pace_;             ///< where the device decides
+    HostPace pace_;             ///< of steps that the device decides
     double waited_ = 0.0;       ///< in the last step, see seconds_waited
     core::optim::AdamW optimizer_;
     std::unique_ptr<StepOutcomes> outcomes_;  ///< null: the host decides

@@ -15,8 +15,7 @@ class HostPace {
   public:
     explicit HostPace(Session& session) : session_(session) {}
 
-    /// After all work of a micro-batch, or of a part of it. Waits for what was before it; of a rank
-    /// alone never.
+    /// After all work of a micro-batch. Waits for the one before it; of a rank alone never.
     void end_micro_batch() {
         if (session_.world().size() == 1) return;
         session_.stream().synchronize(before_.get());

@@ -88,6 +88,7 @@ void Training::start() {
     session_.algorithms().let_first_rank_time();
     checkpoints_.reserve();
     open_metrics();
+    warn_of_graphs();
     loader_ = data_.start(config_, loader_requests());
     step_began_ = session_.seconds();
     session_.activity().enter(Phase::other);
@@ -110,6 +111,17 @@ void Training::begin_fresh() {
     checkpoints::load(base, session_.ranks(), given, load_options(session_, true));
     engine_.weights_changed();
     session_.say(fmt::format("weights from {}", config_.checkpoint.init));
+}
+
+void Training::warn_of_graphs() {
+    const parallel::LanePlan plan = plan_step();
+    if (!config_.run.graphs || plan.ranks == 1 || plan.slots > plan.lanes) return;
+    session_.warn(fmt::format(
+        "run.graphs: each of the {} micro-batches of a step is a lane of its own (train.lanes), "
+        "whose gradients leave for other data ranks while it is computed, so that none is "
+        "captured. "
+        "With train.lanes={}, which changes the order of sums, all but {} would be",
+        plan.slots, plan.ranks, plan.ranks));
 }
 
 core::data::NextRequest Training::loader_requests() {
@@ -209,7 +221,8 @@ void Training::update(parallel::StepScalars& scalars) {
                       .tokens = scalars.tokens(),
                       .learning_rate = state.step.learning_rate,
                       .slowest_seconds = scalars.busy_seconds(scalars.busiest_rank()),
-                      .fastest_seconds = scalars.busy_seconds(scalars.idlest_rank())});
+                      .fastest_seconds = scalars.busy_seconds(scalars.idlest_rank()),
+                      .communication = engine_.communication()});
 
     const PhaseMark mark(session_.activity(), Phase::save);
     checkpoints_.agree(scalars.raised(parallel::Flag::save) > 0);

@@ -35,6 +35,7 @@ struct GivenStep {
     double learning_rate = 0.0;
     double slowest_seconds = 0.0;  ///< computing, without waiting for others: of the slowest rank
     double fastest_seconds = 0.0;  ///< and of the fastest
+    parallel::LaneReducer::Statistics communication;
 };
 
 /// What a stage adds to the common run.
@@ -93,6 +94,8 @@ class Training {
   private:
     parallel::LanePlan plan_of(int64_t batch) const;
     void begin_fresh();
+    /// Where run.graphs captures no micro-batch.
+    void warn_of_graphs();
     void open_metrics();
     core::data::NextRequest loader_requests();
     void raise_flags(parallel::StepScalars& scalars) const;

@@ -110,7 +110,7 @@ void Training::log(const GivenStep& step, const StepMeans& means) {
     loss_since_evaluation_ += means.loss;
     ++steps_since_evaluation_;
     ++steps_here_;
-    hidden_share_sum_ += engine_.communication().hidden_share();
+    hidden_share_sum_ += step.communication.hidden_share();
 }
 
 StepRecord Training::record_of(const GivenStep& step, const StepMeans& means) {
@@ -145,7 +145,7 @@ StepRecord Training::record_of(const GivenStep& step, const StepMeans& means) {
         .eta_seconds = seconds * static_cast<double>(schedule_.total_steps - step.number)};
     if (config_.optimizer.z_loss > 0) record.z_loss = means.z_loss;
     record.data_wait_seconds = loader_->waited_seconds() - data_wait_before_;
-    record.communication_wait_seconds = engine_.communication().seconds_waiting;
+    record.communication_wait_seconds = step.communication.seconds_waiting;
     std::pair busy(step.slowest_seconds, step.fastest_seconds);
     if (ranks == 1)
         busy = {seconds, seconds};

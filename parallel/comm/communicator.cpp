@@ -40,7 +40,8 @@ void Pending::wait() {
     if (transfer_->order()) return communicator_->keep(std::move(*this));
     if (test()) return;
     bool is_ordered = false;
-    communicator_->wait_for(*this, [&] { return is_ordered = transfer_->order(); });
+    communicator_->seconds_waited_ +=
+        communicator_->wait_for(*this, [&] { return is_ordered = transfer_->order(); });
     if (is_ordered) communicator_->keep(std::move(*this));
 }
 
@@ -154,8 +155,10 @@ std::optional<uint64_t> Communicator::oldest_ordered() const {
 
 void Communicator::settle_oldest(FunctionRef<bool()> is_enough) {
     Pending& oldest = ordered_.front().pending;
-    if (!oldest.test()) wait_for(oldest, is_enough);
-    if (oldest.is_done()) ordered_.pop_front();
+    const double seconds = oldest.test() ? 0.0 : wait_for(oldest, is_enough);
+    if (!oldest.is_done()) return;  // it was the own device that was waited for
+    seconds_waited_ += seconds;
+    ordered_.pop_front();
 }
 
 void Communicator::settle() {
@@ -163,7 +166,7 @@ void Communicator::settle() {
         settle_oldest([] { return false; });
 }
 
-void Communicator::wait_for(Pending& pending, FunctionRef<bool()> is_enough) {
+double Communicator::wait_for(Pending& pending, FunctionRef<bool()> is_enough) {
     const TraceRange range(pending.label_.c_str());
     const Clock::time_point began = Clock::now();
     whereabouts_.waiting = true;
@@ -182,7 +185,7 @@ void Communicator::wait_for(Pending& pending, FunctionRef<bool()> is_enough) {
     whereabouts_.waiting = false;
     options_.activity->go_on();
     moved();
-    seconds_waited_ += std::chrono::duration<double>(Clock::now() - began).count();
+    return std::chrono::duration<double>(Clock::now() - began).count();
 }
 
 void Communicator::report_hang(const Pending& pending) {

@@ -213,8 +213,8 @@ class Communicator {
     std::unique_ptr<Transfer> gather(const Call& call, ConstBytes mine,
                                      std::span<const Bytes> pieces, StagedCall staged);
     std::unique_ptr<Transfer> ordered_sum(const Call& call, Bytes values, DType dtype);
-    /// Until it is done or `is_enough`.
-    void wait_for(Pending& pending, FunctionRef<bool()> is_enough);
+    /// Until it is done or `is_enough`. Seconds.
+    double wait_for(Pending& pending, FunctionRef<bool()> is_enough);
     void keep(Pending pending);
     void settle();
     [[noreturn]] void report_hang(const Pending& pending);

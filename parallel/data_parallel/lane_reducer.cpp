@@ -64,6 +64,8 @@ void LaneReducer::begin_step(const LanePlan& plan) {
 void LaneReducer::begin_slot(int64_t slot) {
     CHECK(!in_slot_ && next_slot_ < slots_.size() && slots_[next_slot_] == slot,
           "slot {} is not the next one of rank {}", slot, rank_);
+    CHECK(exchanges_.empty() || !stream_.is_capturing(), "slot {} is captured beside an exchange",
+          slot);
     const int64_t lane = plan_.lane_of_slot(slot);
     in_slot_ = true;
     first_of_lane_ = slot == plan_.lane_begin(lane);

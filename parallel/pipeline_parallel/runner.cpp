@@ -95,7 +95,8 @@ void PipelineRunner::compute(const Compute& compute) {
             weight_half(micro_batch, chunk);
             break;
     }
-    if (compute.pass != Pass::forward && step_->after_backward) step_->after_backward();
+    const bool is_done = compute.pass == Pass::backward || compute.pass == Pass::weight_grad;
+    if (is_done && chunk == 0 && step_->after_micro_batch) step_->after_micro_batch();
     progress();
 }
 

@@ -45,9 +45,8 @@ struct PipelineStep {
     std::function<core::Batch(int64_t slot)> batch;
     /// Called by the last stage.
     std::function<void(int64_t slot, const core::ops::Loss& loss)> on_loss;
-    /// Called where the work of a backward pass, or of one of its halves, was handed out; may be
-    /// empty.
-    std::function<void()> after_backward = {};
+    /// Called where all work of a micro-batch on this rank was handed out; may be empty.
+    std::function<void()> after_micro_batch = {};
     GradientSlots* gradients = nullptr;  ///< null: forward passes alone
     Activity* activity = nullptr;        ///< learns of forward and backward passes
 };

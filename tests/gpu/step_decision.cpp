@@ -46,7 +46,8 @@ std::vector<Operand> step_of(const StepWords& places, double updates, double bad
     ExactSum sum;
     for (int i = 0; i < 1000; ++i)
         sum.add(std::ldexp(1.0 + i / 1001.0, i % 60 - 40));
-    given.insert(given.end(), sum.limbs().begin(), sum.limbs().end());
+    for (const int64_t limb : sum.limbs())
+        given.push_back(limb * places.ranks);  // as sums over ranks are: above 2^32
     given.push_back(bad_blocks);
     for (int64_t rank = 0; rank < places.ranks; ++rank)
         given.push_back(1000000007 * (rank * 7 % 5));

@@ -28,6 +28,7 @@ struct Step {
     int64_t parts = 1;  ///< summands of a slot
     std::vector<int64_t> times{1, 1, 1};
     std::vector<double> squares{1e-3, 2.5, 40.0};
+    std::vector<int64_t> limbs{};  ///< in place of those of the squares
     bool has_bad_block = false;
     std::vector<int64_t> busy{1500000000};
     double updates = 7.0;
@@ -58,7 +59,8 @@ class StepDecisionTest : public OpTest {
         ExactSum sum;
         for (const double square : step.squares)
             sum.add(square);
-        words.insert(words.end(), sum.limbs().begin(), sum.limbs().end());
+        if (step.limbs.empty()) words.insert(words.end(), sum.limbs().begin(), sum.limbs().end());
+        words.insert(words.end(), step.limbs.begin(), step.limbs.end());
         words.push_back(step.has_bad_block ? 1 : 0);
         words.insert(words.end(), step.busy.begin(), step.busy.end());
         std::vector<double> before(StepWord::count, 99.0);
@@ -174,6 +176,33 @@ TEST_F(StepDecisionTest, PartsOfALossAreAddedInTheirOrder) {
     EXPECT_EQ(decide(step).outcome[StepWord::loss], in_order / 7.0);
     EXPECT_EQ(decide(step).outcome[StepWord::z_loss], 0.0);
     EXPECT_EQ(decide(step).outcome[StepWord::weight], 7.0);
+}
+
+// The limbs of two ranks' sums, added as plain integers: the mutant rounds them without carrying.
+TEST_F(StepDecisionTest, SquaresOfSeveralRanksAreRoundedOnce) {
+    const std::array<double, 3> mine{std::ldexp(double(0xa76420a5), 32 * 32 - 1074),
+                                     std::ldexp(double(0xd7d3b6ab), 33 * 32 - 1074),
+                                     std::ldexp(double(0x400001), 34 * 32 - 1074)},
+        other{std::ldexp(double(0xc142aabf), 32 * 32 - 1074),
+              std::ldexp(double(0xfa898807), 33 * 32 - 1074), 0.0};
+    ExactSum first, second, both;
+    for (const double square : mine) {
+        first.add(square);
+        both.add(square);
+    }
+    for (const double square : other) {
+        second.add(square);
+        both.add(square);
+    }
+    std::vector<int64_t> added;
+    for (size_t i = 0; i < ExactSum::limb_count; ++i)
+        added.push_back(first.limbs()[i] + second.limbs()[i]);
+    Step step;
+    step.limbs = added;
+    const double norm = std::sqrt(both.value()) / 7.0,
+                 mutant = std::sqrt(kernels::exact_value(added.data(), ExactSum::limb_count)) / 7.0;
+    ASSERT_NE(norm, mutant);
+    EXPECT_EQ(decide(step).outcome[StepWord::gradient_norm], norm);
 }
 
 TEST_F(StepDecisionTest, TheSlowestAndTheFastestRankAreFound) {
