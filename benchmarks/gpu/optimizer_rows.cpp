@@ -59,9 +59,10 @@ void add_fp8_history(Rows& rows) {
 
 void add_optimizer(Rows& rows, const ModelSizes& m) {
     add_fp8_history(rows);
-    const int64_t n = m.parameters, blocks = n / kernels::norm_block, slots = 64;
-    const auto decide = [=](DeviceTensors& t, int64_t of_slots, const kernels::StepTerms& known) {
-        const kernels::StepWords places{.slots = of_slots};
+    const int64_t n = m.parameters, blocks = n / kernels::norm_block;
+    const auto decide = [=](DeviceTensors& t, int64_t of_slots, int64_t of_ranks,
+                            const kernels::StepTerms& known) {
+        const kernels::StepWords places{.slots = of_slots, .ranks = of_ranks};
         const View outcome = t.zeros({kernels::StepWord::count}, DType::f64),
                    terms = t.zeros({2, kernels::adamw_words}, f32),
                    words = t.zeros({places.count()}, DType::i64);
@@ -71,8 +72,14 @@ void add_optimizer(Rows& rows, const ModelSizes& m) {
         return std::pair(call, terms);
     };
     // Once a step: its time counts, not the rate.
-    rows.add("decide_step", {slots}, static_cast<double>(slots) * 32,
-             [=](DeviceTensors& t) -> KernelCall { return decide(t, slots, {}).first; });
+    const auto add_decision = [&](const char* name, int64_t of_slots, int64_t of_ranks) {
+        rows.add(name, {of_slots}, static_cast<double>(of_slots * 32 + of_ranks * 8),
+                 [=](DeviceTensors& t) -> KernelCall {
+                     return decide(t, of_slots, of_ranks, {}).first;
+                 });
+    };
+    add_decision("decide_step", 64, 1);
+    add_decision("decide_step, 1024 ranks", 4096, 1024);
     const auto add_adamw = [&](const char* name, DType moments, double moment_size,
                                bool is_decided) {
         const double moved = 3 * full_size + 4 * moment_size;  // of an element
@@ -87,7 +94,7 @@ void add_optimizer(Rows& rows, const ModelSizes& m) {
             kernels::StepTerms known{.adamw = options};
             std::fill_n(known.bias_correction1, kernels::StepTerms::most_ahead + 1, 1.0);
             std::fill_n(known.bias_correction2, kernels::StepTerms::most_ahead + 1, 1.0);
-            const auto [decide_once, terms] = decide(t, /*of_slots=*/0, known);
+            const auto [decide_once, terms] = decide(t, /*of_slots=*/0, /*of_ranks=*/1, known);
             auto is_ready = std::make_shared<bool>(false);
             return [=, decide_once = decide_once, terms = terms](Stream& s) {
                 if (!*is_ready) decide_once(s);  // in the warm-up
