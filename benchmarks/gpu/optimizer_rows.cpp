@@ -131,7 +131,7 @@ void add_optimizer(Rows& rows, const ModelSizes& m) {
              });
     rows.add("exact_sum_of_blocks", {blocks}, static_cast<double>(blocks) * 2 * full_size,
              [=](DeviceTensors& t) -> KernelCall {
-                 const View exact = t.zeros(words, DType::i64),
+                 const View exact = t.zeros({kernels::ExactSum::limb_count + 1}, DType::i64),
                             sums = t.zeros({blocks}, DType::f64), gradient = t.random({n}, f32);
                  auto is_ready = std::make_shared<bool>(false);
                  return [=](Stream& s) {
