@@ -84,12 +84,13 @@ void declare(Schema& schema, RunSection& run) {
     schema.key("run.reproducible", &run.reproducible,
                {.doc = "On a GPU use only kernels with one result for one input, so that a run "
                        "repeats bit for bit; costs speed. The CPU always does."});
-    schema.key("run.graphs", &run.graphs,
-               {.doc = "Capture the work of each kind of micro-batch, and of the update, once, and "
-                       "launch it again from then on: on a GPU as CUDA graphs, which have not been "
-                       "run on a card yet. Of several ranks for data ranks alone, whose lanes "
-                       "(train.lanes) have several slots, with ZeRO 1 at most; without offload, and "
-                       "with fp32 on the wire. Changes no bit."});
+    schema.key(
+        "run.graphs", &run.graphs,
+        {.doc = "Capture the work of each kind of micro-batch, and of the update, once, and "
+                "launch it again from then on: on a GPU as CUDA graphs, which have not been "
+                "run on a card yet. Of several ranks for data ranks alone, whose lanes "
+                "(train.lanes) have several slots, with ZeRO 1 at most; without offload, and "
+                "with fp32 on the wire. Changes no bit."});
     schema.key("run.algorithm_cache", &run.algorithm_cache,
                {.doc = "Folder of the files that keep which algorithm each matrix product on a GPU "
                        "took, by GPU and library version, so that a later run times none again; "
