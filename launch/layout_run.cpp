@@ -106,6 +106,7 @@ class LayoutRank {
               config.optimizer, total_steps(config.train, config.data.sequence_length))) {
         step_.seed = static_cast<uint64_t>(config.train.seed);
         engine_.initialize(step_.seed);
+        engine_.decide_on_device();
     }
 
     Engine& engine() { return engine_; }
@@ -121,17 +122,15 @@ class LayoutRank {
         engine_.run_micro_batches(model_->phases().front(), plan(), step_, source, scalars);
     }
 
-    void update(parallel::StepScalars& scalars, LayoutRecord& record,
-                const LayoutDoubles& doubles) {
+    void update(parallel::StepScalars& scalars, LayoutRecord& record) {
         scalars.reduce(session_.world());
-        StepMeans means = engine_.means(scalars);
-        if (doubles.after_norm) doubles.after_norm(means);
+        step_.learning_rate = schedule_.rate(step_.step);
+        engine_.end_step(scalars, step_.learning_rate);
+        const StepMeans means = engine_.take_means(/*waits=*/true).value();
         if (speaks()) {
             record.losses.push_back(means.loss);
             record.norms.push_back(means.gradient_norm);
         }
-        step_.learning_rate = schedule_.rate(step_.step);
-        engine_.update(means, step_.learning_rate);
         step_.update_count = engine_.update_count();
         ++step_.step;
     }
@@ -141,7 +140,8 @@ class LayoutRank {
                 groups_.size(parallel::Axis::data)};
     }
     parallel::StepScalars scalars() const {
-        return parallel::StepScalars(plan().slots, groups_.world());
+        return parallel::StepScalars(engine_.decides_on_device() ? 0 : plan().slots,
+                                     groups_.world());
     }
 
   private:
@@ -170,7 +170,7 @@ LayoutRecord train_layout(const Layout& layout, int64_t steps, const LayoutDoubl
             rank.run_micro_batches(scalars);
             if (doubles.after_gradients) doubles.after_gradients(world.rank(), rank.engine());
             if (step == 0) gradients.add(rank.engine().gradients());
-            rank.update(scalars, record, doubles);
+            rank.update(scalars, record);
             if (doubles.after_update) doubles.after_update(world.rank(), rank.engine());
         }
         state.add(rank.engine().state());

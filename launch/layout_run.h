@@ -35,14 +35,13 @@ struct LayoutDoubles {
     std::function<void(int rank, core::models::Model& model)> before_training = {};
     /// On every rank after the micro-batches of a step, before the norm.
     std::function<void(int rank, Engine& engine)> after_gradients = {};
-    /// On every rank, what the losses and the norm of a step came to.
-    std::function<void(StepMeans& means)> after_norm = {};
     /// On every rank after the optimizer's part of a step.
     std::function<void(int rank, Engine& engine)> after_update = {};
 };
 
 /// Trains the language model of a layout for some steps from its seed, each rank a thread of this
-/// process, on tokens drawn from the seed: no data set is needed. An error of a rank is thrown.
+/// process, on tokens drawn from the seed: no data set is needed. As a training does, it leaves to
+/// the device what a step comes to, where that can decide. An error of a rank is thrown.
 LayoutRecord train_layout(const Layout& layout, int64_t steps, const LayoutDoubles& doubles = {});
 
 }  // namespace plinth::launch

@@ -252,8 +252,8 @@ void NcclLinks::settle(DeviceEvent* place) {
             first->settle_oldest(is_reached);
             continue;
         }
-        // What other ranks wait for may be with this host only: an answer of theirs may be what
-        // the queue waits for.
+        // The queue waits for no other rank. But one may wait for a call that this host has not
+        // given to the device yet, and is not to wait until the host returns.
         progress();
         if (std::ranges::none_of(lanes_, [](const NcclLane* lane) { return lane->is_waiting(); }))
             return;

@@ -2,7 +2,6 @@
 #pragma once
 
 #include <functional>
-
 #include <memory>
 #include <string>
 #include <utility>
@@ -11,11 +10,14 @@
 
 namespace plinth::test {
 
-/// Reduces integers under one label a second time: every rank gives the sum of all.
+/// Reduces some of the integers under one label a second time: every rank gives the sum of all.
 class TwiceReducedGroup final : public ForwardingGroup {
   public:
-    TwiceReducedGroup(Communicator& sound, std::string label)
-        : ForwardingGroup(sound), label_(std::move(label)) {}
+    struct Part {
+        size_t begin, count;
+    };
+    TwiceReducedGroup(Communicator& sound, std::string label, Part part)
+        : ForwardingGroup(sound), label_(std::move(label)), part_(part) {}
 
   protected:
     std::unique_ptr<parallel::Transfer> exact_reduction(const Call& call, void* values,
@@ -23,8 +25,11 @@ class TwiceReducedGroup final : public ForwardingGroup {
                                                         parallel::Reduce reduce) override {
         auto first = Communicator::exact_reduction(call, values, count, dtype, reduce);
         if (call.label != label_) return first;
+        CHECK(dtype == DType::i64 && part_.begin + part_.count <= count, "{}: {} of {} integers",
+              label_, part_.begin + part_.count, count);
         return std::make_unique<Twice>(std::move(first), [=, this] {
-            return Communicator::exact_reduction(call, values, count, dtype, reduce);
+            return Communicator::exact_reduction(call, static_cast<int64_t*>(values) + part_.begin,
+                                                 part_.count, dtype, reduce);
         });
     }
 
@@ -44,6 +49,7 @@ class TwiceReducedGroup final : public ForwardingGroup {
     };
 
     std::string label_;
+    Part part_;
 };
 
 }  // namespace plinth::test

@@ -5,7 +5,9 @@
 #include "launch/layout_compare.h"
 #include "launch/verify.h"
 #include "parallel/context_parallel/zigzag.h"
+#include "tests/support/expect_error.h"
 #include "tests/unit/launch/measured_step.h"
+#include "tests/unit/launch/step_words.h"
 #include "tests/unit/launch/written_texts.h"
 
 namespace plinth::test {
@@ -146,7 +148,7 @@ TEST(ContextParallel, RecomputeChangesNoBit) {
 }
 
 TEST(ContextParallel, TheTrafficIsWhatThePlanSays) {
-    // Losses too are summed, and gradients are cut as evenly as elements can be.
+    // Gradients are cut as evenly as elements can be.
     expect_planned_traffic(long_models(), &ParallelSection::context, &TrafficPlan::context, 512.0);
 }
 
@@ -176,12 +178,13 @@ TEST(ContextParallelMutants, GradientsOfOtherTokensThatAreForgottenShow) {
 TEST(ContextParallelMutants, CollectivesThatBringNothingShow) {
     const RunConfig config = long_models()[0];
     const LayoutRecord one = train_layout(over(config, 1, 1), 3);
-    const auto dropped = [&](const std::string& label) {
-        return train_layout(over(config, 1, 2), 3,
-                            {.world = [label](parallel::Communicator& sound) {
-                                return std::make_unique<AlteredGroup>(sound, dropping(label));
+    const Layout two = over(config, 1, 2);
+    const auto altered = [&](const AlteredGroup::Alter& alter) {
+        return train_layout(two, 3, {.world = [alter](parallel::Communicator& sound) {
+                                return std::make_unique<AlteredGroup>(sound, alter);
                             }});
     };
+    const auto dropped = [&](const std::string& label) { return altered(dropping(label)); };
     EXPECT_TRUE(compare_within(dropped("no such label"), one, tolerance).agrees);
     // The first step's loss is that of the same weights; the norm is not, nor what comes after it.
     const LayoutRecord gradients = dropped("gradients of other tokens");
@@ -189,11 +192,19 @@ TEST(ContextParallelMutants, CollectivesThatBringNothingShow) {
     EXPECT_GT(std::abs(gradients.norms[0] / one.norms[0] - 1.0), 1e-2);
     EXPECT_GT(std::abs(gradients.losses[2] / one.losses[2] - 1.0), 2 * tolerance);
     EXPECT_FALSE(compare_within(gradients, one, tolerance).agrees);
-    for (const char* label : {"losses", "loss weights"}) {
-        const LayoutRecord losses = dropped(label);
-        EXPECT_GT(std::abs(losses.losses[0] / one.losses[0] - 1.0), 1e-2) << label;
-        EXPECT_FALSE(compare_within(losses, one, tolerance).agrees) << label;
+    const kernels::StepWords places = step_words(two.config, two.ranks);
+    using kernels::StepWords;
+    for (const auto& words : std::vector<std::vector<int>>{
+             {StepWords::sum, StepWords::cross_entropy}, {StepWords::weight}}) {
+        const LayoutRecord losses = altered(dropping_of_losses(places, words));
+        EXPECT_GT(std::abs(losses.losses[0] / one.losses[0] - 1.0), 1e-2) << words.front();
+        EXPECT_FALSE(compare_within(losses, one, tolerance).agrees) << words.front();
     }
+    for (const auto& alter :
+         {dropping(step_words_label), dropping_of_losses(places, {StepWords::times})})
+        expect_error(
+            ErrorKind::internal, [&] { altered(alter); },
+            "a micro-batch's loss was given by no rank");
 }
 
 TEST(ContextParallel, LengthsThatCannotBeSharedAreRefused) {

@@ -56,15 +56,18 @@ inline Measured measure_step(const launch::Layout& layout) {
         const auto model = launch::language_model(config, groups);
         Engine engine(config, session, groups, *model);
         engine.initialize(5);
+        engine.decide_on_device();
         const int64_t slots = config.train.global_batch / config.train.micro_batch;
-        parallel::StepScalars scalars(slots, world);
+        parallel::StepScalars scalars(engine.decides_on_device() ? 0 : slots, world);
         const int64_t before = world.bytes_sent();
         engine.run_micro_batches(
             model->phases().front(), {slots, config.train.lanes, 1}, {.seed = 3},
             [&](int64_t slot) { return counting_batch(config, slot, session.allocator()); },
             scalars);
         const int64_t sent = world.bytes_sent() - before;
-        engine.update({}, 1e-3);
+        scalars.reduce(world);
+        engine.end_step(scalars, 1e-3);
+        engine.take_means(/*waits=*/true);
         const std::lock_guard lock(mutex);
         measured.bytes_sent = std::max(measured.bytes_sent, sent);
         measured.peak =

@@ -10,8 +10,8 @@
 
 #include "launch/build.h"
 #include "parallel/mesh.h"
-#include "tests/support/altered_group.h"
 #include "tests/unit/launch/changed_gradients.h"
+#include "tests/unit/launch/step_words.h"
 #include "tests/unit/launch/tiny_models.h"
 
 namespace plinth::test {
@@ -156,6 +156,8 @@ TEST(NonFinite, ANormThatIsNotReducedOverAnAxisIsSeen) {
     for (const Divided& divided : layouts) {
         Layout layout = divided.layout();
         layout.config.optimizer.clip = 0;  // or ranks that know other norms part before that
+        const kernels::StepWords places = step_words(layout.config, layout.ranks);
+        const TwiceReducedGroup::Part squares = words_of_squares(places);
         const parallel::Mesh mesh(layout.ranks, mesh_config(layout.config.parallel));
         for (const Axis axis : parallel::axes) {
             if (mesh.size(axis) == 1) continue;
@@ -164,11 +166,13 @@ TEST(NonFinite, ANormThatIsNotReducedOverAnAxisIsSeen) {
                 return std::make_unique<AlteredGroup>(
                     world,
                     [=](const std::string& label, const std::vector<parallel::Bytes>& received) {
-                        if (label != "sum") return;
+                        if (label != step_words_label) return;
                         for (size_t i = 0; i < received.size(); ++i) {
                             const int from = (me + ranks - 1 - static_cast<int>(i)) % ranks;
                             if (mesh.coordinate(from, axis) != mesh.coordinate(me, axis))
-                                std::ranges::fill(received[i], std::byte{});
+                                std::ranges::fill(step_words_in(received[i], places)
+                                                      .subspan(squares.begin, squares.count),
+                                                  0);
                         }
                     });
             };

@@ -37,6 +37,11 @@ class SteadyState : public testing::Test {
     /// In a folder of its own; `name` again goes on from what is there.
     Run train(const std::string& name, std::vector<std::string> words, bool is_late,
               int ranks = 1) {
+        return train_where(name, std::move(words), ranks, [is_late](int) { return is_late; });
+    }
+    /// With ranks of which some learn late what steps came to.
+    Run train_where(const std::string& name, std::vector<std::string> words, int ranks,
+                    const std::function<bool(int rank)>& is_late) {
         for (const auto& [key, value] :
              {std::pair{"data.sources", fmt::format("[{{path: {}}}]", folder_ / "data")},
               std::pair{"run.folder", folder_ / name},
@@ -48,15 +53,17 @@ class SteadyState : public testing::Test {
         const RunConfig config = load<RunConfig>(
             core::io::posix(), std::string(PLINTH_SOURCE_DIR) + "/configs/gpt/tiny.yaml", words);
         Run run;
+        std::vector<int> exit_codes(static_cast<size_t>(ranks));
         std::vector<std::vector<QueueCall>> calls(static_cast<size_t>(ranks));
         parallel::run_as_threads(ranks, [&](parallel::Communicator& world) {
             Session session(world, 1);
-            if (is_late)
-                session.stream().set_queue(
-                    std::make_unique<LateQueue>(calls[static_cast<size_t>(world.rank())]));
-            const int exit_code = pretrain(config, session, /*dry_run=*/false);
-            if (world.rank() == 0) run.exit_code = exit_code;
+            const auto me = static_cast<size_t>(world.rank());
+            if (is_late(world.rank()))
+                session.stream().set_queue(std::make_unique<LateQueue>(calls[me]));
+            exit_codes[me] = pretrain(config, session, /*dry_run=*/false);
         });
+        run.exit_code = exit_codes.front();
+        EXPECT_EQ(exit_codes, std::vector(exit_codes.size(), run.exit_code));
         run.calls = calls.front();
         read_metrics(core::io::posix(), folder_ / (name + "/metrics.jsonl"),
                      [&](const core::io::Json& line) { run.log.push_back(comparable(line)); });
@@ -113,8 +120,8 @@ TEST_F(SteadyState, TheHostWaitsForNothingButTheStepBefore) {
     EXPECT_GE(std::ranges::count(host.calls, QueueCall{QueueCall::wait_for_all}), 2 * 9);
 }
 
-/// Waits for all of the device's work from the end of the first step to that of the last; in all of
-/// a run that notes no place.
+/// Waits for all of the device's work from the first place to the last; in the whole run of a host
+/// that notes none, since it decides itself.
 int64_t waits_for_all_between(const std::vector<QueueCall>& calls) {
     const auto is_place = [](const QueueCall& call) { return call.kind == QueueCall::place; };
     const auto first = std::ranges::find_if(calls, is_place);
@@ -237,6 +244,46 @@ TEST_F(SteadyState, SkippedStepsAreCountedAndEndTheRunWhereTheyShould) {
         EXPECT_EQ(late.checkpoints, prompt.checkpoints) << most;
         EXPECT_NE(late.log.back().find("skipped_steps="), std::string::npos);
         EXPECT_EQ(late.log.size() < 12u, most > 0);
+    }
+}
+
+// What a rank does between steps must not depend on when it learns what they came to.
+TEST_F(SteadyState, RanksThatLearnAtDifferentTimesAreTheSameRun) {
+    const std::vector<std::string> few{"train.global_batch=8", "train.micro_batch=2",
+                                       "train.steps=12", "checkpoint.keep=9"};
+    const auto expect_same = [&](const std::string& name, std::vector<std::string> words,
+                                 int exit_code) {
+        words.insert(words.end(), few.begin(), few.end());
+        const Run prompt = train_where("prompt " + name, words, 2, [](int) { return false; });
+        EXPECT_EQ(prompt.exit_code, exit_code) << name;
+        for (const int late_rank : {0, 1}) {
+            const Run run = train_where(fmt::format("late {} {}", late_rank, name), words, 2,
+                                        [late_rank](int rank) { return rank == late_rank; });
+            EXPECT_EQ(run.exit_code, prompt.exit_code) << name << ", late: " << late_rank;
+            EXPECT_EQ(run.log, prompt.log) << name << ", late: " << late_rank;
+            EXPECT_EQ(run.checkpoints, prompt.checkpoints) << name << ", late: " << late_rank;
+            EXPECT_EQ(run.calls.empty(), late_rank != 0);
+        }
+        return prompt;
+    };
+    for (const char* layout : {"parallel.data=2", "parallel.pipeline=2"}) {
+        const std::string name = fmt::format("{} ", layout);
+        const Run sound = expect_same(
+            name + "sound",
+            {layout, "checkpoint.every=3", "train.eval_every=4", "train.eval_batches=2"},
+            exit_done);
+        EXPECT_EQ(sound.checkpoints.size(), 4u);
+        std::vector<Run> diverged;
+        for (const int most : {1, 2, 4}) {
+            diverged.push_back(expect_same(
+                fmt::format("{}{}", name, most),
+                {layout, "optimizer.lr=1e30", "optimizer.min_lr=1e30", "optimizer.warmup_steps=0",
+                 "checkpoint.every=1", fmt::format("train.max_skipped_steps={}", most)},
+                exit_diverged));
+            EXPECT_LT(diverged.back().log.size(), 12u);
+        }
+        EXPECT_NE(diverged[0].log, diverged[1].log) << "another number of skipped steps";
+        EXPECT_NE(diverged[1].log, diverged[2].log);
     }
 }
 

@@ -6,6 +6,7 @@
 
 #include "parallel/comm/self.h"
 #include "tests/support/expect_error.h"
+#include "tests/unit/launch/changed_gradients.h"
 #include "tests/unit/launch/late_runs.h"
 
 namespace plinth::launch::test {
@@ -98,10 +99,55 @@ TEST(StepOutcomes, OfSeveralRanksHaveTheBitsOfWhatTheHostDecides) {
     }
 }
 
-// One rank has gradients that are not finite: all skip the step.
+/// A run in whose second step the first rank's gradient of one micro-batch is not finite.
+EngineRun with_a_spoilt_micro_batch(const RunConfig& config, int ranks, bool on_device) {
+    struct Seen {
+        int64_t step = 0;
+        bool is_spoilt = false;
+    } seen;  // by the thread of the first rank
+    plinth::test::ChangedGradients gradients(
+        [&seen](int rank, const std::string& name, int, View dweight) {
+            if (rank != 0 || seen.step != 1 || seen.is_spoilt || !name.ends_with("mlp.up.weight"))
+                return;
+            *dweight.as<float>() = std::nanf("");
+            seen.is_spoilt = true;
+        });
+    const LayoutDoubles doubles = gradients.doubles();
+    const EngineRun run = run_engine(config, {.ranks = ranks,
+                                              .begin =
+                                                  [&](EngineRank& rank) {
+                                                      rank.engine.initialize(rank.step.seed);
+                                                      doubles.before_training(
+                                                          rank.session.world().rank(), *rank.model);
+                                                  },
+                                              .after_step =
+                                                  [&](EngineRank& rank) {
+                                                      if (rank.session.world().rank() == 0)
+                                                          seen.step = rank.step.step;
+                                                  },
+                                              .on_device = on_device});
+    EXPECT_TRUE(seen.is_spoilt);
+    return run;
+}
+
+// One rank has a gradient that is not finite, before the sums over ranks: all skip the step.
+TEST(StepOutcomes, OfSeveralRanksSkipTogetherWhatOneComputes) {
+    for (const Ranks& ranks : layouts) {
+        const RunConfig config = config_of(ranks);
+        const EngineRun clean = run_engine(config, {.ranks = ranks.count, .on_device = true}),
+                        host = with_a_spoilt_micro_batch(config, ranks.count, false),
+                        device = with_a_spoilt_micro_batch(config, ranks.count, true);
+        EXPECT_EQ(difference(host, device), "") << ranks.layout.back();
+        EXPECT_EQ(device.norms[1], -1.0) << ranks.layout.back();
+        EXPECT_GT(device.norms[2], 0.0) << ranks.layout.back();
+        EXPECT_NE(difference(clean, device), "") << ranks.layout.back();
+    }
+}
+
+// One rank has gradients that are not finite after them: all skip the step.
 TEST(StepOutcomes, OfSeveralRanksSkipTogether) {
     for (const Ranks& ranks : layouts) {
-        // There a rank counts the sums that it owns, and what can be spoiled are copies.
+        // There a rank counts the sums that it owns, and what can be spoilt here are copies.
         if (ranks.layout == std::vector<std::string>{"parallel.data=2"}) continue;
         const RunConfig config = config_of(ranks);
         RunOptions options{.ranks = ranks.count};

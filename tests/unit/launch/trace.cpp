@@ -52,13 +52,14 @@ TEST_F(TraceTest, ABlockThatRunsAgainIsNamed) {
 
 TEST_F(TraceTest, CollectivesHaveTheirLabels) {
     const RunConfig config = tiny_config("gpt/tiny.yaml", {"parallel.data=2"});
-    run_engine(config, {.ranks = 2, .steps = 1});
+    run_engine(config, {.ranks = 2, .steps = 1, .on_device = true});
     EXPECT_TRUE(recorder_.is_balanced());
     int64_t buckets = 0;
     for (const std::string& path : recorder_.paths())
         buckets += path.find("bucket 0 (") != std::string::npos ? 1 : 0;
     EXPECT_GT(buckets, 0);
     EXPECT_GT(recorder_.count("step scalars"), 0);
+    EXPECT_GE(recorder_.count("losses and norm"), 2) << "on each rank";
 }
 
 }  // namespace

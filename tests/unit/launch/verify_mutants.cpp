@@ -6,9 +6,9 @@
 #include <cmath>
 
 #include "launch/verify.h"
-#include "tests/support/altered_group.h"
-#include "tests/support/twice_reduced_group.h"
+#include "tests/support/expect_error.h"
 #include "tests/unit/launch/changed_gradients.h"
+#include "tests/unit/launch/step_words.h"
 #include "tests/unit/launch/tiny_models.h"
 
 namespace plinth::test {
@@ -51,9 +51,10 @@ void expect_seen(const LayoutVerdict& verdict, const std::string& what) {
 }
 
 /// The gradient norm's reduction done once more over all ranks.
-LayoutDoubles norm_reduced_twice() {
-    return {.world = [](parallel::Communicator& world) {
-        return std::make_unique<TwiceReducedGroup>(world, "sum");
+LayoutDoubles norm_reduced_twice(const Layout& layout) {
+    return {.world = [&layout](parallel::Communicator& world) {
+        return std::make_unique<TwiceReducedGroup>(
+            world, step_words_label, words_of_squares(step_words(layout.config, layout.ranks)));
     }};
 }
 
@@ -82,7 +83,7 @@ struct Faults {
             if (name == "embedding.tokens.weight" && is_head(rank, use)) multiply(dweight, 0.0f);
         });
         expect(untied.doubles(), "the gradient of the tied head forgotten");
-        expect(norm_reduced_twice(), "the squares of the norm reduced twice");
+        expect(norm_reduced_twice(layout), "the squares of the norm reduced twice");
     }
 };
 
@@ -166,9 +167,17 @@ TEST(VerifyMutants, ContextParallelFaultsAreSeenWithinRounding) {
            .swapped = {},
            .compare = compare}
         .expect_all_seen();
-    for (const auto& alter : {dropping("gradients of other tokens"), dropping("losses"),
-                              swapping("gradients of other tokens")})
+    const kernels::StepWords places = step_words(four.config, four.ranks);
+    using kernels::StepWords;
+    for (const auto& alter :
+         {dropping("gradients of other tokens"), swapping("gradients of other tokens"),
+          dropping_of_losses(places, {StepWords::sum, StepWords::cross_entropy})})
         EXPECT_FALSE(compare(train_layout(four, steps, altered(alter))).agrees);
+    // All that others say: of their part of the tokens nobody has given a loss.
+    expect_error(
+        ErrorKind::internal,
+        [&] { train_layout(four, steps, altered(dropping(step_words_label))); },
+        "a micro-batch's loss was given by no rank");
 }
 
 /// What the stages of a pipeline would do that keep their own use of a tied table.

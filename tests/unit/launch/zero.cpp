@@ -6,6 +6,7 @@
 #include "tests/support/forwarding_group.h"
 #include "tests/support/memory_files.h"
 #include "tests/unit/launch/engine_checkpoints.h"
+#include "tests/unit/launch/step_words.h"
 
 namespace plinth::launch::test {
 namespace {
@@ -78,14 +79,22 @@ INSTANTIATE_TEST_SUITE_P(Cases, ZeroEquality, testing::ValuesIn(cases),
 /// What goes wrong.
 enum class Fault { shifted_owner, forgotten_tied_use, stale_weights, norm_reduced_twice };
 
+/// The integers that ranks add up for the norm.
+struct SquareWords {
+    std::string label;
+    size_t begin, count;
+};
+
 /// Goes wrong in one place; so do the groups that are split off.
 class Tampering final : public plinth::test::ForwardingGroup {
   public:
-    Tampering(Communicator& sound, Fault fault) : ForwardingGroup(sound), fault_(fault) {}
-    Tampering(std::unique_ptr<Communicator> sound, Fault fault)
-        : ForwardingGroup(std::move(sound)), fault_(fault) {}
+    Tampering(Communicator& sound, Fault fault, SquareWords squares)
+        : ForwardingGroup(sound), fault_(fault), squares_(std::move(squares)) {}
+    Tampering(std::unique_ptr<Communicator> sound, Fault fault, SquareWords squares)
+        : ForwardingGroup(std::move(sound)), fault_(fault), squares_(std::move(squares)) {}
     std::unique_ptr<Communicator> split(int color, std::string name) override {
-        return std::make_unique<Tampering>(ForwardingGroup::split(color, std::move(name)), fault_);
+        return std::make_unique<Tampering>(ForwardingGroup::split(color, std::move(name)), fault_,
+                                           squares_);
     }
 
   protected:
@@ -129,13 +138,14 @@ class Tampering final : public plinth::test::ForwardingGroup {
                                                         size_t count, DType dtype,
                                                         parallel::Reduce reduce) override {
         auto sum = Communicator::exact_reduction(call, values, count, dtype, reduce);
-        if (fault_ != Fault::norm_reduced_twice || call.label != "sum") return sum;
+        if (fault_ != Fault::norm_reduced_twice || call.label != squares_.label) return sum;
+        CHECK(squares_.begin + squares_.count <= count, "{} integers", count);
         const std::shared_ptr<parallel::Transfer> once = std::move(sum);
         auto transfer = std::make_unique<Forwarded>();
-        transfer->ends = [this, once, values, count] {
+        transfer->ends = [this, once, values] {
             if (!once->test()) return false;
-            for (size_t i = 0; i < count; ++i)
-                static_cast<int64_t*>(values)[i] *= size();
+            for (size_t i = 0; i < squares_.count; ++i)
+                static_cast<int64_t*>(values)[squares_.begin + i] *= size();
             return true;
         };
         return transfer;
@@ -143,30 +153,42 @@ class Tampering final : public plinth::test::ForwardingGroup {
 
   private:
     Fault fault_;
+    SquareWords squares_;
     int gathers_ = 0;
 };
 
 TEST(ZeroMutants, EveryFaultIsSeen) {
-    const EngineRun one = run_engine(config_of(tied_fp32, 0), {});
+    const RunConfig alone = config_of(tied_fp32, 0);
+    const EngineRun one = run_engine(alone, {});
+    const kernels::StepWords places = plinth::test::step_words(alone, 2);
+    const auto part = plinth::test::words_of_squares(places);
+    const SquareWords by_host{"sum", 0, part.count},
+        by_device{plinth::test::step_words_label, part.begin, part.count};
     const std::map<Fault, std::string> shows{{Fault::shifted_owner, "losses"},
                                              {Fault::forgotten_tied_use, "norms"},
                                              {Fault::stale_weights, "losses"},
                                              {Fault::norm_reduced_twice, "norms"}};
     for (const int zero : {1, 2, 3})
-        for (const auto& [fault, what] : shows) {
-            const auto wrong = [&, which = fault](Communicator& sound) {
-                return std::make_unique<Tampering>(sound, which);
-            };
-            std::string found;
-            try {
-                const EngineRun run =
-                    run_engine(config_of(tied_fp32, zero), {.ranks = 2, .tamper = wrong});
-                found = difference(one, run);
-            } catch (const Error& error) {
-                found = error.what();  // the replica check
+        for (const bool on_device : {false, true})
+            for (const auto& [fault, what] : shows) {
+                const auto wrong = [&, which = fault](Communicator& sound) {
+                    return std::make_unique<Tampering>(sound, which,
+                                                       on_device ? by_device : by_host);
+                };
+                std::string found;
+                try {
+                    const EngineRun run =
+                        run_engine(config_of(tied_fp32, zero),
+                                   {.ranks = 2, .tamper = wrong, .on_device = on_device});
+                    found = difference(one, run);
+                } catch (const Error& error) {
+                    found = error.what();  // the replica check
+                }
+                EXPECT_NE(found, "") << "zero " << zero << ", " << what << ", " << on_device;
+                if (fault == Fault::norm_reduced_twice) {
+                    EXPECT_TRUE(found == "losses" || found == "norms") << found;
+                }
             }
-            EXPECT_NE(found, "") << "zero " << zero << ", " << what;
-        }
 }
 
 // --- checkpoints --------------------------------------------------------------------------------

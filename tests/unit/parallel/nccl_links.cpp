@@ -5,7 +5,6 @@
 
 #include <array>
 #include <atomic>
-#include <barrier>
 #include <map>
 
 #include "parallel/comm/nccl_lane.h"
@@ -281,73 +280,6 @@ TEST(NcclLinks, OfSeveralGroupsTheCallThatTheStreamWaitsForFirstIsNamed) {
     };
     expect_error(
         ErrorKind::ranks, [&] { run_as_threads(2, body, hasty); }, "'lost'", "group 'second'");
-}
-
-/// Two ranks send each other a number over connections that the sender finishes late, go on, and
-/// then wait within a kernel's call for their queue, which waits for the other's number (a growing
-/// scratch, products that are timed). What each has got; 0 where it does not come.
-std::vector<int64_t> received_by_a_wait_in_a_kernel(bool has_hook) {
-    FakeNetwork network;
-    network.delay = [](int rank, const std::string& group) {
-        return milliseconds(group.ends_with(rank == 0 ? "0 to 1" : "1 to 0") ? 150 : 0);
-    };
-    std::vector<int64_t> received(2);
-    std::barrier both_have_looked(2);
-    run(2, [&](Communicator& comm) {
-        FakeLinkedDevice device(comm, network, {});
-        if (has_hook)
-            device.compute().set_before_waiting(
-                [&device](DeviceEvent* place) { device.links().settle(place); });
-        const Buffer<int64_t> mine(device, std::vector<int64_t>{comm.rank() + 5}), other(device, 1);
-        const int peer = 1 - comm.rank();
-        auto sent =
-            comm.start_send(fmt::format("from {}", comm.rank()), std::as_bytes(mine.span()), peer);
-        comm.receive(fmt::format("from {}", peer), std::as_writable_bytes(other.span()), peer);
-        device.compute().before_waiting();
-        const auto place = device.compute().record();
-        for (int i = 0; i < 500 && !place->is_done(); ++i)
-            std::this_thread::sleep_for(milliseconds(1));
-        const bool is_there = place->is_done();
-        both_have_looked.arrive_and_wait();  // a call of theirs would let exchanges go on
-        device.compute().set_before_waiting({});
-        sent.wait();
-        const int64_t value = other.values()[0];
-        if (is_there) received[static_cast<size_t>(comm.rank())] = value;
-    });
-    return received;
-}
-
-TEST(NcclLinks, AWaitWithinAKernelsCallLetsExchangesGoOn) {
-    EXPECT_EQ(received_by_a_wait_in_a_kernel(true), (std::vector<int64_t>{6, 5}));
-    EXPECT_EQ(received_by_a_wait_in_a_kernel(false), (std::vector<int64_t>{0, 0}))
-        << "a queue without the hook: two sound ranks that wait for ever";
-}
-
-TEST(NcclLinks, AStreamAsksBeforeEachOfItsWaits) {
-    FakeMemory memory;
-    auto queue = std::make_unique<FakeQueue>(memory, FakeQueue::Config{});
-    FakeQueue& device = *queue;
-    Stream stream(1);
-    int asked = 0;
-    const DeviceEvent* asked_for = nullptr;
-    const auto note = [&](DeviceEvent* place) {
-        ++asked;
-        asked_for = place;
-    };
-    stream.set_before_waiting(note);
-    stream.synchronize();
-    EXPECT_EQ(asked, 0) << "nothing waits";
-    stream.set_queue(std::move(queue));
-    stream.set_before_waiting(note);
-    stream.synchronize();
-    EXPECT_EQ(asked_for, nullptr) << "all work";
-    const auto place = stream.record();
-    stream.synchronize(place.get());
-    EXPECT_EQ(asked_for, place.get());
-    EXPECT_EQ(asked, 2);
-    device.before_waiting();  // what its kernels do
-    EXPECT_EQ(asked, 3);
-    EXPECT_EQ(asked_for, nullptr);
 }
 
 TEST(NcclLinks, ARankThatNeverConnectsIsNamed) {
