@@ -68,7 +68,7 @@ std::vector<double> doubles(const std::vector<std::byte>& bytes, DType dtype) {
 }
 
 template <typename T>
-Operand integers(const std::string& name, const Shape& shape, const std::vector<T>& values) {
+Operand copied(const std::string& name, const Shape& shape, const std::vector<T>& values) {
     CHECK(static_cast<int64_t>(values.size()) == shape.elements(), "{}: {} values for {}", name,
           values.size(), shape.text());
     Operand operand{.name = name, .dtype = DTypeOf<T>::value, .shape = shape};
@@ -120,11 +120,15 @@ Operand input_of(const std::string& name, const Shape& shape, const std::vector<
 }
 
 Operand input_of(const std::string& name, const Shape& shape, const std::vector<int32_t>& values) {
-    return integers(name, shape, values);
+    return copied(name, shape, values);
 }
 
 Operand input_of(const std::string& name, const Shape& shape, const std::vector<int64_t>& values) {
-    return integers(name, shape, values);
+    return copied(name, shape, values);
+}
+
+Operand input_of(const std::string& name, const Shape& shape, const std::vector<double>& values) {
+    return copied(name, shape, values);
 }
 
 Operand output(const std::string& name, const Shape& shape, DType dtype, double tolerance) {

@@ -33,6 +33,7 @@ Operand input_of(const std::string& name, const Shape& shape, const std::vector<
                  DType dtype = DType::f32);
 Operand input_of(const std::string& name, const Shape& shape, const std::vector<int32_t>& values);
 Operand input_of(const std::string& name, const Shape& shape, const std::vector<int64_t>& values);
+Operand input_of(const std::string& name, const Shape& shape, const std::vector<double>& values);
 /// Poisoned with a pattern; compared after the call.
 Operand output(const std::string& name, const Shape& shape, DType dtype, double tolerance);
 /// Has content before the call and is compared after it.

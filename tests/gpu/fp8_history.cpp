@@ -2,7 +2,6 @@
 #include "kernels/fp8_history.h"
 
 #include <cmath>
-#include <cstring>
 #include <limits>
 #include <numeric>
 
@@ -14,15 +13,6 @@ namespace {
 using kernels::fp8_history_steps;
 using kernels::StepWord;
 using Fp8HistoryDeviceTest = DeviceTest;
-
-template <typename T>
-Operand words(const std::string& name, const Shape& shape, DType dtype,
-              const std::vector<T>& values) {
-    Operand operand{.name = name, .dtype = dtype, .shape = shape};
-    operand.bytes.resize(values.size() * sizeof(T));
-    std::memcpy(operand.bytes.data(), values.data(), operand.bytes.size());
-    return operand;
-}
 
 /// Magnitudes of any size, zeros among them.
 std::vector<float> magnitudes(int64_t n) {
@@ -42,7 +32,7 @@ TEST_F(Fp8HistoryDeviceTest, ScalesAreThoseOfTheHost) {
             expect_same(
                 {output("scales", {n}, DType::f32, 0.0), output("lasts", {1}, DType::i64, 0.0),
                  input_of("history", {fp8_history_steps, n}, magnitudes(fp8_history_steps * n)),
-                 words("count", {1}, DType::i64, std::vector<int64_t>{count})},
+                 input_of("count", {1}, std::vector<int64_t>{count})},
                 [](const std::vector<View>& v, Stream& stream) {
                     kernels::fp8_history_scales(v[0], v[1], v[2], v[3], stream);
                 },
@@ -76,9 +66,9 @@ TEST_F(Fp8HistoryDeviceTest, OneMoreStepUnlessItUpdatesNothing) {
                     {in_out(input_of("history", {fp8_history_steps, n},
                                      magnitudes(fp8_history_steps * n)),
                             0.0),
-                     in_out(words("count", {1}, DType::i64, std::vector<int64_t>{count}), 0.0),
-                     words("words", {n + 1}, DType::i64, bits),
-                     words("outcome", {StepWord::count}, DType::f64, outcome)},
+                     in_out(input_of("count", {1}, std::vector<int64_t>{count}), 0.0),
+                     input_of("words", {n + 1}, bits),
+                     input_of("outcome", {StepWord::count}, outcome)},
                     [&](const std::vector<View>& v, Stream& stream) {
                         kernels::fp8_history_push(
                             v[0], v[1], v[2], goes == 2 ? ConstView() : ConstView(v[3]), stream);

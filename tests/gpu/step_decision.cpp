@@ -3,7 +3,6 @@
 
 #include <bit>
 #include <cmath>
-#include <cstring>
 #include <limits>
 
 #include "tests/gpu/device_test.h"
@@ -15,15 +14,6 @@ using kernels::ExactSum;
 using kernels::StepWord;
 using kernels::StepWords;
 using StepDecisionDeviceTest = DeviceTest;
-
-template <typename T>
-Operand words(const std::string& name, const Shape& shape, DType dtype,
-              const std::vector<T>& values) {
-    Operand operand{.name = name, .dtype = dtype, .shape = shape};
-    operand.bytes.resize(values.size() * sizeof(T));
-    std::memcpy(operand.bytes.data(), values.data(), operand.bytes.size());
-    return operand;
-}
 
 constexpr kernels::StepTerms known{
     .adamw = {.learning_rate = 3e-3, .weight_decay = 0.1},
@@ -53,10 +43,10 @@ std::vector<Operand> step_of(const StepWords& places, double updates, double bad
         given.push_back(1000000007 * (rank * 7 % 5));
     std::vector<double> outcome(StepWord::count, 0.0);
     outcome[StepWord::updates] = updates;
-    return {in_out(words("outcome", {StepWord::count}, DType::f64, outcome), 0.0),
+    return {in_out(input_of("outcome", {StepWord::count}, outcome), 0.0),
             output("terms", {2, kernels::adamw_words}, DType::f32, 0.0),
-            words("words", {places.count()}, DType::i64, given),
-            words("8-bit", {1}, DType::i64, std::vector<int64_t>{fp8_largest})};
+            input_of("words", {places.count()}, given),
+            input_of("8-bit", {1}, std::vector<int64_t>{fp8_largest})};
 }
 
 auto decide(const StepWords& places) {
